@@ -1,0 +1,261 @@
+//! Flags and subcommands as plain data. Touches nothing: no files, no environment, no policy.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Runs a command in a box: what it may read, change, start and reach is decided by a policy, and recorded.
+#[derive(Debug, Parser)]
+#[command(name = "agentbox", version, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a command in a box
+    Run(Run),
+    /// Print the readable trail of a run, list runs, or prove a log's chain
+    #[command(args_conflicts_with_subcommands = true)]
+    Log(Log),
+    /// Show, check and list policies
+    Policy {
+        /// Which of them.
+        #[command(subcommand)]
+        command: PolicyCommand,
+    },
+    /// Trust the exact content of a project's policy file
+    Trust(Trust),
+    /// Say what this host can hold, and how to mend what it cannot
+    Doctor {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Where the policy comes from: shared by `run` and `policy show`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct PolicyArgs {
+    /// Policy: a shipped profile's name or a file (repeatable; later ones add to earlier ones)
+    #[arg(short = 'p', long = "policy", value_name = "NAME|FILE")]
+    pub policy: Vec<String>,
+    /// Let the command read PATH (repeatable)
+    #[arg(short = 'r', long = "read", value_name = "PATH")]
+    pub read: Vec<PathBuf>,
+    /// Let the command read and change PATH (repeatable)
+    #[arg(short = 'w', long = "write", value_name = "PATH")]
+    pub write: Vec<PathBuf>,
+    /// Keep the command from PATTERN, even inside what it may read or change (repeatable)
+    #[arg(long = "deny", value_name = "PATTERN")]
+    pub deny: Vec<String>,
+    /// Pass variable K, or set it to V (repeatable)
+    #[arg(long = "env", value_name = "K[=V]")]
+    pub env: Vec<String>,
+    /// Pass no variable but those given with --env
+    #[arg(long)]
+    pub clean_env: bool,
+    /// Start the command in DIR (default: the current directory)
+    #[arg(short = 'C', long = "chdir", value_name = "DIR")]
+    pub chdir: Option<PathBuf>,
+    /// Network: none (own loopback only) or host
+    #[arg(long, value_enum, value_name = "MODE")]
+    pub net: Option<Net>,
+    /// How much is recorded
+    #[arg(long, value_enum, value_name = "LEVEL")]
+    pub audit_level: Option<AuditLevel>,
+}
+
+/// `agentbox run`.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// The policy and what is added to it.
+    #[command(flatten)]
+    pub policy: PolicyArgs,
+    /// End the command after DURATION such as 90s, 10m, 1h (TERM, then KILL 5s later); exit status 124
+    #[arg(short = 't', long, value_name = "DURATION", value_parser = duration)]
+    pub timeout: Option<Duration>,
+    /// Write the records to FILE instead of the run's own directory
+    #[arg(long, value_name = "FILE")]
+    pub log: Option<PathBuf>,
+    /// Write the end-of-run summary to FILE as JSON
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+    /// Refuse to start unless LAYER is fully enforced (repeatable)
+    #[arg(long, value_enum, value_name = "LAYER")]
+    pub require: Vec<Layer>,
+    /// Start even if LAYER cannot be held on this host (repeatable)
+    #[arg(long, value_enum, value_name = "LAYER")]
+    pub allow_degraded: Vec<Layer>,
+    /// Say nothing at the end but errors
+    #[arg(short, long, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Say more: coverage at the start, a summary at the end (twice: agentbox's own diagnostics)
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Print the plan and the coverage, run nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// The command and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    pub command: Vec<std::ffi::OsString>,
+}
+
+/// The network modes there are so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Net {
+    /// The box's own loopback, nothing else
+    None,
+    /// The host's network
+    Host,
+}
+
+/// See [`crate::event::Level`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AuditLevel {
+    /// Programs, connections and denials
+    Minimal,
+    /// Also every change to files
+    Actions,
+    /// Also every open for reading
+    All,
+}
+
+/// The layers a run is made of, as `--require` and `--allow-degraded` name them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, ValueEnum)]
+pub enum Layer {
+    /// The mount view (user and mount namespace)
+    View,
+    /// The process namespace: nothing outside is seen, nothing is left behind
+    Processes,
+    /// The network namespace
+    Network,
+    /// Landlock
+    Landlock,
+    /// The seccomp filter
+    Seccomp,
+    /// The supervisor that answers stopped calls
+    Supervisor,
+}
+
+/// `agentbox log`.
+#[derive(Debug, Args)]
+pub struct Log {
+    /// What to do instead of printing.
+    #[command(subcommand)]
+    pub command: Option<LogCommand>,
+    /// The run: its id, the start of it, a file, or `last` (the default)
+    #[arg(value_name = "RUN")]
+    pub run: Option<String>,
+    /// Print the records as they are, one JSON object a line
+    #[arg(long)]
+    pub json: bool,
+    /// Only what was denied
+    #[arg(long)]
+    pub denied: bool,
+}
+
+/// `agentbox log …`.
+#[derive(Debug, Subcommand)]
+pub enum LogCommand {
+    /// Prove that no record was changed, removed, added or reordered
+    Verify {
+        /// The run: its id, the start of it, a file, or `last` (the default)
+        #[arg(value_name = "RUN")]
+        run: Option<String>,
+    },
+    /// List the runs on record
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// `agentbox policy …`.
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Print the policy that a run here would have, with the origin of each rule
+    Show {
+        /// The policy and what is added to it.
+        #[command(flatten)]
+        policy: PolicyArgs,
+        /// Also the plan: mounts, Landlock rules, stopped calls and why, and the coverage
+        #[arg(long)]
+        plan: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check policy files
+    Check {
+        /// The files.
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+    /// List the shipped profiles
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// `agentbox trust`.
+#[derive(Debug, Args)]
+pub struct Trust {
+    /// The policy file (default: the project's agentbox.yaml)
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Take the trust back
+    #[arg(long)]
+    pub revoke: bool,
+}
+
+/// Reads `90s`, `10m`, `1.5h`, `500ms` or plain seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor = match unit {
+        "ms" => 0.001,
+        "" | "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        "d" => 86400.0,
+        _ => return Err(format!("`{unit}` is no unit of time: use ms, s, m, h or d")),
+    };
+    let number: f64 = number.parse().map_err(|_| "expected a number with a unit, such as 90s or 10m".to_string())?;
+    match Duration::try_from_secs_f64(number * factor) {
+        Ok(time) if !time.is_zero() => Ok(time),
+        _ => Err("the time must be more than zero".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_after_the_command_belong_to_the_command() {
+        let cli = Cli::try_parse_from(["agentbox", "run", "-q", "ls", "-v", "--", "-x"]).unwrap();
+        let Command::Run(run) = cli.command else { panic!("not run") };
+        assert!(run.quiet);
+        assert_eq!(run.verbose, 0);
+        assert_eq!(run.command, ["ls", "-v", "--", "-x"]);
+    }
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("1.5m"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(duration("2"), Ok(Duration::from_secs(2)));
+        for bad in ["", "x", "5 parsecs", "0", "-1s", "1e999s", "."] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+}

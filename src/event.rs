@@ -1,0 +1,368 @@
+//! The nouns of a decision: who asks (`Subject`), for what (`Access`), and what the answer is (`Verdict`).
+//!
+//! Plain serialisable values without logic, shared by the policy, the gate, the records and the supervisor.
+//! Nothing in here reads a file, a clock or another process.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// An absolute path as processes in the box see it, free of `.`, `..` and doubled slashes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct BoxPath(#[serde(with = "lossless_path")] PathBuf);
+
+impl BoxPath {
+    /// Takes `path` if it is absolute and has no `.` or `..` component.
+    pub fn new(path: impl Into<PathBuf>) -> Option<Self> {
+        use std::path::Component;
+        let path: PathBuf = path.into();
+        let plain = path.is_absolute() && path.components().all(|c| matches!(c, Component::RootDir | Component::Normal(_)));
+        // Collecting drops doubled slashes and a trailing one.
+        plain.then(|| Self(path.components().collect()))
+    }
+
+    /// The same path as a `Path`.
+    pub fn as_path(&self) -> &Path {
+        &self.0
+    }
+
+    /// This path with one more component.
+    pub fn join(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl fmt::Display for BoxPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.to_string_lossy())
+    }
+}
+
+/// Paths are bytes; JSON holds text. Bytes that are not UTF-8 are written `\xNN`, a backslash `\\`, so that two
+/// different paths never read alike.
+mod lossless_path {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    use std::path::{Path, PathBuf};
+
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    pub fn serialize<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&super::escape_bytes(path.as_os_str().as_bytes()))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let bytes = super::unescape_bytes(&text).ok_or_else(|| de::Error::custom("bad escape in path"))?;
+        Ok(PathBuf::from(OsString::from_vec(bytes)))
+    }
+}
+
+/// Writes bytes as text that can be turned back: valid UTF-8 as it is, other bytes as `\xNN`, a backslash doubled.
+pub fn escape_bytes(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if c == '\\' {
+                text.push('\\');
+            }
+            text.push(c);
+        }
+        for byte in chunk.invalid() {
+            text.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    text
+}
+
+/// Reverses [`escape_bytes`]; `None` if `text` holds an escape that it never writes.
+pub fn unescape_bytes(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        match (first, tail) {
+            (b'\\', [b'\\', tail @ ..]) => {
+                bytes.push(b'\\');
+                rest = tail;
+            }
+            (b'\\', [b'x', high, low, tail @ ..]) => {
+                let digits = [*high, *low];
+                bytes.push(u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?);
+                rest = tail;
+            }
+            (b'\\', _) => return None,
+            _ => {
+                bytes.push(first);
+                rest = tail;
+            }
+        }
+    }
+    Some(bytes)
+}
+
+/// What is asked and by whom: the whole input of a decision besides the policy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Who asks.
+    pub subject: Subject,
+    /// For what.
+    pub access: Access,
+}
+
+/// The process that asks.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Subject {
+    /// Process number inside the box.
+    pub pid: i32,
+    /// Process number on the host.
+    pub host: i32,
+    /// The program it runs, as the kernel names it; empty when it could not be read.
+    pub exe: String,
+    /// Its ancestors inside the box, nearest first, up to init (1).
+    pub parents: Vec<i32>,
+}
+
+/// What is asked for. Paths are resolved: they name the object that will be acted on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Access {
+    /// One name in the file system is read or changed.
+    File {
+        /// What is done to it.
+        op: FileOp,
+        /// The name it is done to.
+        at: Place,
+    },
+    /// Two names take part.
+    Move {
+        /// Which of the two-name calls.
+        op: MoveOp,
+        /// The existing name.
+        from: Place,
+        /// The name that comes into being, or the other one of an exchange.
+        to: Place,
+    },
+    /// A program is started.
+    Exec(Exec),
+    /// A socket is connected.
+    Connect {
+        /// Where to.
+        to: Endpoint,
+    },
+    /// A socket takes an address or a name.
+    Bind {
+        /// Which one.
+        at: Endpoint,
+    },
+    /// A call that could not be understood or is not known.
+    Call {
+        /// Its name, or its number as text.
+        name: String,
+        /// Why it could not be judged on its arguments.
+        why: Unjudged,
+    },
+}
+
+/// One name in the file system with the facts about it that rules speak of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// The resolved path: the real path of the directory, and the last name.
+    pub path: BoxPath,
+    /// Whether it is a directory now.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub directory: bool,
+    /// Whether it lies in a git directory that was made inside this run.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub own_repository: bool,
+}
+
+/// What is done to one name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FileOp {
+    /// Opened for reading only.
+    Read,
+    /// Opened for writing; made if the call says so and it is missing.
+    Write,
+    /// A file is made (`O_EXCL`, `mknod` of a regular file, or an unnamed temporary one).
+    Create,
+    /// Cut to a length.
+    Truncate,
+    /// A directory is made.
+    Mkdir,
+    /// A FIFO, socket or device node is made.
+    Mknod,
+    /// A symbolic link is made.
+    Symlink,
+    /// A name is removed.
+    Unlink,
+    /// A directory is removed.
+    Rmdir,
+    /// The mode is set.
+    Chmod,
+    /// The owner or group is set.
+    Chown,
+    /// The times are set.
+    Utime,
+    /// An extended attribute is set or removed.
+    Xattr,
+}
+
+/// The calls that take two names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MoveOp {
+    /// `from` becomes `to`.
+    Rename,
+    /// `from` and `to` change places.
+    Exchange,
+    /// `to` becomes a second name of `from`.
+    Link,
+}
+
+/// A program about to be started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exec {
+    /// The resolved file.
+    pub program: BoxPath,
+    /// The last component of the path as the caller wrote it: what a multi-call program goes by.
+    pub called: String,
+    /// The interpreter that the file's `#!` line names, resolved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interpreter: Option<BoxPath>,
+    /// The argument vector, escaped as paths are; cut at 64 KiB in all.
+    pub argv: Vec<String>,
+    /// How many arguments there were.
+    pub argc: usize,
+}
+
+/// An address a socket is connected or bound to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "family", rename_all = "snake_case")]
+pub enum Endpoint {
+    /// IPv4 or IPv6.
+    Inet {
+        /// Address and port, IPv4-mapped addresses unwrapped.
+        address: SocketAddr,
+        /// Whether it leaves the box's own loopback.
+        outside: bool,
+    },
+    /// A unix socket with a name in the file system.
+    Unix {
+        /// The resolved socket file.
+        path: BoxPath,
+        /// Whether the socket was made inside this run, or lies on one of the box's private file systems.
+        own: bool,
+    },
+    /// A unix socket with an abstract or no name.
+    Abstract {
+        /// The name, escaped; empty for an unnamed one.
+        name: String,
+    },
+    /// `AF_UNSPEC`: dissolves an earlier connect.
+    Unspecified,
+    /// Netlink, the one kernel family left in the box.
+    Netlink,
+    /// Any other family.
+    Other {
+        /// The family's number.
+        number: u16,
+    },
+}
+
+/// Why a call could not be judged on its arguments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unjudged {
+    /// The table has no row for it.
+    UnknownCall,
+    /// The caller's memory, directory or descriptor could not be read.
+    Unreadable,
+    /// Something changed between look and act more often than we try.
+    Raced,
+    /// An argument is longer than any that is accepted.
+    TooLarge,
+}
+
+/// What the policy says to an event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// Allow, ask or deny.
+    pub effect: Effect,
+    /// The rule that said so.
+    pub rule: RuleId,
+    /// The kind of reason.
+    pub reason: Reason,
+    /// The rule's own words for the agent and the person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<Arc<str>>,
+}
+
+/// The three answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Effect {
+    /// It may happen.
+    Allow,
+    /// A person must say.
+    Ask,
+    /// It may not happen.
+    Deny,
+}
+
+/// Why a verdict came out as it did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// A rule grants it.
+    Granted,
+    /// A deny rule names it.
+    DenyRule,
+    /// It is on the protected list.
+    Protected,
+    /// It would move, replace or alias a directory above a denied or protected name.
+    AboveProtected,
+    /// No rule grants it.
+    NotGranted,
+    /// The network mode does not let it out.
+    NoNetwork,
+    /// It touches the kernel's own files (`/proc`) in a way that is not harmless.
+    KernelFile,
+    /// It could not be judged.
+    Unjudged,
+}
+
+/// Names a rule: the file that holds it and the key path in that file, such as `python.yaml network.allow[2]`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RuleId(pub Arc<str>);
+
+impl RuleId {
+    /// Joins file and key path.
+    pub fn new(file: &str, key: &str) -> Self {
+        Self(format!("{file} {key}").into())
+    }
+}
+
+impl fmt::Display for RuleId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// How much is recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// Programs, connections, and everything that is denied.
+    Minimal,
+    /// Also every change to files.
+    #[default]
+    Actions,
+    /// Also every open for reading.
+    All,
+}

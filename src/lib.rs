@@ -1,0 +1,3 @@
+//! agentbox: the map.
+pub mod cli;
+pub mod event;

@@ -1,0 +1,132 @@
+//! The policy: what a run may do, checked and immutable, every rule with its origin.
+//!
+//! `load` turns YAML text (`file`), profiles and flags into a [`Policy`]; `rules` holds the matchers; `decide` answers
+//! an [`Event`](crate::event::Event) from the policy alone. Only `load` reads files and the environment.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::event::{Level, RuleId};
+
+/// What a run may do.
+///
+/// All paths are absolute and, where they exist, canonical; all patterns are compiled. Later rooms read it and never
+/// change it: a grant during a run makes a new one.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// What to call it: the top file or profile, such as `default.yaml`.
+    pub name: Arc<str>,
+    /// SHA-256 of the normalised policy, hexadecimal: equal digests decide alike.
+    pub digest: String,
+    /// The directory that relative paths start from, and where the command starts.
+    pub workdir: PathBuf,
+    /// The user's home as the box sees it.
+    pub home: PathBuf,
+    /// Trees and patterns.
+    pub files: FileRules,
+    /// Programs.
+    pub exec: ExecRules,
+    /// Variables, already worked out: what the command gets.
+    pub env: Environment,
+    /// Network mode and the rule that chose it.
+    pub network: (NetworkMode, RuleId),
+    /// How much is recorded.
+    pub audit: Level,
+}
+
+/// File rules. Among `read`, `write` and `private` the longest path that contains the name decides.
+#[derive(Debug, Clone, Default)]
+pub struct FileRules {
+    /// Trees that may be read.
+    pub read: Vec<Root>,
+    /// Trees that may be read and changed.
+    pub write: Vec<Root>,
+    /// Directories that start empty, belong to this run alone and vanish with it; readable and writable.
+    pub private: Vec<Root>,
+    /// Names that may be neither read nor changed, inside any tree.
+    pub deny: Vec<Guard>,
+    /// Names that may be read but not changed: persistence and secrets.
+    pub protect: Vec<Guard>,
+    /// The rule to name when nothing grants an access.
+    pub otherwise: Option<RuleId>,
+}
+
+/// A granted tree.
+#[derive(Debug, Clone)]
+pub struct Root {
+    /// Its top: absolute, and canonical if it exists.
+    pub path: PathBuf,
+    /// Where it was granted.
+    pub rule: RuleId,
+    /// The path as granted, when that is a symbolic link to `path`: the view shows it as a link.
+    pub link: Option<PathBuf>,
+    /// Whether it existed when the policy was loaded; one that did not is not shown and grants only inside other trees.
+    pub exists: bool,
+}
+
+/// A denied or protected name or pattern.
+#[derive(Debug, Clone)]
+pub struct Guard {
+    /// What it matches.
+    pub pattern: Pattern,
+    /// Where it stands.
+    pub rule: RuleId,
+    /// Its own words.
+    pub message: Option<Arc<str>>,
+    /// What is excepted from it.
+    pub except: Exception,
+}
+
+/// What a protected name lets pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Exception {
+    /// Nothing.
+    #[default]
+    None,
+    /// Names that end in `.sample`: git never runs those.
+    Samples,
+    /// Names in a git directory that was made inside this run.
+    OwnRepository,
+}
+
+
+/// Rules for programs.
+#[derive(Debug, Clone, Default)]
+pub struct ExecRules {
+    /// What may run.
+    pub allow: Vec<ProgramRule>,
+    /// What may not, whatever `allow` says.
+    pub deny: Vec<ProgramRule>,
+    /// The rule to name when nothing allows a program.
+    pub otherwise: Option<RuleId>,
+}
+
+/// One program rule.
+#[derive(Debug, Clone)]
+pub struct ProgramRule {
+    /// `*`, a name (`sudo`, `python3*`) or an absolute path pattern.
+    pub program: ProgramPattern,
+    /// Where it stands.
+    pub rule: RuleId,
+    /// Its own words.
+    pub message: Option<Arc<str>>,
+}
+
+/// The command's environment.
+#[derive(Debug, Clone, Default)]
+pub struct Environment {
+    /// Name and value, as the command gets them.
+    pub vars: BTreeMap<std::ffi::OsString, std::ffi::OsString>,
+    /// Names that were set outside and are not passed because they look like credentials.
+    pub withheld: Vec<String>,
+}
+
+/// Network modes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NetworkMode {
+    /// The box's own loopback and nothing else.
+    None,
+    /// The host's network as it is.
+    Host,
+}
