@@ -130,3 +130,9 @@ pub enum NetworkMode {
     /// The host's network as it is.
     Host,
 }
+pub mod stub {
+use std::path::Path;
+#[derive(Debug,Clone)] pub struct Pattern; impl Pattern { pub fn exact(&self)->Option<&Path>{None} }
+#[derive(Debug,Clone)] pub struct ProgramPattern;
+}
+use stub::*;

@@ -1,0 +1,111 @@
+//! Asks the kernel once what it can do and returns that as a value, [`HostFacts`].
+//!
+//! Runs in agentbox before it forks. `probe` makes a handful of cheap calls, because every run pays for them; what it
+//! cannot know without trying (whether this user may make a user namespace) the launcher finds out by doing it, and
+//! `doctor` by [`try_user_namespace`] in a child.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid};
+use serde::Serialize;
+
+use crate::sys;
+
+/// What this host's kernel can do for a box.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HostFacts {
+    /// Effective user and group.
+    pub uid: u32,
+    /// Effective group.
+    pub gid: u32,
+    /// Landlock ABI; 0 when absent or switched off.
+    pub landlock_abi: i32,
+    /// The kernel can stop calls for a supervisor (Linux 5.0; fds can be handed over atomically from 5.14).
+    pub notify: bool,
+    /// A stopped call waits through signals (Linux 5.19).
+    pub wait_killable: bool,
+    /// Why user namespaces cannot be had, if that is known without trying.
+    pub no_user_namespace: Option<String>,
+    /// Where `/etc/resolv.conf` really lies, if that is not below `/etc`.
+    pub resolv_conf: Option<PathBuf>,
+    /// This process already runs under a seccomp filter: inside a container or another box.
+    pub filtered: bool,
+}
+
+impl HostFacts {
+    /// Asks the kernel.
+    pub fn probe() -> Self {
+        Self {
+            uid: nix::unistd::geteuid().as_raw(),
+            gid: nix::unistd::getegid().as_raw(),
+            landlock_abi: landlock_abi(),
+            notify: sys::notify::sizes().is_ok(),
+            wait_killable: sys::notify::knows_flag(libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV),
+            no_user_namespace: no_user_namespace(),
+            resolv_conf: outside_etc(Path::new("/etc/resolv.conf")),
+            filtered: filtered(),
+        }
+    }
+}
+
+/// The version of Landlock's interface: `landlock_create_ruleset(NULL, 0, LANDLOCK_CREATE_RULESET_VERSION)`.
+fn landlock_abi() -> i32 {
+    sys::process::landlock_version().unwrap_or(0)
+}
+
+/// The limits an administrator can set without the kernel refusing the call itself.
+fn no_user_namespace() -> Option<String> {
+    let zero = |path: &str| fs::read_to_string(path).is_ok_and(|text| text.trim() == "0");
+    if zero("/proc/sys/user/max_user_namespaces") {
+        return Some("user.max_user_namespaces is 0".into());
+    }
+    if zero("/proc/sys/kernel/unprivileged_userns_clone") && !nix::unistd::geteuid().is_root() {
+        return Some("kernel.unprivileged_userns_clone is 0".into());
+    }
+    None
+}
+
+fn outside_etc(path: &Path) -> Option<PathBuf> {
+    let real = path.canonicalize().ok()?;
+    (!real.starts_with("/etc")).then_some(real)
+}
+
+fn filtered() -> bool {
+    fs::read_to_string("/proc/self/status").is_ok_and(|status| {
+        status.lines().any(|line| line.strip_prefix("Seccomp:").is_some_and(|mode| mode.trim() == "2"))
+    })
+}
+
+/// Tries in a child whether this user may make a user namespace and a mount namespace in it; the error says why not.
+///
+/// The process must be single-threaded. Used by `doctor`; a run simply does it.
+pub fn try_user_namespace() -> Result<(), nix::errno::Errno> {
+    match sys::process::fork()? {
+        ForkResult::Child => {
+            let flags = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS;
+            sys::process::exit_now(unshare(flags).map_or_else(|errno| errno as i32, |()| 0))
+        }
+        ForkResult::Parent { child } => match wait_for(child)? {
+            0 => Ok(()),
+            errno => Err(nix::errno::Errno::from_raw(errno)),
+        },
+    }
+}
+
+fn wait_for(child: Pid) -> Result<i32, nix::errno::Errno> {
+    loop {
+        match waitpid(child, None) {
+            Ok(WaitStatus::Exited(_, status)) => return Ok(status),
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// The sysctl that Ubuntu uses to keep programs without an AppArmor profile from using user namespaces.
+pub fn apparmor_restricts_user_namespaces() -> bool {
+    fs::read_to_string("/proc/sys/kernel/apparmor_restrict_unprivileged_userns").is_ok_and(|text| text.trim() == "1")
+}

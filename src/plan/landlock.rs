@@ -1,0 +1,72 @@
+//! Which Landlock rights each tree gets. Data only; `sandbox::landlock` applies it.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::host::HostFacts;
+use crate::policy::Policy;
+
+/// The whole ruleset. What no rule grants, Landlock refuses, to the extent of its ABI.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Rules {
+    /// The interface version the rules are made for.
+    pub abi: i32,
+    /// Trees and what may be done below them.
+    pub trees: Vec<Tree>,
+    /// Whether TCP bind and connect are refused outright: only where no network namespace does it.
+    pub no_tcp: bool,
+}
+
+/// One tree.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Tree {
+    /// Its top, as the box sees it. One that is missing is passed over: a missing grant only tightens.
+    pub path: PathBuf,
+    /// What may be done.
+    pub rights: Rights,
+}
+
+/// Sets of rights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rights {
+    /// Directories may be listed.
+    List,
+    /// Files may be read and run, directories listed.
+    Read,
+    /// Device files may also be written to and controlled.
+    Device,
+    /// Everything.
+    Write,
+}
+
+/// Works out the rules of a policy.
+pub fn rules(policy: &Policy, host: &HostFacts, view: bool, network: bool) -> Rules {
+    let tree = |path: &str, rights| Tree { path: PathBuf::from(path), rights };
+    let mut trees = vec![tree("/dev", Rights::Device), tree("/proc", Rights::Read)];
+    if view {
+        // All that can be listed in the view was put there by the plan.
+        trees.push(tree("/", Rights::List));
+        trees.push(tree("/dev/shm", Rights::Write));
+        trees.push(tree("/dev/pts", Rights::Write));
+    }
+    let files = &policy.files;
+    trees.extend(files.read.iter().map(|root| Tree { path: root.path.clone(), rights: Rights::Read }));
+    trees.extend(
+        files.write.iter().chain(&files.private).map(|root| Tree { path: root.path.clone(), rights: Rights::Write }),
+    );
+    Rules { abi: host.landlock_abi, trees, no_tcp: !network && !view }
+}
+
+/// What an ABI below 6 lacks.
+pub fn lacks(abi: i32) -> &'static str {
+    match abi {
+        ..2 => "moves between directories, cutting files, TCP, device control, scopes",
+        2 => "cutting files, TCP, device control, scopes",
+        3 => "TCP, device control, scopes",
+        4 => "device control, scopes",
+        5 => "scopes for abstract sockets and signals",
+        _ => "nothing",
+    }
+}

@@ -1,0 +1,125 @@
+//! The view as a list of mount steps. Data only; `sandbox::mounts` carries the steps out in order.
+//!
+//! The root is an empty tmpfs; what the policy grants is bound into it, read-only or writable, shallow paths first, so
+//! that a deeper grant lies on top of the tree around it. Denied names that exist are covered last.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::host::HostFacts;
+use crate::policy::{FileRules, NetworkMode, Policy, Root};
+
+/// What a box sees.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct View {
+    /// In the order they are carried out.
+    pub steps: Vec<Step>,
+}
+
+/// A path on the host; in the view it usually appears under the same name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct HostPath(pub PathBuf);
+
+/// One step. Paths named `at` are in the view.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "step", rename_all = "snake_case")]
+pub enum Step {
+    /// A tree of the host appears.
+    Bind {
+        /// Where it is outside.
+        from: HostPath,
+        /// Where it appears.
+        at: PathBuf,
+        /// Whether it can be changed.
+        writable: bool,
+    },
+    /// An empty file system that ends with the box.
+    Private {
+        /// Where.
+        at: PathBuf,
+        /// Mode of its top directory.
+        mode: u32,
+    },
+    /// A symbolic link.
+    Link {
+        /// Where.
+        at: PathBuf,
+        /// Its text.
+        text: PathBuf,
+    },
+    /// `/dev`: the harmless devices, own terminals, own shared memory.
+    Devices,
+    /// `/proc` of the box's own process namespace.
+    Processes {
+        /// Whether the parts by which uid 0 rules the whole kernel are covered: a user who is root in the box is root
+        /// to `/proc/sys`, too, whatever the capabilities.
+        guarded: bool,
+    },
+    /// A name that exists is covered by something empty that nobody may open.
+    Mask {
+        /// Where.
+        at: PathBuf,
+    },
+}
+
+/// Works out the view of a policy.
+pub fn view(policy: &Policy, host: &HostFacts) -> View {
+    let files = &policy.files;
+    let mut steps = grants(files);
+    if policy.network.0 == NetworkMode::Host
+        && let Some(real) = &host.resolv_conf
+    {
+        steps.push(Step::Bind { from: HostPath(real.clone()), at: real.clone(), writable: false });
+    }
+    steps.push(Step::Devices);
+    steps.push(Step::Processes { guarded: host.uid == 0 });
+    steps.extend(files.deny.iter().filter_map(|guard| guard.pattern.exact()).map(|at| Step::Mask { at: at.into() }));
+    View { steps }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Grant {
+    Read,
+    Write,
+    Private,
+}
+
+/// One step for each granted tree that differs from the tree around it; shallow first.
+fn grants(files: &FileRules) -> Vec<Step> {
+    let mut trees: BTreeMap<&Path, Grant> = BTreeMap::new();
+    let shown = |root: &&Root| root.exists;
+    trees.extend(files.read.iter().filter(shown).map(|root| (root.path.as_path(), Grant::Read)));
+    trees.extend(files.private.iter().map(|root| (root.path.as_path(), Grant::Private)));
+    trees.extend(files.write.iter().filter(shown).map(|root| (root.path.as_path(), Grant::Write)));
+
+    let mut sorted: Vec<_> = trees.iter().map(|(path, grant)| (*path, *grant)).collect();
+    sorted.sort_by_key(|(path, _)| path.components().count());
+    let mut steps: Vec<Step> =
+        sorted.iter().filter(|tree| !covered(&trees, tree)).map(|(path, grant)| step(path, *grant)).collect();
+    let roots = files.read.iter().chain(&files.write);
+    steps.extend(roots.filter_map(|root| {
+        let at = root.link.clone()?;
+        Some(Step::Link { at, text: root.path.clone() })
+    }));
+    steps
+}
+
+/// Whether the nearest granted tree above grants the same and shows this one already.
+fn covered(trees: &BTreeMap<&Path, Grant>, (path, grant): &(&Path, Grant)) -> bool {
+    let above = path.ancestors().skip(1).find_map(|ancestor| trees.get(ancestor));
+    *grant != Grant::Private && above == Some(grant)
+}
+
+fn step(path: &Path, grant: Grant) -> Step {
+    let at = path.to_path_buf();
+    match grant {
+        Grant::Read => Step::Bind { from: HostPath(at.clone()), at, writable: false },
+        Grant::Write => Step::Bind { from: HostPath(at.clone()), at, writable: true },
+        // Everybody's directories keep the sticky bit that programs expect of them.
+        Grant::Private if path.ends_with("tmp") => Step::Private { at, mode: 0o1777 },
+        Grant::Private => Step::Private { at, mode: 0o700 },
+    }
+}

@@ -1,0 +1,137 @@
+//! What init and the command tell agentbox while the box comes up: typed messages, one packet each.
+//!
+//! A `SOCK_SEQPACKET` pair; descriptors travel beside the message (`SCM_RIGHTS`). When one side dies, the other's next
+//! call fails or reads an end of file, so nobody waits for the dead.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
+};
+use serde::{Deserialize, Serialize};
+
+/// What the box's side has to say, in the order it comes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Message {
+    /// The view stands; with the master side of the box's terminal, if one was asked for.
+    ViewReady,
+    /// The command's process exists; with its process descriptor.
+    Command,
+    /// The filter is installed; the listener has this number in the command's process.
+    Listener {
+        /// Its descriptor there.
+        number: RawFd,
+    },
+    /// The command could not be started.
+    NotStarted {
+        /// Its path, as far as it was found.
+        path: String,
+        /// Why.
+        errno: i32,
+    },
+    /// A step failed before the command could be tried.
+    Failed {
+        /// What was being done, with the error chain.
+        step: String,
+    },
+    /// The command ended.
+    Ended(Ended),
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ended {
+    /// By itself, with this status.
+    Exit(i32),
+    /// By this signal.
+    Signal(i32),
+}
+
+impl Ended {
+    /// The status by which shells report it: 128 and the signal's number.
+    pub fn status(self) -> u8 {
+        match self {
+            Self::Exit(status) => status as u8,
+            Self::Signal(signal) => 128u8.wrapping_add(signal as u8),
+        }
+    }
+}
+
+/// One end of the pair.
+#[derive(Debug)]
+pub struct Channel(OwnedFd);
+
+/// A message that is longer than any of ours is cut by the kernel and then fails to parse.
+const LONGEST: usize = 8192;
+
+impl Channel {
+    /// Makes both ends, close-on-exec.
+    pub fn pair() -> nix::Result<(Self, Self)> {
+        let (a, b) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+        Ok((Self(a), Self(b)))
+    }
+
+    /// The socket, to wait on.
+    pub fn fd(&self) -> &OwnedFd {
+        &self.0
+    }
+
+    /// Sends a message, with a descriptor beside it.
+    pub fn send(&self, message: &Message, fd: Option<BorrowedFd<'_>>) -> nix::Result<()> {
+        let mut bytes = serde_json::to_vec(message).map_err(|_| Errno::EINVAL)?;
+        bytes.truncate(LONGEST);
+        let fds: Vec<RawFd> = fd.iter().map(AsRawFd::as_raw_fd).collect();
+        let rights = [ControlMessage::ScmRights(&fds)];
+        let beside = if fds.is_empty() { &[][..] } else { &rights[..] };
+        sendmsg::<()>(self.0.as_raw_fd(), &[IoSlice::new(&bytes)], beside, MsgFlags::MSG_NOSIGNAL, None).map(drop)
+    }
+
+    /// Receives the next message; `None` when the other side is gone.
+    pub fn receive(&self) -> nix::Result<Option<(Message, Option<OwnedFd>)>> {
+        let mut bytes = [0u8; LONGEST];
+        let mut space = nix::cmsg_space!([RawFd; 1]);
+        let mut slices = [IoSliceMut::new(&mut bytes)];
+        let received = loop {
+            match recvmsg::<()>(self.0.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC) {
+                Err(Errno::EINTR) => {}
+                other => break other?,
+            }
+        };
+        let length = received.bytes;
+        let fd = received.cmsgs()?.find_map(received_fd);
+        if length == 0 {
+            return Ok(None);
+        }
+        let message = serde_json::from_slice(&bytes[..length]).map_err(|_| Errno::EBADMSG)?;
+        Ok(Some((message, fd)))
+    }
+}
+
+#[allow(unsafe_code)]
+fn received_fd(message: ControlMessageOwned) -> Option<OwnedFd> {
+    let ControlMessageOwned::ScmRights(fds) = message else { return None };
+    // SAFETY: the kernel has just put this descriptor into our table, and nobody else has its number.
+    fds.first().map(|fd| unsafe { OwnedFd::from_raw_fd(*fd) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn a_message_arrives_with_its_descriptor_and_silence_is_an_end() {
+        let (here, there) = Channel::pair().unwrap();
+        let (other, _) = Channel::pair().unwrap();
+        there.send(&Message::Command, Some(other.fd().as_fd())).unwrap();
+        there.send(&Message::Ended(Ended::Signal(9)), None).unwrap();
+        let (message, fd) = here.receive().unwrap().unwrap();
+        assert_eq!(message, Message::Command);
+        assert!(fd.is_some());
+        assert_eq!(here.receive().unwrap().unwrap().0, Message::Ended(Ended::Signal(9)));
+        drop(there);
+        assert!(here.receive().unwrap().is_none());
+    }
+}

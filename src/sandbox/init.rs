@@ -1,0 +1,294 @@
+//! The box's side: pid 1, and the command it starts.
+//!
+//! Everything here runs between agentbox's fork and the command's exec, in processes with one thread and prepared data.
+//! Order matters and is explained where it does. init never returns to agentbox's code: it ends with the command, and
+//! the kernel ends the process namespace with it.
+
+use std::ffi::{CStr, CString};
+use std::fs::OpenOptions;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use caps::CapSet;
+use nix::errno::Errno;
+use nix::pty::{PtyMaster, ptsname_r};
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Pid, chdir, execve, setsid};
+
+use super::handshake::{Channel, Ended, Message};
+use super::launch::Job;
+use super::{landlock, mounts, seccomp};
+use crate::sys;
+use crate::sys::process::Fork;
+
+/// A step of init or of the command before its exec failed.
+#[derive(Debug, thiserror::Error)]
+enum InitError {
+    #[error("cannot {0}")]
+    Step(&'static str, #[source] Errno),
+    #[error("cannot start in {dir}")]
+    Workdir { dir: String, source: Errno },
+    #[error(transparent)]
+    Mount(#[from] mounts::MountError),
+    #[error(transparent)]
+    Landlock(#[from] landlock::LandlockError),
+    #[error("cannot drop capabilities")]
+    Capabilities(#[source] caps::errors::CapsError),
+}
+
+type Result<T> = std::result::Result<T, InitError>;
+
+fn step<T>(doing: &'static str, result: nix::Result<T>) -> Result<T> {
+    result.map_err(|errno| InitError::Step(doing, errno))
+}
+
+/// Becomes init of the box and never returns.
+pub fn run(job: &Job<'_>, channel: Channel) -> ! {
+    if let Err(error) = bring_up(job, &channel) {
+        fail(&channel, &error);
+    }
+    sys::process::exit_now(125)
+}
+
+/// Tells agentbox what failed, with the whole chain. If even that fails, agentbox is gone and so are we.
+fn fail(channel: &Channel, error: &InitError) {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        text.push_str(&format!(": {inner}"));
+        cause = inner.source();
+    }
+    let _ = channel.send(&Message::Failed { step: text }, None);
+}
+
+fn bring_up(job: &Job<'_>, channel: &Channel) -> Result<()> {
+    let own = job.plan.namespaces.own;
+    step("tie the box's life to agentbox's", sys::process::die_with_parent())?;
+    step("leave the terminal's session", setsid())?;
+    drop_inherited(channel)?;
+    if job.plan.namespaces.network {
+        step("bring the box's loopback up", sys::socket::raise_loopback())?;
+    }
+    if let Some(view) = &job.plan.view {
+        mounts::build(view)?;
+    }
+    let terminal = if job.terminal { Some(open_terminal()?) } else { None };
+    let master = terminal.as_ref().map(|terminal| terminal.master.as_fd());
+    // This also proves that agentbox lived after die_with_parent: a send to the dead fails.
+    step("report the view", channel.send(&Message::ViewReady, master))?;
+    drop_privileges()?;
+    if !own {
+        step("take in orphans", sys::process::adopt_orphans())?;
+    }
+    let command = start_command(job, channel, terminal)?;
+    step("hide init", sys::process::hide())?;
+    let_go_of_streams()?;
+    let ended = reap_until(command);
+    if !own {
+        end_descendants();
+    }
+    step("report the end", channel.send(&Message::Ended(ended), None))?;
+    sys::process::exit_now(0)
+}
+
+/// What init must not hold: agentbox's descriptors, and its environment in readable memory.
+#[allow(unsafe_code)]
+fn drop_inherited(channel: &Channel) -> Result<()> {
+    // SAFETY: this process was just forked, has one thread, uses no inherited descriptor but the channel from here on,
+    // and reads its environment never again (the command's is in the job).
+    unsafe {
+        step("close inherited descriptors", sys::file::close_all_but(channel.fd().as_fd()))?;
+        sys::process::scrub_environment();
+    }
+    Ok(())
+}
+
+struct Terminal {
+    master: PtyMaster,
+    slave: String,
+}
+
+/// Takes a terminal from the box's own devpts, so that its name is right inside.
+fn open_terminal() -> Result<Terminal> {
+    let flags = nix::fcntl::OFlag::O_RDWR | nix::fcntl::OFlag::O_NOCTTY | nix::fcntl::OFlag::O_CLOEXEC;
+    let master = step("open a terminal", nix::pty::posix_openpt(flags))?;
+    step("unlock the terminal", nix::pty::unlockpt(&master))?;
+    let slave = step("name the terminal", ptsname_r(&master))?;
+    Ok(Terminal { master, slave })
+}
+
+/// Drops every capability, and every way back: as uid 0 an exec would otherwise regain the bounding set.
+fn drop_privileges() -> Result<()> {
+    for cap in caps::runtime::thread_all_supported() {
+        caps::drop(None, CapSet::Bounding, cap).map_err(InitError::Capabilities)?;
+    }
+    for set in [CapSet::Ambient, CapSet::Inheritable, CapSet::Effective, CapSet::Permitted] {
+        caps::clear(None, set).map_err(InitError::Capabilities)?;
+    }
+    step("give up new privileges", sys::process::no_new_privileges())?;
+    match sys::process::new_session_keyring() {
+        // A kernel or an outer filter without keyrings has no keys to reach.
+        Ok(()) | Err(Errno::ENOSYS | Errno::EPERM) => Ok(()),
+        Err(errno) => Err(InitError::Step("leave the session's keyring", errno)),
+    }
+}
+
+#[allow(unsafe_code)]
+fn start_command(job: &Job<'_>, channel: &Channel, terminal: Option<Terminal>) -> Result<Pid> {
+    // SAFETY: init has one thread.
+    match step("fork the command", unsafe { sys::process::fork_into(0) })? {
+        Fork::Child => {
+            if let Err(error) = command(job, channel, terminal) {
+                fail(channel, &error);
+            }
+            sys::process::exit_now(125)
+        }
+        Fork::Parent { pid, pidfd } => {
+            step("report the command", channel.send(&Message::Command, Some(pidfd.as_fd())))?;
+            Ok(Pid::from_raw(pid))
+        }
+    }
+}
+
+/// Becomes the command. Landlock and seccomp come last, the listener last of all: from then on exec stops.
+fn command(job: &Job<'_>, channel: &Channel, terminal: Option<Terminal>) -> Result<()> {
+    step("open a session", setsid())?;
+    if let Some(terminal) = terminal {
+        attach(&terminal)?;
+    }
+    restore_signals()?;
+    let (soft, hard) = job.open_files;
+    step("restore the limit of open files", setrlimit(Resource::RLIMIT_NOFILE, soft, hard))?;
+    chdir(job.plan.workdir.as_path())
+        .map_err(|source| InitError::Workdir { dir: job.plan.workdir.display().to_string(), source })?;
+    let program = find(&job.command.argv[0], &job.command.env);
+    if let Some(rules) = &job.plan.landlock {
+        landlock::confine(rules)?;
+    }
+    let listener = step("install the filter", seccomp::install(job.filter, job.plan.wait_killable))?;
+    if let Some(listener) = &listener {
+        use std::os::fd::AsRawFd;
+        let number = listener.as_raw_fd();
+        step("report the listener", channel.send(&Message::Listener { number }, None))?;
+    }
+    let errno = match &program {
+        Ok(path) => start(path, &job.command.argv, &job.command.env),
+        Err(errno) => *errno,
+    };
+    let path = program.as_deref().unwrap_or(&job.command.argv[0]).to_string_lossy().into_owned();
+    let message = Message::NotStarted { path, errno: errno as i32 };
+    step("report the failed start", channel.send(&message, None))?;
+    sys::process::exit_now(if errno == Errno::ENOENT { 127 } else { 126 })
+}
+
+/// Puts the terminal in place of those standard streams that were terminals.
+fn attach(terminal: &Terminal) -> Result<()> {
+    let slave = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOCTTY).open(&terminal.slave);
+    let slave: OwnedFd = slave.map_err(|_| InitError::Step("open the terminal", Errno::last()))?.into();
+    step("take the terminal", sys::process::take_terminal(slave.as_fd()))?;
+    for number in 0..=2 {
+        if is_terminal(number) {
+            step("connect the terminal", sys::file::replace_standard(slave.as_fd(), number))?;
+        }
+    }
+    Ok(())
+}
+
+fn is_terminal(number: i32) -> bool {
+    use std::io::IsTerminal;
+    match number {
+        0 => std::io::stdin().is_terminal(),
+        1 => std::io::stdout().is_terminal(),
+        _ => std::io::stderr().is_terminal(),
+    }
+}
+
+/// agentbox blocks the signals it forwards and Rust ignores SIGPIPE; the command starts with neither.
+fn restore_signals() -> Result<()> {
+    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    restore_handler(Signal::SIGPIPE, &default)?;
+    step("unblock signals", sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None))
+}
+
+#[allow(unsafe_code)]
+fn restore_handler(signal: Signal, action: &SigAction) -> Result<()> {
+    // SAFETY: the default action runs no code of ours.
+    step("restore a signal's action", unsafe { sigaction(signal, action) }.map(drop))
+}
+
+/// Finds a program as execvp does: a name with a slash as it is, another along the command's own PATH.
+fn find(name: &CStr, env: &[CString]) -> std::result::Result<CString, Errno> {
+    if name.to_bytes().contains(&b'/') {
+        return Ok(name.to_owned());
+    }
+    let path = env.iter().find_map(|var| var.to_bytes().strip_prefix(b"PATH=")).unwrap_or(b"/usr/bin:/bin");
+    let mut refusal = Errno::ENOENT;
+    for dir in path.split(|byte| *byte == b':') {
+        let dir = if dir.is_empty() { &b"."[..] } else { dir };
+        let full = Path::new(std::ffi::OsStr::from_bytes(dir)).join(std::ffi::OsStr::from_bytes(name.to_bytes()));
+        match nix::unistd::access(&full, nix::unistd::AccessFlags::X_OK) {
+            Ok(()) if full.is_file() => {
+                return CString::new(full.as_os_str().as_bytes()).map_err(|_| Errno::ENOENT);
+            }
+            Err(Errno::EACCES) => refusal = Errno::EACCES,
+            _ => {}
+        }
+    }
+    Err(refusal)
+}
+
+/// Becomes the program, or says why not. A file without a `#!` line is run by the shell, as execvp does.
+fn start(path: &CStr, argv: &[CString], env: &[CString]) -> Errno {
+    let Err(errno) = execve(path, argv, env);
+    if errno != Errno::ENOEXEC {
+        return errno;
+    }
+    let shell = [c"sh".to_owned(), path.to_owned()];
+    let argv: Vec<&CStr> = shell.iter().chain(&argv[1..]).map(CString::as_c_str).collect();
+    let Err(errno) = execve(c"/bin/sh", &argv, env);
+    errno
+}
+
+/// The command holds the standard streams from now on: if init did, too, a reader would never see their end.
+fn let_go_of_streams() -> Result<()> {
+    let null = OpenOptions::new().read(true).write(true).open("/dev/null");
+    let null: OwnedFd = null.map_err(|_| InitError::Step("open /dev/null", Errno::last()))?.into();
+    let null: BorrowedFd<'_> = null.as_fd();
+    for number in 0..=2 {
+        step("let go of the standard streams", sys::file::replace_standard(null, number))?;
+    }
+    Ok(())
+}
+
+/// Reaps whatever ends until `command` does. `__WALL`: children made with an odd exit signal count, too.
+fn reap_until(command: Pid) -> Ended {
+    loop {
+        match waitpid(None, Some(WaitPidFlag::__WALL)) {
+            Ok(WaitStatus::Exited(pid, status)) if pid == command => return Ended::Exit(status),
+            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == command => return Ended::Signal(signal as i32),
+            Ok(_) | Err(Errno::EINTR) => {}
+            // Without children there is nothing to wait for; the command cannot have been missed.
+            Err(_) => return Ended::Exit(125),
+        }
+    }
+}
+
+/// Without a process namespace the kernel does not end what the command left behind; so it is killed, again and again,
+/// as orphans come to this process.
+fn end_descendants() {
+    loop {
+        let children = std::fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
+        let children: Vec<i32> = children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect();
+        for pid in &children {
+            let _ = nix::sys::signal::kill(Pid::from_raw(*pid), Signal::SIGKILL);
+        }
+        match waitpid(None, Some(WaitPidFlag::__WALL)) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(_) => return,
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! agentbox's side of the start: forks init into the plan's namespaces and follows the handshake.
+//!
+//! Runs while agentbox has one thread; threads may be started as soon as [`launch`] has forked, which is why it is cut
+//! in two: [`launch`] forks, [`Starting::view`] and [`Starting::command`] wait for what the supervisor needs.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
+
+use super::handshake::{Channel, Message};
+use super::init;
+use crate::plan::Plan;
+use crate::plan::seccomp::Filter;
+use crate::sys;
+use crate::sys::process::Fork;
+
+/// The command, ready for exec.
+#[derive(Debug, Clone)]
+pub struct Command {
+    /// Argument vector; the first is the name to look for.
+    pub argv: Vec<CString>,
+    /// Environment, `NAME=value`.
+    pub env: Vec<CString>,
+}
+
+/// All that init needs.
+#[derive(Debug)]
+pub struct Job<'a> {
+    /// What to do.
+    pub plan: &'a Plan,
+    /// The compiled filter.
+    pub filter: &'a Filter,
+    /// What to start.
+    pub command: &'a Command,
+    /// Whether the command gets a terminal of its own.
+    pub terminal: bool,
+    /// The limit of open files (soft, hard) that the command gets back; agentbox raises its own.
+    pub open_files: (u64, u64),
+}
+
+/// The box did not come up.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// A call on this side failed.
+    #[error("cannot {0}")]
+    Step(&'static str, #[source] Errno),
+    /// A step inside failed.
+    #[error("cannot make the box: {0}")]
+    Inside(String),
+    /// The command could not be started.
+    #[error("cannot run {path}")]
+    NotStarted {
+        /// What was tried.
+        path: String,
+        /// Why.
+        source: Errno,
+    },
+    /// init died without a word.
+    #[error("the box's init ended before the command started")]
+    Died,
+}
+
+/// A box that is coming up.
+#[derive(Debug)]
+pub struct Starting {
+    init: Pid,
+    init_fd: OwnedFd,
+    channel: Channel,
+}
+
+/// A box with its command.
+#[derive(Debug)]
+pub struct Running {
+    /// init, as this side numbers it.
+    pub init: Pid,
+    /// init's process descriptor.
+    pub init_fd: OwnedFd,
+    /// The command's process descriptor.
+    pub command: OwnedFd,
+    /// Where init's last words arrive.
+    pub channel: Channel,
+}
+
+/// Forks init. agentbox must be single-threaded and, for its own namespaces, in the box's user namespace already.
+#[allow(unsafe_code)]
+pub fn launch(job: &Job<'_>) -> Result<Starting, LaunchError> {
+    let (channel, theirs) = Channel::pair().map_err(|errno| LaunchError::Step("make a channel to the box", errno))?;
+    let mut flags = 0;
+    if job.plan.namespaces.own {
+        flags |= libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+        flags |= libc::CLONE_NEWCGROUP;
+    }
+    if job.plan.namespaces.network {
+        flags |= libc::CLONE_NEWNET;
+    }
+    // SAFETY: agentbox starts its threads after this call only.
+    match unsafe { sys::process::fork_into(flags) }.map_err(|e| LaunchError::Step("make the box's namespaces", e))? {
+        Fork::Child => {
+            drop(channel);
+            init::run(job, theirs)
+        }
+        Fork::Parent { pid, pidfd } => Ok(Starting { init: Pid::from_raw(pid), init_fd: pidfd, channel }),
+    }
+}
+
+impl Starting {
+    /// Waits until the view stands; returns the master side of the box's terminal if one was asked for.
+    pub fn view(&self) -> Result<Option<OwnedFd>, LaunchError> {
+        match self.next()? {
+            (Message::ViewReady, terminal) => Ok(terminal),
+            (other, _) => Err(self.unexpected(other)),
+        }
+    }
+
+    /// init's process descriptor: the way into its mount namespace.
+    pub fn init_fd(&self) -> &OwnedFd {
+        &self.init_fd
+    }
+
+    /// Waits until the command's filter stands and fetches the listener, if there is to be one.
+    pub fn command(self, listening: bool) -> Result<(Running, Option<OwnedFd>), LaunchError> {
+        let command = match self.next()? {
+            (Message::Command, Some(pidfd)) => pidfd,
+            (other, _) => return Err(self.unexpected(other)),
+        };
+        let listener = if listening { Some(self.listener(&command)?) } else { None };
+        let Self { init, init_fd, channel } = self;
+        Ok((Running { init, init_fd, command, channel }, listener))
+    }
+
+    fn listener(&self, command: &OwnedFd) -> Result<OwnedFd, LaunchError> {
+        match self.next()? {
+            (Message::Listener { number }, _) => sys::process::take_fd(command.as_fd(), number)
+                .map_err(|errno| LaunchError::Step("fetch the listener from the command", errno)),
+            (other, _) => Err(self.unexpected(other)),
+        }
+    }
+
+    fn next(&self) -> Result<(Message, Option<OwnedFd>), LaunchError> {
+        match self.channel.receive() {
+            Ok(Some(message)) => Ok(message),
+            Ok(None) => {
+                let _ = waitpid(self.init, Some(WaitPidFlag::__WALL));
+                Err(LaunchError::Died)
+            }
+            Err(errno) => Err(LaunchError::Step("hear from the box", errno)),
+        }
+    }
+
+    fn unexpected(&self, message: Message) -> LaunchError {
+        let _ = sys::process::signal(self.init_fd.as_fd(), nix::sys::signal::Signal::SIGKILL);
+        let _ = waitpid(self.init, Some(WaitPidFlag::__WALL));
+        match message {
+            Message::Failed { step } => LaunchError::Inside(step),
+            Message::NotStarted { path, errno } => LaunchError::NotStarted { path, source: Errno::from_raw(errno) },
+            other => LaunchError::Inside(format!("{other:?} came out of order")),
+        }
+    }
+}

@@ -1,0 +1,378 @@
+//! Builds the view: carries out the plan's mount steps, then makes the result the root.
+//!
+//! Runs in init, in the box's own mount namespace, with the host's root still attached. The view grows below a staging
+//! directory; every target is opened from there by descriptor, without following symbolic links, because trees that an
+//! earlier run could write to may hold links that lead out.
+
+use std::collections::HashSet;
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::unistd::pivot_root;
+
+use crate::plan::mounts::{Step, View};
+use crate::sys::file::{self, OpenHow};
+use crate::sys::mount::{Attributes, clone_tree, place, set_attributes};
+
+/// A step of building the view failed.
+#[derive(Debug, thiserror::Error)]
+pub enum MountError {
+    /// A call failed.
+    #[error("cannot {doing} {}", path.display())]
+    Step {
+        /// What was being done.
+        doing: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// Why not.
+        source: Errno,
+    },
+    /// The place for a mount is missing on a file system that is not the box's own: making it would leave a trace.
+    #[error("cannot show {} there: it does not exist outside; create it first", path.display())]
+    NoPlace {
+        /// Where.
+        path: PathBuf,
+    },
+    /// No directory to build the view on.
+    #[error("no directory to build the view on: one of {STAGING:?} must exist and hold nothing the box needs")]
+    NoStaging,
+}
+
+type Result<T> = std::result::Result<T, MountError>;
+
+/// Directories that exist nearly everywhere and are rarely granted.
+const STAGING: [&str; 7] = ["/mnt", "/media", "/srv", "/boot", "/dev/pts", "/run", "/tmp"];
+
+/// Parts of `/proc` by which uid 0 changes the kernel for everybody, capabilities or not.
+const PROC_READ_ONLY: [&str; 5] = ["sys", "sysrq-trigger", "irq", "bus", "fs"];
+/// Parts of `/proc` that show uid 0 the whole machine.
+const PROC_HIDDEN: [&str; 7] = ["kcore", "kmsg", "keys", "timer_list", "sched_debug", "kallsyms", "slabinfo"];
+
+const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+
+/// Builds `view` and makes it this process's root; the host's root is gone afterwards.
+pub fn build(view: &View) -> Result<()> {
+    let mut builder = Builder::start(view)?;
+    for step in &view.steps {
+        builder.carry_out(step)?;
+    }
+    builder.finish()
+}
+
+struct Builder {
+    /// The view's root.
+    root: OwnedFd,
+    /// Device numbers of the file systems that belong to this box alone.
+    own: HashSet<u64>,
+    /// What covers a file, and what covers a directory.
+    covers: Option<(OwnedFd, OwnedFd)>,
+}
+
+impl Builder {
+    fn start(view: &View) -> Result<Self> {
+        let staging = staging(view)?;
+        tmpfs(&staging, "mode=0755").map_err(step("mount a file system on", &staging))?;
+        let root = open_dir(libc::AT_FDCWD, &c_path(&staging)).map_err(step("open", &staging))?;
+        let mut builder = Self { own: HashSet::new(), root, covers: None };
+        builder.adopt(&builder.root.try_clone().map_err(|_| MountError::NoStaging)?)?;
+        Ok(builder)
+    }
+
+    fn carry_out(&mut self, step: &Step) -> Result<()> {
+        match step {
+            Step::Bind { from, at, writable } if at == Path::new("/") => self.bind_root(&from.0, *writable),
+            Step::Bind { from, at, writable } => self.bind(&from.0, at, *writable),
+            Step::Private { at, mode } => self.private(at, *mode),
+            Step::Link { at, text } => self.link(at, text),
+            Step::Devices => self.devices(),
+            Step::Processes { guarded } => self.processes(*guarded),
+            Step::Mask { at } => self.mask(at),
+        }
+    }
+
+    /// The whole host tree as the root of the view; later steps lie on top.
+    fn bind_root(&mut self, from: &Path, writable: bool) -> Result<()> {
+        let tree = self.clone_from(from, writable)?;
+        place(tree.as_fd(), self.root.as_fd()).map_err(step("show", from))?;
+        self.root = tree;
+        Ok(())
+    }
+
+    fn bind(&mut self, from: &Path, at: &Path, writable: bool) -> Result<()> {
+        let tree = self.clone_from(from, writable)?;
+        let stat = file::fstatat(tree.as_raw_fd(), c"", libc::AT_EMPTY_PATH).map_err(step("look at", from))?;
+        let target = if is_directory(&stat) { self.directory(at, 0o755)? } else { self.file(at)? };
+        place(tree.as_fd(), target.as_fd()).map_err(step("show", at))
+    }
+
+    fn clone_from(&self, from: &Path, writable: bool) -> Result<OwnedFd> {
+        let tree = clone_tree(libc::AT_FDCWD, &c_path(from), true).map_err(step("find", from))?;
+        let lock = if writable { 0 } else { Attributes::READ_ONLY };
+        set_attributes(tree.as_fd(), Attributes(Attributes::NO_SUID | Attributes::NO_DEV | lock))
+            .map_err(step("set mount attributes of", from))?;
+        Ok(tree)
+    }
+
+    /// A directory of the box's own file system will do where there is one; elsewhere a new file system is mounted.
+    fn private(&mut self, at: &Path, mode: u32) -> Result<()> {
+        let above = self.nearest(at.parent().unwrap_or(at))?;
+        if self.is_own(&above)? {
+            let directory = self.directory(at, 0o755)?;
+            return chmod(&directory, mode).map_err(step("set the mode of", at));
+        }
+        let directory = self.directory(at, mode)?;
+        mount_at(&directory, "tmpfs", &format!("mode={mode:o}")).map_err(step("mount a file system on", at))?;
+        let mounted = self.directory(at, mode)?;
+        self.adopt(&mounted)
+    }
+
+    /// A link that a bound tree already shows is left as it is.
+    fn link(&mut self, at: &Path, text: &Path) -> Result<()> {
+        let (Some(above), Some(name)) = (at.parent(), at.file_name()) else { return Ok(()) };
+        let directory = self.nearest(above)?;
+        if !self.is_own(&directory)? {
+            return Ok(());
+        }
+        let directory = self.directory(above, 0o755)?;
+        match file::symlinkat(&c_path(text), directory.as_raw_fd(), &c_path(Path::new(name))) {
+            Err(Errno::EEXIST) => Ok(()),
+            done => done.map_err(step("link", at)),
+        }
+    }
+
+    fn devices(&mut self) -> Result<()> {
+        let dev = Path::new("/dev");
+        self.private(dev, 0o755)?;
+        let directory = self.directory(dev, 0o755)?;
+        for name in DEVICES {
+            let path = dev.join(name);
+            let node = clone_tree(libc::AT_FDCWD, &c_path(&path), false).map_err(step("find", &path))?;
+            set_attributes(node.as_fd(), Attributes(Attributes::NO_SUID)).map_err(step("show", &path))?;
+            let target = self.file(&path)?;
+            place(node.as_fd(), target.as_fd()).map_err(step("show", &path))?;
+        }
+        for (name, text) in [
+            (c"fd", c"/proc/self/fd"),
+            (c"stdin", c"/proc/self/fd/0"),
+            (c"stdout", c"/proc/self/fd/1"),
+            (c"stderr", c"/proc/self/fd/2"),
+            (c"ptmx", c"pts/ptmx"),
+        ] {
+            file::symlinkat(text, directory.as_raw_fd(), name).map_err(step("link devices in", dev))?;
+        }
+        self.private(&dev.join("shm"), 0o1777)?;
+        let pts = self.directory(&dev.join("pts"), 0o755)?;
+        mount_at(&pts, "devpts", "newinstance,ptmxmode=0666,mode=620").map_err(step("mount terminals on", dev))
+    }
+
+    /// A new proc mount needs one that is fully visible beside it, so this comes before the host's root goes.
+    fn processes(&mut self, guarded: bool) -> Result<()> {
+        let proc = Path::new("/proc");
+        let directory = self.directory(proc, 0o555)?;
+        mount_at(&directory, "proc", "").map_err(step("mount processes on", proc))?;
+        if guarded {
+            for name in PROC_READ_ONLY {
+                self.make_read_only(&proc.join(name))?;
+            }
+            for name in PROC_HIDDEN {
+                self.mask(&proc.join(name))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn make_read_only(&mut self, at: &Path) -> Result<()> {
+        let Some(target) = self.existing(at)? else { return Ok(()) };
+        let tree = clone_tree(target.as_raw_fd(), c"", true).map_err(step("find", at))?;
+        let attributes = Attributes::READ_ONLY | Attributes::NO_SUID | Attributes::NO_DEV;
+        set_attributes(tree.as_fd(), Attributes(attributes)).map_err(step("make read-only", at))?;
+        place(tree.as_fd(), target.as_fd()).map_err(step("make read-only", at))
+    }
+
+    fn mask(&mut self, at: &Path) -> Result<()> {
+        let Some(target) = self.existing(at)? else { return Ok(()) };
+        let stat = file::fstatat(target.as_raw_fd(), c"", libc::AT_EMPTY_PATH).map_err(step("look at", at))?;
+        let (file, directory) = self.covers()?;
+        let cover = if is_directory(&stat) { directory } else { file };
+        let cover = clone_tree(cover.as_raw_fd(), c"", false).map_err(step("cover", at))?;
+        place(cover.as_fd(), target.as_fd()).map_err(step("cover", at))
+    }
+
+    /// An empty file and an empty directory that nobody may open; made once, their names removed at the end.
+    fn covers(&mut self) -> Result<&(OwnedFd, OwnedFd)> {
+        if self.covers.is_none() {
+            let root = self.root.as_raw_fd();
+            let doing = || step("make a cover in", Path::new("/"));
+            file::mknodat(root, COVER_FILE, libc::S_IFREG, 0).map_err(doing())?;
+            file::mkdirat(root, COVER_DIRECTORY, 0).map_err(doing())?;
+            let cover = |name| -> nix::Result<OwnedFd> {
+                let tree = clone_tree(root, name, false)?;
+                set_attributes(tree.as_fd(), Attributes(Attributes::READ_ONLY))?;
+                Ok(tree)
+            };
+            self.covers = Some((cover(COVER_FILE).map_err(doing())?, cover(COVER_DIRECTORY).map_err(doing())?));
+        }
+        self.covers.as_ref().ok_or(MountError::NoStaging)
+    }
+
+    fn finish(self) -> Result<()> {
+        let root = Path::new("/");
+        if self.covers.is_some() {
+            let fd = self.root.as_raw_fd();
+            file::unlinkat(fd, COVER_FILE, 0).map_err(step("tidy", root))?;
+            file::unlinkat(fd, COVER_DIRECTORY, libc::AT_REMOVEDIR).map_err(step("tidy", root))?;
+        }
+        // The old root ends up on top of the new one and is detached with all below it: pivot_root(2), NOTES.
+        file::fchdir(self.root.as_fd()).map_err(step("enter", root))?;
+        pivot_root(".", ".").map_err(step("pivot to", root))?;
+        umount2(".", MntFlags::MNT_DETACH).map_err(step("detach the old", root))?;
+        nix::unistd::chdir("/").map_err(step("enter", root))
+    }
+
+    /// Opens `at` in the view, making it and its parents where the file system is the box's own.
+    fn directory(&self, at: &Path, mode: u32) -> Result<OwnedFd> {
+        match self.open(at) {
+            Ok(found) => Ok(found),
+            Err(Errno::ENOENT) => {
+                self.make(at, |above, name| file::mkdirat(above.as_raw_fd(), name, mode))?;
+                self.open(at).map_err(step("open", at))
+            }
+            Err(errno) => Err(step("open", at)(errno)),
+        }
+    }
+
+    /// Opens `at` in the view, making an empty file where the file system is the box's own.
+    fn file(&self, at: &Path) -> Result<OwnedFd> {
+        match self.open(at) {
+            Ok(found) => Ok(found),
+            Err(Errno::ENOENT) => {
+                self.make(at, |above, name| file::mknodat(above.as_raw_fd(), name, libc::S_IFREG | 0o444, 0))?;
+                self.open(at).map_err(step("open", at))
+            }
+            Err(errno) => Err(step("open", at)(errno)),
+        }
+    }
+
+    fn make(&self, at: &Path, make: impl Fn(&OwnedFd, &CStr) -> nix::Result<()>) -> Result<()> {
+        let (Some(above), Some(name)) = (at.parent(), at.file_name()) else {
+            return Err(MountError::NoPlace { path: at.into() });
+        };
+        let above = self.directory(above, 0o755)?;
+        if !self.is_own(&above)? {
+            return Err(MountError::NoPlace { path: at.into() });
+        }
+        make(&above, &c_path(Path::new(name))).map_err(step("make", at))
+    }
+
+    /// Opens the nearest ancestor of `at` (or `at` itself) that the view has.
+    fn nearest(&self, at: &Path) -> Result<OwnedFd> {
+        for path in at.ancestors() {
+            match self.open(path) {
+                Err(Errno::ENOENT) => {}
+                done => return done.map_err(step("open", path)),
+            }
+        }
+        Err(MountError::NoPlace { path: at.into() })
+    }
+
+    fn open(&self, at: &Path) -> nix::Result<OwnedFd> {
+        let how = OpenHow {
+            flags: (libc::O_PATH | libc::O_NOFOLLOW) as u64,
+            mode: 0,
+            resolve: libc::RESOLVE_BENEATH | libc::RESOLVE_NO_SYMLINKS,
+        };
+        file::openat2(self.root.as_raw_fd(), &relative(at), how)
+    }
+
+    /// What a path to cover leads to inside the view, if it is there.
+    fn existing(&self, at: &Path) -> Result<Option<OwnedFd>> {
+        let how = OpenHow { flags: libc::O_PATH as u64, mode: 0, resolve: libc::RESOLVE_IN_ROOT };
+        match file::openat2(self.root.as_raw_fd(), &relative(at), how) {
+            Ok(found) => Ok(Some(found)),
+            // What cannot be reached needs no cover.
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES) => Ok(None),
+            Err(errno) => Err(step("find", at)(errno)),
+        }
+    }
+
+    fn is_own(&self, directory: &OwnedFd) -> Result<bool> {
+        let stat = file::fstatat(directory.as_raw_fd(), c"", libc::AT_EMPTY_PATH)
+            .map_err(step("look at", Path::new("/")))?;
+        Ok(self.own.contains(&stat.st_dev))
+    }
+
+    fn adopt(&mut self, directory: &OwnedFd) -> Result<()> {
+        let stat = file::fstatat(directory.as_raw_fd(), c"", libc::AT_EMPTY_PATH)
+            .map_err(step("look at", Path::new("/")))?;
+        self.own.insert(stat.st_dev);
+        Ok(())
+    }
+}
+
+const COVER_FILE: &CStr = c".cover-file";
+const COVER_DIRECTORY: &CStr = c".cover-directory";
+
+fn step(doing: &'static str, path: &Path) -> impl FnOnce(Errno) -> MountError {
+    let path = path.to_path_buf();
+    move |source| MountError::Step { doing, path, source }
+}
+
+/// Picks a directory to build on that hides no source while the view grows.
+fn staging(view: &View) -> Result<PathBuf> {
+    let sources: Vec<&Path> = view
+        .steps
+        .iter()
+        .filter_map(|step| match step {
+            Step::Bind { from, .. } => Some(from.0.as_path()),
+            _ => None,
+        })
+        .collect();
+    let free = |dir: &&Path| dir.is_dir() && !sources.iter().any(|source| source.starts_with(dir));
+    STAGING.iter().map(Path::new).find(free).map(Path::to_path_buf).ok_or(MountError::NoStaging)
+}
+
+fn tmpfs(at: &Path, options: &str) -> nix::Result<()> {
+    mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some(options))
+}
+
+/// Mounts a new file system on an open directory: through the working directory, which needs no `/proc`.
+fn mount_at(directory: &OwnedFd, kind: &str, options: &str) -> nix::Result<()> {
+    file::fchdir(directory.as_fd())?;
+    let flags = match kind {
+        "devpts" => MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC,
+        "proc" => MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
+        _ => MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
+    };
+    mount(Some(kind), ".", Some(kind), flags, Some(options))
+}
+
+fn chmod(directory: &OwnedFd, mode: u32) -> nix::Result<()> {
+    file::fchdir(directory.as_fd())?;
+    file::fchmodat2(libc::AT_FDCWD, c".", mode, 0)
+}
+
+fn open_dir(dir: i32, path: &CStr) -> nix::Result<OwnedFd> {
+    file::openat(dir, path, libc::O_PATH | libc::O_DIRECTORY, 0)
+}
+
+fn is_directory(stat: &libc::stat) -> bool {
+    stat.st_mode & libc::S_IFMT == libc::S_IFDIR
+}
+
+/// `at` relative to the view's root.
+fn relative(at: &Path) -> CString {
+    let inside = at.strip_prefix("/").unwrap_or(at);
+    if inside.as_os_str().is_empty() { c".".into() } else { c_path(inside) }
+}
+
+fn c_path(path: &Path) -> CString {
+    // A NUL ends the path, as it would for the kernel; the policy's loader refuses such paths with a message.
+    let bytes = path.as_os_str().as_bytes();
+    let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
+    CString::new(&bytes[..end]).unwrap_or_default()
+}
+

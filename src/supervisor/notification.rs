@@ -1,0 +1,150 @@
+//! One stopped call: what was asked, and the answer.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
+
+use nix::errno::Errno;
+
+use super::target::Target;
+use crate::sys::notify;
+use crate::syscalls::{Arg, Family, Row, Rule};
+
+/// A call that waits for an answer.
+pub struct Stopped<'a> {
+    listener: BorrowedFd<'a>,
+    id: u64,
+    /// The call's number.
+    pub number: u32,
+    /// Its arguments, as in the registers.
+    pub args: [u64; 6],
+    /// Who made it.
+    pub target: Target,
+    /// When it was received.
+    pub received: Instant,
+}
+
+/// An answer to a stopped call.
+#[derive(Debug)]
+pub enum Reply {
+    /// The call fails with this error.
+    Errno(Errno),
+    /// The call returns this value.
+    Value(i64),
+    /// The call returns a new descriptor for this file.
+    InjectFd {
+        /// The opened file.
+        file: OwnedFd,
+        /// Whether the caller asked for close-on-exec.
+        close_on_exec: bool,
+    },
+    /// The kernel carries the call out.
+    Continue(Because),
+}
+
+/// The sound reasons to let a stopped call go on although its memory can change under it.
+///
+/// A continue never grants anything: what the kernel layers forbid stays forbidden.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Because {
+    /// The result of the exec is compared with what was approved before the new program runs its first instruction.
+    ExecIsVerified,
+}
+
+impl<'a> Stopped<'a> {
+    /// Waits for the next call.
+    pub fn next(listener: BorrowedFd<'a>) -> nix::Result<Self> {
+        let notification = notify::receive(listener)?;
+        Ok(Self {
+            listener,
+            id: notification.id,
+            number: notification.data.nr as u32,
+            args: notification.data.args,
+            target: Target { tid: notification.pid as i32 },
+            received: Instant::now(),
+        })
+    }
+
+    /// Whether the caller still waits: if so, all that was read of it so far is its own.
+    pub fn alive(&self) -> bool {
+        notify::alive(self.listener, self.id)
+    }
+
+    /// Answers; an error that tells of the caller (its table of descriptors is full) is passed on to it.
+    ///
+    /// Returns the error number the caller sees, if any; a caller that died meanwhile needs no answer.
+    pub fn answer(&self, reply: Reply) -> Result<(), Errno> {
+        match reply {
+            Reply::Errno(errno) => {
+                let _ = notify::answer(self.listener, self.id, 0, errno as i32);
+                Err(errno)
+            }
+            Reply::Value(value) => {
+                let _ = notify::answer(self.listener, self.id, value, 0);
+                Ok(())
+            }
+            Reply::InjectFd { file, close_on_exec } => {
+                match notify::answer_with_fd(self.listener, self.id, file.as_fd(), close_on_exec) {
+                    Ok(()) | Err(Errno::ENOENT) => Ok(()),
+                    Err(errno) => self.answer(Reply::Errno(errno)),
+                }
+            }
+            Reply::Continue(Because::ExecIsVerified) => notify::let_go_on(self.listener, self.id),
+        }
+    }
+}
+
+/// A stopped call with its row of the table: arguments by role.
+pub struct Call<'a> {
+    /// The call.
+    pub stopped: &'a Stopped<'a>,
+    /// Its row.
+    pub row: &'static Row,
+    /// Its handler.
+    pub family: Family,
+    implied: i32,
+}
+
+impl<'a> Call<'a> {
+    /// Pairs a call with its row; `None` if the row does not stop it.
+    pub fn new(stopped: &'a Stopped<'a>, row: &'static Row) -> Option<Self> {
+        match row.rule {
+            Rule::Stop { family, implied, .. } => Some(Self { stopped, row, family, implied }),
+            Rule::Refuse { .. } => None,
+        }
+    }
+
+    /// The argument with `role`, or 0.
+    pub fn word(&self, role: Arg) -> u64 {
+        self.row.value(&self.stopped.args, role).unwrap_or(0)
+    }
+
+    /// The argument with `role` as the kernel takes an `int`: the low 32 bits.
+    pub fn int(&self, role: Arg) -> i32 {
+        self.word(role) as u32 as i32
+    }
+
+    /// Whether this spelling of the call has an argument with `role`.
+    pub fn has(&self, role: Arg) -> bool {
+        self.row.value(&self.stopped.args, role).is_some()
+    }
+
+    /// The directory argument `role`, or the working directory where the spelling has none.
+    pub fn dir(&self, role: Arg) -> i32 {
+        if self.has(role) { self.int(role) } else { libc::AT_FDCWD }
+    }
+
+    /// `AT_*` flags, with those that the spelling implies.
+    pub fn at_flags(&self) -> i32 {
+        self.int(Arg::AtFlags) | self.implied
+    }
+
+    /// Open flags, with those that the spelling implies.
+    pub fn open_flags(&self) -> i32 {
+        self.int(Arg::OpenFlags) | self.implied
+    }
+
+    /// Reads the path argument `role`.
+    pub fn path(&self, role: Arg) -> Result<std::ffi::CString, Errno> {
+        self.stopped.target.path(self.word(role))
+    }
+}

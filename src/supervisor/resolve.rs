@@ -1,0 +1,417 @@
+//! From a path in the caller's memory to a directory that is held open and one name in it.
+//!
+//! Runs in a worker, which sees the box's view. The kernel walks the directories; what it cannot walk for somebody else
+//! (`/proc/self`, descriptors, other magic links) is walked step by step. The decision is made on the directory that was
+//! opened and the name in it, and the call is carried out on exactly these, so nothing can be swapped in between.
+
+use std::ffi::{CStr, CString, OsStr};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Component, Path, PathBuf};
+
+use nix::errno::Errno;
+
+use super::lineage::Task;
+use super::target::Target;
+use crate::event::BoxPath;
+use crate::sys::file::{self, OpenHow};
+
+/// The kernel's own limit on links in one path: path_resolution(7).
+const MOST_LINKS: usize = 40;
+
+/// Whether a symbolic link as the last component is followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Last {
+    /// It is.
+    Followed,
+    /// The link itself is meant.
+    Itself,
+}
+
+/// A name in a directory that is held open.
+#[derive(Debug)]
+pub struct Resolved {
+    /// What the name stands for, and how to reach it.
+    pub spot: Spot,
+    /// The real path: what rules are asked about.
+    pub path: BoxPath,
+    /// What was there when it was looked at; `None` if nothing.
+    pub stat: Option<libc::stat>,
+}
+
+/// How to reach what was resolved.
+#[derive(Debug)]
+pub enum Spot {
+    /// By one name (or `.`) in a directory.
+    Name {
+        /// The directory.
+        parent: OwnedFd,
+        /// The name, with its trailing slash if it was written with one.
+        name: CString,
+    },
+    /// As an object that has no name to act on, or whose name is not the point: what a descriptor stands for.
+    Object {
+        /// An `O_PATH` descriptor of it.
+        object: OwnedFd,
+        /// Whether it has a name in the file system.
+        named: bool,
+    },
+}
+
+/// A path that leads nowhere.
+#[derive(Debug)]
+pub struct Unresolved {
+    /// What the kernel would say.
+    pub errno: Errno,
+    /// Where it would have led: the deepest directory that exists, and what was to come.
+    pub path: Option<BoxPath>,
+}
+
+impl From<Errno> for Unresolved {
+    fn from(errno: Errno) -> Self {
+        Self { errno, path: None }
+    }
+}
+
+type Result<T> = std::result::Result<T, Unresolved>;
+
+impl Resolved {
+    /// Whether it is a directory.
+    pub fn is_directory(&self) -> bool {
+        self.is(libc::S_IFDIR)
+    }
+
+    /// Whether it is of this type.
+    pub fn is(&self, kind: libc::mode_t) -> bool {
+        self.stat.is_some_and(|stat| stat.st_mode & libc::S_IFMT == kind)
+    }
+
+    /// Opens the object without any right but to act on it by descriptor. A name that has become a link since gives
+    /// `ELOOP`.
+    pub fn object(&self) -> std::result::Result<OwnedFd, Errno> {
+        match &self.spot {
+            Spot::Object { object, .. } => object.try_clone().map_err(|_| Errno::EMFILE),
+            Spot::Name { parent, name } if self.is(libc::S_IFLNK) => {
+                file::openat(parent.as_raw_fd(), name, libc::O_PATH | libc::O_NOFOLLOW, 0)
+            }
+            Spot::Name { parent, name } => {
+                let how = OpenHow { flags: libc::O_PATH as u64, mode: 0, resolve: libc::RESOLVE_NO_SYMLINKS };
+                file::openat2(parent.as_raw_fd(), name, how)
+            }
+        }
+    }
+}
+
+/// Resolves `path` as `target` would, from its directory `dir`.
+pub fn resolve(target: Target, task: &Task, dir: i32, path: &CStr, last: Last) -> Result<Resolved> {
+    let bytes = path.to_bytes();
+    if bytes.is_empty() {
+        return Err(Errno::ENOENT.into());
+    }
+    let base = if bytes[0] == b'/' { None } else { Some(target.base(dir)?) };
+    Walk { target, task, links: 0 }.resolve(base, bytes.to_vec(), last)
+}
+
+/// What the caller's descriptor `number` stands for (`AT_EMPTY_PATH`, or a call by descriptor).
+pub fn descriptor(target: Target, number: i32) -> Result<Resolved> {
+    object(target.base(number)?)
+}
+
+/// A resolved object, from an `O_PATH` descriptor of it.
+pub fn object(object: OwnedFd) -> Result<Resolved> {
+    let stat = file::fstatat(object.as_raw_fd(), c"", libc::AT_EMPTY_PATH)?;
+    let path = real_path(&object)?;
+    let nameless = stat.st_nlink == 0 || !path.is_absolute();
+    // Pipes, sockets and deleted files are nowhere; they are named for the record only.
+    let shown = if path.is_absolute() { path } else { Path::new("/").join(path) };
+    let path = BoxPath::new(shown).ok_or(Errno::ENOENT)?;
+    Ok(Resolved { spot: Spot::Object { object, named: !nameless }, path, stat: Some(stat) })
+}
+
+/// The path of an open descriptor, in the worker's view.
+pub fn real_path(fd: &OwnedFd) -> std::result::Result<PathBuf, Errno> {
+    let mut buffer = [0u8; 4096 + 16];
+    let mut name = [0u8; 24];
+    let length = file::readlinkat(libc::AT_FDCWD, own_fd(fd.as_raw_fd(), &mut name), &mut buffer)?;
+    if length >= buffer.len() {
+        return Err(Errno::ENAMETOOLONG);
+    }
+    Ok(PathBuf::from(OsStr::from_bytes(&buffer[..length])))
+}
+
+/// `self/fd/N` for a worker's own descriptor, relative to its working directory, the host's `/proc`.
+pub fn own_fd(number: i32, buffer: &mut [u8; 24]) -> &CStr {
+    use std::io::Write;
+    buffer.fill(0);
+    let fits = write!(&mut buffer[..], "self/fd/{number}");
+    debug_assert!(fits.is_ok());
+    CStr::from_bytes_until_nul(buffer).unwrap_or_default()
+}
+
+struct Walk<'a> {
+    target: Target,
+    task: &'a Task,
+    links: usize,
+}
+
+impl Walk<'_> {
+    fn resolve(&mut self, mut base: Option<OwnedFd>, mut path: Vec<u8>, last: Last) -> Result<Resolved> {
+        loop {
+            let (dir, name) = split(&path);
+            let Some(name) = name else {
+                return directory_itself(self.directory(base, &path)?);
+            };
+            let slash = path.ends_with(b"/");
+            // A name that must be a directory is one that is entered, links and all; but calls that make or remove
+            // names look at the name itself even with a slash behind it.
+            if slash && last == Last::Followed {
+                return directory_itself(self.directory(base, &path)?);
+            }
+            let (parent, path_of_parent) = self.parent(base, dir, name)?;
+            let mut c_name = name.to_vec();
+            let stat = match file::fstatat(parent.as_raw_fd(), &c_string(&c_name)?, libc::AT_SYMLINK_NOFOLLOW) {
+                Ok(stat) => Some(stat),
+                Err(Errno::ENOENT) => None,
+                Err(errno) => return Err(errno.into()),
+            };
+            let is_link = stat.is_some_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFLNK);
+            if !is_link || last == Last::Itself {
+                let full = BoxPath::new(path_of_parent.join(OsStr::from_bytes(name)));
+                if slash {
+                    c_name.push(b'/');
+                }
+                let spot = Spot::Name { parent, name: c_string(&c_name)? };
+                return Ok(Resolved { spot, path: full.ok_or(Errno::ENOENT)?, stat });
+            }
+            self.count_link()?;
+            if path_of_parent.starts_with("/proc") {
+                match self.proc_link(&parent, &path_of_parent, name)? {
+                    ProcLink::Object(found) => return object(found),
+                    ProcLink::Text(text) => path = text,
+                }
+            } else {
+                path = read_link(&parent, &c_string(name)?)?;
+            }
+            base = (path.first() != Some(&b'/')).then_some(parent);
+        }
+    }
+
+    /// Opens the directory that holds the last name, and its real path.
+    fn parent(&mut self, base: Option<OwnedFd>, dir: &[u8], name: &[u8]) -> Result<(OwnedFd, PathBuf)> {
+        let parent = match (base, dir) {
+            (Some(base), b"") => base,
+            (base, dir) => self.directory(base, dir).map_err(|missing| missing.below(name))?,
+        };
+        let path = real_path(&parent)?;
+        if !path.is_absolute() {
+            return Err(Errno::ENOTDIR.into());
+        }
+        if path.as_os_str().as_bytes().ends_with(b" (deleted)") && is_deleted(&parent) {
+            return Err(Errno::ENOENT.into());
+        }
+        Ok((parent, path))
+    }
+
+    /// Opens a directory: by the kernel where it can, step by step where it cannot.
+    fn directory(&mut self, base: Option<OwnedFd>, path: &[u8]) -> Result<OwnedFd> {
+        let how = OpenHow {
+            flags: (libc::O_PATH | libc::O_DIRECTORY) as u64,
+            mode: 0,
+            resolve: libc::RESOLVE_NO_MAGICLINKS,
+        };
+        let from = base.as_ref().map_or(libc::AT_FDCWD, AsRawFd::as_raw_fd);
+        match file::openat2(from, &c_string(path)?, how) {
+            // `/proc/self` would be the worker's own wherever the worker is visible: never trust it.
+            Ok(found) if !real_path(&found)?.starts_with("/proc") => Ok(found),
+            Ok(_) | Err(Errno::ELOOP | Errno::ENOENT) => self.step_by_step(base, path),
+            Err(errno) => {
+                let so_far = base.as_ref().and_then(|base| real_path(base).ok()).unwrap_or_else(|| "/".into());
+                Err(Unresolved { errno, path: lexical(&so_far, path) })
+            }
+        }
+    }
+
+    fn step_by_step(&mut self, base: Option<OwnedFd>, path: &[u8]) -> Result<OwnedFd> {
+        let mut here = match base {
+            Some(base) if path.first() != Some(&b'/') => base,
+            _ => open_root()?,
+        };
+        let mut rest: Vec<Vec<u8>> = components(path);
+        while let Some(name) = rest.pop() {
+            let c_name = c_string(&name)?;
+            let opened = file::openat(here.as_raw_fd(), &c_name, libc::O_PATH | libc::O_NOFOLLOW, 0);
+            let missing = |errno| {
+                let so_far = real_path(&here).unwrap_or_else(|_| "/".into());
+                let tail: Vec<&[u8]> =
+                    std::iter::once(&name[..]).chain(rest.iter().rev().map(Vec::as_slice)).collect();
+                Unresolved { errno, path: lexical(&so_far, &tail.join(&b'/')) }
+            };
+            let next = opened.map_err(missing)?;
+            let stat = file::fstatat(next.as_raw_fd(), c"", libc::AT_EMPTY_PATH)?;
+            if stat.st_mode & libc::S_IFMT != libc::S_IFLNK {
+                here = next;
+                continue;
+            }
+            self.count_link()?;
+            let directory = real_path(&here)?;
+            let text = if directory.starts_with("/proc") {
+                match self.proc_link(&here, &directory, &name)? {
+                    ProcLink::Object(found) => {
+                        here = found;
+                        continue;
+                    }
+                    ProcLink::Text(text) => text,
+                }
+            } else {
+                read_link(&here, &c_name)?
+            };
+            if text.first() == Some(&b'/') {
+                here = open_root()?;
+            }
+            rest.extend(components(&text));
+        }
+        let stat = file::fstatat(here.as_raw_fd(), c"", libc::AT_EMPTY_PATH)?;
+        if stat.st_mode & libc::S_IFMT == libc::S_IFDIR { Ok(here) } else { Err(Errno::ENOTDIR.into()) }
+    }
+
+    /// Follows a link in `/proc` as the caller would.
+    fn proc_link(&self, parent: &OwnedFd, directory: &Path, name: &[u8]) -> Result<ProcLink> {
+        let Ok(inside) = directory.strip_prefix("/proc") else { return Err(Errno::EACCES.into()) };
+        let process = self.task.subject.pid;
+        let Some(Component::Normal(owner)) = inside.components().next() else {
+            // At the top: the two that depend on who looks, and plain links.
+            return Ok(ProcLink::Text(match name {
+                b"self" => process.to_string().into_bytes(),
+                b"thread-self" => format!("{process}/task/{}", self.task.box_tid).into_bytes(),
+                _ => read_link(parent, &c_string(name)?)?,
+            }));
+        };
+        let owner: i32 = owner.to_str().and_then(|digits| digits.parse().ok()).ok_or(Errno::EACCES)?;
+        self.magic_link(parent, owner, name).map(ProcLink::Object)
+    }
+
+    /// Opens what a magic link of process `owner` (numbered as in the box) stands for.
+    ///
+    /// A process may always follow its own; another's only if it could trace it. A worker could trace everybody, so for
+    /// others that right is laid down, and init is nobody's to look into.
+    fn magic_link(&self, parent: &OwnedFd, owner: i32, name: &[u8]) -> Result<OwnedFd> {
+        let name = c_string(name)?;
+        let open = || file::openat(parent.as_raw_fd(), &name, libc::O_PATH, 0);
+        if owner == self.task.subject.pid {
+            return Ok(open()?);
+        }
+        if owner <= 1 {
+            return Err(Errno::EACCES.into());
+        }
+        super::without_trace_right(open).map_err(Unresolved::from)
+    }
+
+    fn count_link(&mut self) -> Result<()> {
+        self.links += 1;
+        if self.links > MOST_LINKS { Err(Errno::ELOOP.into()) } else { Ok(()) }
+    }
+}
+
+enum ProcLink {
+    /// A magic link: the object itself.
+    Object(OwnedFd),
+    /// An ordinary link's text.
+    Text(Vec<u8>),
+}
+
+impl Unresolved {
+    /// The same failure for a name below the directory that was looked for.
+    fn below(mut self, name: &[u8]) -> Self {
+        self.path = self.path.and_then(|path| BoxPath::new(path.join(OsStr::from_bytes(name))));
+        self
+    }
+}
+
+/// A directory that was named as itself (`/`, `.`, `x/..`, `x/`).
+fn directory_itself(directory: OwnedFd) -> Result<Resolved> {
+    let stat = file::fstatat(directory.as_raw_fd(), c"", libc::AT_EMPTY_PATH)?;
+    let path = BoxPath::new(real_path(&directory)?).ok_or(Errno::ENOENT)?;
+    Ok(Resolved { spot: Spot::Name { parent: directory, name: c".".into() }, path, stat: Some(stat) })
+}
+
+/// Splits into the directory part and the last name; no name where the path ends in a directory itself.
+fn split(path: &[u8]) -> (&[u8], Option<&[u8]>) {
+    let end = path.iter().rposition(|byte| *byte != b'/').map_or(0, |at| at + 1);
+    let trimmed = &path[..end];
+    let start = trimmed.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
+    match &trimmed[start..] {
+        b"" | b"." | b".." => (path, None),
+        name => (&trimmed[..start], Some(name)),
+    }
+}
+
+/// The components of a path, last first, without `.` and empty ones.
+fn components(path: &[u8]) -> Vec<Vec<u8>> {
+    path.split(|byte| *byte == b'/').rev().filter(|c| !c.is_empty() && *c != b".").map(<[u8]>::to_vec).collect()
+}
+
+/// Where a path that cannot be walked would lead, by its text alone.
+fn lexical(from: &Path, path: &[u8]) -> Option<BoxPath> {
+    let mut full = if path.first() == Some(&b'/') { PathBuf::from("/") } else { from.to_path_buf() };
+    for component in Path::new(OsStr::from_bytes(path)).components() {
+        match component {
+            Component::Normal(name) => full.push(name),
+            Component::ParentDir => {
+                full.pop();
+            }
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    BoxPath::new(full)
+}
+
+fn read_link(parent: &OwnedFd, name: &CStr) -> Result<Vec<u8>> {
+    let mut buffer = [0u8; 4096];
+    let length = file::readlinkat(parent.as_raw_fd(), name, &mut buffer)?;
+    if length == buffer.len() {
+        return Err(Errno::ENAMETOOLONG.into());
+    }
+    if length == 0 {
+        return Err(Errno::ENOENT.into());
+    }
+    Ok(buffer[..length].to_vec())
+}
+
+fn open_root() -> std::result::Result<OwnedFd, Errno> {
+    file::openat(libc::AT_FDCWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0)
+}
+
+fn is_deleted(directory: &OwnedFd) -> bool {
+    file::fstatat(directory.as_raw_fd(), c"", libc::AT_EMPTY_PATH).is_ok_and(|stat| stat.st_nlink == 0)
+}
+
+fn c_string(bytes: &[u8]) -> std::result::Result<CString, Errno> {
+    CString::new(bytes).map_err(|_| Errno::EINVAL)
+}
+
+/// Keeps a lossless path for records: what was asked, byte for byte.
+pub fn as_asked(path: &CStr) -> PathBuf {
+    PathBuf::from(std::ffi::OsString::from_vec(path.to_bytes().to_vec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_splits_into_directory_and_last_name() {
+        assert_eq!(split(b"a"), (&b""[..], Some(&b"a"[..])));
+        assert_eq!(split(b"/a"), (&b"/"[..], Some(&b"a"[..])));
+        assert_eq!(split(b"/a/b//"), (&b"/a/"[..], Some(&b"b"[..])));
+        assert_eq!(split(b"a/.."), (&b"a/.."[..], None));
+        assert_eq!(split(b"/"), (&b"/"[..], None));
+        assert_eq!(split(b"."), (&b"."[..], None));
+    }
+
+    #[test]
+    fn a_path_that_leads_nowhere_is_named_by_its_text() {
+        let path = lexical(Path::new("/home/u"), b"gone/../x/./y").unwrap();
+        assert_eq!(path.as_path(), Path::new("/home/u/x/y"));
+        assert_eq!(lexical(Path::new("/home/u"), b"/etc/../../passwd").unwrap().as_path(), Path::new("/passwd"));
+    }
+}

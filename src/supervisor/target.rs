@@ -1,0 +1,212 @@
+//! The sole reader of a stopped task: its memory, directories and descriptors.
+//!
+//! Everything read here is hostile: lengths are bounded before anything is allocated, each argument is read once, and
+//! the notification is checked to be alive afterwards, so that the bytes belong to the caller and not to a process that
+//! was given its number. A worker's working directory is the host's `/proc`, so `"7/cwd"` names the task's directory.
+
+use std::ffi::{CStr, CString};
+use std::io::IoSliceMut;
+use std::os::fd::OwnedFd;
+
+use nix::errno::Errno;
+use nix::sys::uio::{RemoteIoVec, process_vm_readv};
+use nix::unistd::Pid;
+
+use crate::sys::file;
+
+/// The longest path the kernel takes, with its NUL.
+pub const PATH_MAX: usize = 4096;
+const PAGE: usize = 4096;
+
+/// A task that waits in a stopped call.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    /// Its number on the host. A thread's, where a thread made the call.
+    pub tid: i32,
+}
+
+impl Target {
+    /// Reads a path or other NUL-terminated string of fewer than `most` bytes.
+    ///
+    /// `EFAULT` where the caller's memory ends, `ENAMETOOLONG` where no NUL comes in time: what the kernel would say.
+    pub fn string(self, address: u64, most: usize) -> Result<CString, Errno> {
+        let mut bytes: Vec<u8> = Vec::with_capacity(256);
+        while bytes.len() < most {
+            // Never across a page end: the next page may not be there.
+            let at = address.checked_add(bytes.len() as u64).ok_or(Errno::EFAULT)?;
+            let room = PAGE - at as usize % PAGE;
+            let start = bytes.len();
+            bytes.resize(start + room.min(most - start), 0);
+            let read = self.read(at, &mut bytes[start..])?;
+            bytes.truncate(start + read);
+            if let Some(end) = bytes[start..].iter().position(|byte| *byte == 0) {
+                bytes.truncate(start + end);
+                return CString::new(bytes).map_err(|_| Errno::EFAULT);
+            }
+        }
+        Err(Errno::ENAMETOOLONG)
+    }
+
+    /// Reads a path.
+    pub fn path(self, address: u64) -> Result<CString, Errno> {
+        self.string(address, PATH_MAX)
+    }
+
+    /// Reads exactly `length` bytes.
+    pub fn bytes(self, address: u64, length: usize) -> Result<Vec<u8>, Errno> {
+        let mut bytes = vec![0; length];
+        if length > 0 && self.read(address, &mut bytes)? != length {
+            return Err(Errno::EFAULT);
+        }
+        Ok(bytes)
+    }
+
+    /// Reads `N` machine words.
+    pub fn words<const N: usize>(self, address: u64) -> Result<[u64; N], Errno> {
+        let bytes = self.bytes(address, N * 8)?;
+        let mut words = [0; N];
+        for (word, chunk) in words.iter_mut().zip(bytes.chunks_exact(8)) {
+            *word = u64::from_ne_bytes(chunk.try_into().map_err(|_| Errno::EFAULT)?);
+        }
+        Ok(words)
+    }
+
+    /// Reads a null-terminated array of strings (an argument vector) of at most `most` bytes in all.
+    ///
+    /// `E2BIG` beyond that, as the kernel says of vectors beyond its own limit.
+    pub fn strings(self, address: u64, most: usize) -> Result<Vec<CString>, Errno> {
+        let mut strings = Vec::new();
+        let mut page = Page::default();
+        let mut total = 0;
+        if address == 0 {
+            return Ok(strings);
+        }
+        loop {
+            let at = address.checked_add(strings.len() as u64 * 8).ok_or(Errno::EFAULT)?;
+            let pointer = page.word(self, at)?;
+            if pointer == 0 {
+                return Ok(strings);
+            }
+            let text = page.string(self, pointer, most)?;
+            total += text.as_bytes_with_nul().len() + 8;
+            if total > most {
+                return Err(Errno::E2BIG);
+            }
+            strings.push(text);
+        }
+    }
+
+    fn read(self, address: u64, into: &mut [u8]) -> Result<usize, Errno> {
+        let remote = RemoteIoVec { base: address as usize, len: into.len() };
+        process_vm_readv(Pid::from_raw(self.tid), &mut [IoSliceMut::new(into)], &[remote])
+    }
+
+    /// Opens the directory that a path starts from: a descriptor of the task's, or its working directory.
+    pub fn base(self, dir: i32) -> Result<OwnedFd, Errno> {
+        if dir == libc::AT_FDCWD { open(&self.entry("cwd")) } else { self.descriptor(dir) }
+    }
+
+    /// Opens what the task's descriptor `number` stands for, as an `O_PATH` descriptor.
+    pub fn descriptor(self, number: i32) -> Result<OwnedFd, Errno> {
+        if number < 0 {
+            return Err(Errno::EBADF);
+        }
+        match open(&self.entry(&format!("fd/{number}"))) {
+            Err(Errno::ENOENT) => Err(Errno::EBADF),
+            other => other,
+        }
+    }
+
+    /// A path to one of the task's entries in the host's `/proc`.
+    pub fn entry(self, name: &str) -> CString {
+        CString::new(format!("{}/{name}", self.tid)).unwrap_or_default()
+    }
+}
+
+fn open(path: &CStr) -> Result<OwnedFd, Errno> {
+    file::openat(libc::AT_FDCWD, path, libc::O_PATH, 0)
+}
+
+/// One page of the task's memory, kept because the strings of a vector lie side by side.
+struct Page {
+    address: u64,
+    bytes: Vec<u8>,
+}
+
+impl Default for Page {
+    fn default() -> Self {
+        Self { address: u64::MAX, bytes: Vec::new() }
+    }
+}
+
+impl Page {
+    /// The bytes from `address` to the end of its page.
+    fn tail(&mut self, target: Target, address: u64) -> Result<&[u8], Errno> {
+        let start = address - address % PAGE as u64;
+        if self.address != start {
+            self.bytes.resize(PAGE, 0);
+            self.address = u64::MAX;
+            if target.read(start, &mut self.bytes)? != PAGE {
+                return Err(Errno::EFAULT);
+            }
+            self.address = start;
+        }
+        Ok(&self.bytes[(address - start) as usize..])
+    }
+
+    fn word(&mut self, target: Target, address: u64) -> Result<u64, Errno> {
+        match self.tail(target, address)?.first_chunk() {
+            Some(bytes) => Ok(u64::from_ne_bytes(*bytes)),
+            // A word across a page end.
+            None => target.words::<1>(address).map(|[word]| word),
+        }
+    }
+
+    fn string(&mut self, target: Target, address: u64, most: usize) -> Result<CString, Errno> {
+        let tail = self.tail(target, address)?;
+        match CStr::from_bytes_until_nul(tail) {
+            Ok(text) => Ok(text.to_owned()),
+            Err(_) => target.string(address, most).map_err(|errno| match errno {
+                Errno::ENAMETOOLONG => Errno::E2BIG,
+                other => other,
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn me() -> Target {
+        Target { tid: nix::unistd::gettid().as_raw() }
+    }
+
+    #[test]
+    fn a_string_is_read_across_a_page_end() {
+        let mut bytes = vec![b'a'; 3 * PAGE];
+        bytes.push(0);
+        let text = me().string(bytes.as_ptr() as u64, 4 * PAGE).unwrap();
+        assert_eq!(text.as_bytes().len(), 3 * PAGE);
+    }
+
+    #[test]
+    fn a_string_without_an_end_is_too_long_and_a_wild_address_is_a_fault() {
+        let bytes = vec![b'a'; PATH_MAX];
+        assert_eq!(me().string(bytes.as_ptr() as u64, PATH_MAX), Err(Errno::ENAMETOOLONG));
+        assert_eq!(me().path(8), Err(Errno::EFAULT));
+        assert_eq!(me().path(u64::MAX - 3), Err(Errno::EFAULT));
+        assert_eq!(me().bytes(0, 16), Err(Errno::EFAULT));
+    }
+
+    #[test]
+    fn a_vector_of_strings_is_read_whole_or_refused() {
+        let texts: Vec<CString> = (0..1000).map(|n| CString::new(format!("argument {n}")).unwrap()).collect();
+        let mut pointers: Vec<*const libc::c_char> = texts.iter().map(|text| text.as_ptr()).collect();
+        pointers.push(std::ptr::null());
+        let address = pointers.as_ptr() as u64;
+        assert_eq!(me().strings(address, 1 << 20).unwrap(), texts);
+        assert_eq!(me().strings(address, 4000), Err(Errno::E2BIG));
+        assert_eq!(me().strings(0, 4000), Ok(vec![]));
+    }
+}

@@ -1,0 +1,177 @@
+//! Calls on files that nix lacks or wraps with less than the kernel offers.
+
+use std::ffi::CStr;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use super::check;
+
+/// `O_*` and `RESOLVE_*` of `openat2(2)` as the caller wrote them.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OpenHow {
+    /// `O_*`.
+    pub flags: u64,
+    /// Mode of a file that is made.
+    pub mode: u64,
+    /// `RESOLVE_*`.
+    pub resolve: u64,
+}
+
+/// `openat(2)`, always close-on-exec. `dir` may be `AT_FDCWD`.
+///
+/// Unlike nix it takes the raw flags word, so bits that nix does not know reach the kernel unchanged.
+pub fn openat(dir: RawFd, path: &CStr, flags: i32, mode: u32) -> nix::Result<OwnedFd> {
+    // SAFETY: `path` lives across the call and ends in NUL; on success the kernel made a new descriptor that nobody
+    // else owns.
+    unsafe {
+        let fd = check(libc::syscall(libc::SYS_openat, dir, path.as_ptr(), flags | libc::O_CLOEXEC, mode))?;
+        Ok(OwnedFd::from_raw_fd(fd as RawFd))
+    }
+}
+
+/// `openat2(2)`, always close-on-exec. `dir` may be `AT_FDCWD`.
+pub fn openat2(dir: RawFd, path: &CStr, mut how: OpenHow) -> nix::Result<OwnedFd> {
+    how.flags |= libc::O_CLOEXEC as u64;
+    // SAFETY: `path` and `how` live across the call; the size is that of the structure we pass; the new descriptor is
+    // ours alone.
+    unsafe {
+        let size = size_of::<OpenHow>();
+        let fd = check(libc::syscall(libc::SYS_openat2, dir, path.as_ptr(), &raw const how, size))?;
+        Ok(OwnedFd::from_raw_fd(fd as RawFd))
+    }
+}
+
+/// `readlinkat(2)` into `buffer`; returns how many bytes were written. A result that fills the buffer may be cut.
+pub fn readlinkat(dir: RawFd, path: &CStr, buffer: &mut [u8]) -> nix::Result<usize> {
+    // SAFETY: the kernel writes at most `buffer.len()` bytes into a buffer that we borrow exclusively.
+    let read = unsafe {
+        libc::syscall(libc::SYS_readlinkat, dir, path.as_ptr(), buffer.as_mut_ptr(), buffer.len())
+    };
+    check(read).map(|n| n as usize)
+}
+
+/// `fstatat(2)`.
+pub fn fstatat(dir: RawFd, path: &CStr, flags: i32) -> nix::Result<libc::stat> {
+    let mut stat = std::mem::MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: the kernel fills the whole structure when it returns 0, and only then is it read.
+    unsafe {
+        check(libc::fstatat(dir, path.as_ptr(), stat.as_mut_ptr(), flags).into())?;
+        Ok(stat.assume_init())
+    }
+}
+
+/// `fchmodat2(2)`; falls back to `fchmodat` semantics through the same path where flags are empty (before Linux 6.6).
+pub fn fchmodat2(dir: RawFd, path: &CStr, mode: u32, flags: i32) -> nix::Result<()> {
+    // SAFETY: `path` lives across the call.
+    let done = unsafe {
+        if flags == 0 {
+            libc::syscall(libc::SYS_fchmodat, dir, path.as_ptr(), mode)
+        } else {
+            libc::syscall(libc::SYS_fchmodat2, dir, path.as_ptr(), mode, flags)
+        }
+    };
+    check(done).map(drop)
+}
+
+/// `fchownat(2)`.
+pub fn fchownat(dir: RawFd, path: &CStr, uid: u32, gid: u32, flags: i32) -> nix::Result<()> {
+    // SAFETY: `path` lives across the call.
+    check(unsafe { libc::syscall(libc::SYS_fchownat, dir, path.as_ptr(), uid, gid, flags) }).map(drop)
+}
+
+/// `utimensat(2)`; `None` sets both times to now.
+pub fn utimensat(dir: RawFd, path: &CStr, times: Option<&[libc::timespec; 2]>, flags: i32) -> nix::Result<()> {
+    let times = times.map_or(std::ptr::null(), |t| t.as_ptr());
+    // SAFETY: `path` and `times` live across the call; a null `times` means now.
+    check(unsafe { libc::syscall(libc::SYS_utimensat, dir, path.as_ptr(), times, flags) }).map(drop)
+}
+
+/// `mknodat(2)`.
+pub fn mknodat(dir: RawFd, path: &CStr, mode: u32, device: u64) -> nix::Result<()> {
+    // SAFETY: `path` lives across the call.
+    check(unsafe { libc::syscall(libc::SYS_mknodat, dir, path.as_ptr(), mode, device) }).map(drop)
+}
+
+/// `mkdirat(2)`.
+pub fn mkdirat(dir: RawFd, path: &CStr, mode: u32) -> nix::Result<()> {
+    // SAFETY: `path` lives across the call.
+    check(unsafe { libc::syscall(libc::SYS_mkdirat, dir, path.as_ptr(), mode) }).map(drop)
+}
+
+/// `unlinkat(2)`.
+pub fn unlinkat(dir: RawFd, path: &CStr, flags: i32) -> nix::Result<()> {
+    // SAFETY: `path` lives across the call.
+    check(unsafe { libc::syscall(libc::SYS_unlinkat, dir, path.as_ptr(), flags) }).map(drop)
+}
+
+/// `symlinkat(2)`.
+pub fn symlinkat(text: &CStr, dir: RawFd, path: &CStr) -> nix::Result<()> {
+    // SAFETY: both strings live across the call.
+    check(unsafe { libc::syscall(libc::SYS_symlinkat, text.as_ptr(), dir, path.as_ptr()) }).map(drop)
+}
+
+/// `linkat(2)`.
+pub fn linkat(dir: RawFd, path: &CStr, new_dir: RawFd, new_path: &CStr, flags: i32) -> nix::Result<()> {
+    // SAFETY: both strings live across the call.
+    let done =
+        unsafe { libc::syscall(libc::SYS_linkat, dir, path.as_ptr(), new_dir, new_path.as_ptr(), flags) };
+    check(done).map(drop)
+}
+
+/// `renameat2(2)`.
+pub fn renameat2(dir: RawFd, path: &CStr, new_dir: RawFd, new_path: &CStr, flags: u32) -> nix::Result<()> {
+    // SAFETY: both strings live across the call.
+    let done =
+        unsafe { libc::syscall(libc::SYS_renameat2, dir, path.as_ptr(), new_dir, new_path.as_ptr(), flags) };
+    check(done).map(drop)
+}
+
+/// `truncate(2)`.
+pub fn truncate(path: &CStr, length: i64) -> nix::Result<()> {
+    // SAFETY: `path` lives across the call.
+    check(unsafe { libc::syscall(libc::SYS_truncate, path.as_ptr(), length) }).map(drop)
+}
+
+/// `setxattr(2)` on `path`, following links.
+pub fn setxattr(path: &CStr, name: &CStr, value: &[u8], flags: i32) -> nix::Result<()> {
+    // SAFETY: all three live across the call and the size is that of `value`.
+    let done = unsafe {
+        libc::syscall(libc::SYS_setxattr, path.as_ptr(), name.as_ptr(), value.as_ptr(), value.len(), flags)
+    };
+    check(done).map(drop)
+}
+
+/// `removexattr(2)` on `path`, following links.
+pub fn removexattr(path: &CStr, name: &CStr) -> nix::Result<()> {
+    // SAFETY: both strings live across the call.
+    check(unsafe { libc::syscall(libc::SYS_removexattr, path.as_ptr(), name.as_ptr()) }).map(drop)
+}
+
+/// `fchdir(2)`: the calling thread's working directory (its own after `unshare(CLONE_FS)`).
+pub fn fchdir(dir: BorrowedFd<'_>) -> nix::Result<()> {
+    // SAFETY: the descriptor is open for as long as it is borrowed.
+    check(unsafe { libc::syscall(libc::SYS_fchdir, dir.as_raw_fd()) }).map(drop)
+}
+
+/// Closes every descriptor above 2 but `keep`, by `close_range(2)`.
+///
+/// # Safety
+/// The caller must own no other descriptor above 2 that it will use or close again. Only init calls it, right after the
+/// fork: what it inherited belongs to agentbox's own side and is never touched there again.
+pub unsafe fn close_all_but(keep: BorrowedFd<'_>) -> nix::Result<()> {
+    let keep = keep.as_raw_fd() as u32;
+    // SAFETY: the caller vouches that nothing it still uses is closed.
+    unsafe {
+        if keep > 3 {
+            check(libc::syscall(libc::SYS_close_range, 3, keep - 1, 0))?;
+        }
+        check(libc::syscall(libc::SYS_close_range, keep + 1, u32::MAX, 0)).map(drop)
+    }
+}
+
+/// `dup2(2)` onto one of the standard descriptors.
+pub fn replace_standard(from: BorrowedFd<'_>, number: RawFd) -> nix::Result<()> {
+    debug_assert!((0..=2).contains(&number));
+    // SAFETY: nobody owns descriptors 0 to 2 as values; replacing them is what redirection means.
+    check(unsafe { libc::dup2(from.as_raw_fd(), number) }.into()).map(drop)
+}

@@ -1,0 +1,163 @@
+//! Processes: forking into namespaces, pidfds, what a process shows of itself.
+
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::sys::signal::Signal;
+
+use super::check;
+
+/// Which side of a fork this is.
+#[derive(Debug)]
+pub enum Fork {
+    /// The new process.
+    Child,
+    /// The old one, with the new one's number (in the caller's namespace) and descriptor (close-on-exec).
+    Parent {
+        /// Process number.
+        pid: i32,
+        /// Process descriptor.
+        pidfd: OwnedFd,
+    },
+}
+
+/// Forks into the new namespaces that `flags` (`CLONE_NEW*`) name.
+///
+/// # Safety
+/// The caller must be the only thread of its process: locks that another thread held would stay locked in the child.
+/// C library functions that cache the thread id (`raise`, `abort`) see the parent's in the child.
+pub unsafe fn fork_into(flags: libc::c_int) -> nix::Result<Fork> {
+    let mut pidfd: RawFd = -1;
+    let flags = flags | libc::CLONE_PIDFD | libc::SIGCHLD;
+    // SAFETY: with a null stack and without CLONE_VM the child goes on with a copy of this stack, as after fork; the
+    // kernel writes the descriptor's number before it returns in the parent. (This is clone, not clone3, so that an
+    // outer filter that refuses clone3 does not stop us. Argument order is x86_64's and aarch64's common part.)
+    let pid = check(unsafe { libc::syscall(libc::SYS_clone, flags, 0, &raw mut pidfd, 0, 0) })?;
+    if pid == 0 {
+        return Ok(Fork::Child);
+    }
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(Fork::Parent { pid: pid as i32, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } })
+}
+
+/// `pidfd_getfd(2)`: a copy of descriptor `number` of another process.
+pub fn take_fd(pidfd: BorrowedFd<'_>, number: RawFd) -> nix::Result<OwnedFd> {
+    // SAFETY: on success the kernel made a new descriptor that is ours alone.
+    unsafe {
+        let fd = check(libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), number, 0))?;
+        Ok(OwnedFd::from_raw_fd(fd as RawFd))
+    }
+}
+
+/// `pidfd_open(2)`; with `thread` the number may be that of any thread (`PIDFD_THREAD`, Linux 6.9).
+pub fn open_pidfd(pid: i32, thread: bool) -> nix::Result<OwnedFd> {
+    let flags = if thread { libc::O_EXCL } else { 0 };
+    // SAFETY: on success the kernel made a new descriptor that is ours alone.
+    unsafe {
+        let fd = check(libc::syscall(libc::SYS_pidfd_open, pid, flags))?;
+        Ok(OwnedFd::from_raw_fd(fd as RawFd))
+    }
+}
+
+/// `pidfd_send_signal(2)`: exactly the process the descriptor names, even if its number was given away since.
+pub fn signal(pidfd: BorrowedFd<'_>, signal: Signal) -> nix::Result<()> {
+    let null = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: a null siginfo is allowed.
+    check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal as i32, null, 0) }).map(drop)
+}
+
+/// Ends the process at once: no destructors, no buffers flushed, which would be the parent's.
+pub fn exit_now(status: i32) -> ! {
+    // SAFETY: _exit does not return and touches no memory of ours.
+    unsafe { libc::_exit(status) }
+}
+
+/// Overwrites the environment strings this process was started with, so that nobody who may read
+/// `/proc/PID/environ` finds them.
+///
+/// # Safety
+/// The caller must be the only thread and must not read its environment afterwards.
+pub unsafe fn scrub_environment() {
+    unsafe extern "C" {
+        static mut environ: *mut *mut libc::c_char;
+    }
+    // SAFETY: `environ` is a null-terminated array of NUL-terminated strings in memory that this process owns and may
+    // write (the initial stack, or the heap); no other thread reads it.
+    unsafe {
+        let mut entry = environ;
+        while !entry.is_null() && !(*entry).is_null() {
+            let text = *entry;
+            libc::memset(text.cast(), 0, libc::strlen(text));
+            entry = entry.add(1);
+        }
+    }
+}
+
+/// Makes the terminal `fd` the controlling terminal of the calling session leader.
+pub fn take_terminal(fd: BorrowedFd<'_>) -> nix::Result<()> {
+    // SAFETY: TIOCSCTTY takes an integer.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCSCTTY as _, 0) }.into()).map(drop)
+}
+
+/// The window size of a terminal.
+pub fn window_size(fd: BorrowedFd<'_>) -> nix::Result<libc::winsize> {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the kernel fills the structure that we borrow exclusively.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCGWINSZ as _, &raw mut size) }.into())?;
+    Ok(size)
+}
+
+/// Sets the window size of a terminal.
+pub fn set_window_size(fd: BorrowedFd<'_>, size: &libc::winsize) -> nix::Result<()> {
+    // SAFETY: the kernel reads the structure during the call.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCSWINSZ as _, &raw const *size) }.into()).map(drop)
+}
+
+/// Sets flags of the calling process by `prctl(2)` with one argument.
+fn prctl(option: libc::c_int, value: libc::c_ulong) -> nix::Result<()> {
+    // SAFETY: the options used in this file take plain numbers.
+    check(unsafe { libc::prctl(option, value, 0, 0, 0) }.into()).map(drop)
+}
+
+/// Has the kernel kill this process when the thread that made it ends.
+pub fn die_with_parent() -> nix::Result<()> {
+    prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong)
+}
+
+/// Hides this process's memory, descriptors and environment from other processes of the same user.
+pub fn hide() -> nix::Result<()> {
+    prctl(libc::PR_SET_DUMPABLE, 0)
+}
+
+/// Gives up gaining rights by exec, for good, for this thread and what it starts.
+pub fn no_new_privileges() -> nix::Result<()> {
+    prctl(libc::PR_SET_NO_NEW_PRIVS, 1)
+}
+
+/// Takes in orphans among the descendants, as pid 1 does: the stand-in where there is no process namespace.
+pub fn adopt_orphans() -> nix::Result<()> {
+    prctl(libc::PR_SET_CHILD_SUBREAPER, 1)
+}
+
+/// Joins a new session keyring, so that keys of the user's session are out of reach.
+pub fn new_session_keyring() -> nix::Result<()> {
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
+    let anonymous = std::ptr::null::<libc::c_char>();
+    // SAFETY: a null name asks for an anonymous keyring.
+    check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, anonymous) }).map(drop)
+}
+
+/// `fork(2)`.
+///
+/// Every caller runs before agentbox has a second thread, which is the condition `fork` needs; see `lib.rs`.
+pub fn fork() -> nix::Result<nix::unistd::ForkResult> {
+    // SAFETY: the process is single-threaded, so no lock is held by a thread that the child would lack.
+    unsafe { nix::unistd::fork() }
+}
+
+/// The version of Landlock's interface; an error where the kernel lacks it (`ENOSYS`) or it is off (`EOPNOTSUPP`).
+pub fn landlock_version() -> nix::Result<i32> {
+    const VERSION: u32 = 1;
+    let null = std::ptr::null::<libc::c_void>();
+    // SAFETY: with the version flag the kernel takes a null attribute of size 0.
+    check(unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, null, 0, VERSION) }).map(|abi| abi as i32)
+}
