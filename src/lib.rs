@@ -1,3 +1,4 @@
 //! agentbox: the map.
+pub mod audit;
 pub mod cli;
 pub mod event;
