@@ -90,7 +90,6 @@ pub enum Exception {
     OwnRepository,
 }
 
-
 /// Rules for programs.
 #[derive(Debug, Clone, Default)]
 pub struct ExecRules {
@@ -130,3 +129,13 @@ pub enum NetworkMode {
     /// The host's network as it is.
     Host,
 }
+
+pub mod decide;
+
+/// Stands in for the compiled file pattern.
+#[derive(Debug, Clone, Default)]
+pub struct Pattern;
+
+/// Stands in for the compiled program pattern.
+#[derive(Debug, Clone, Default)]
+pub struct ProgramPattern;
