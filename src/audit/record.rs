@@ -588,3 +588,133 @@ pub(super) fn parse(kind: &str, line: &[u8]) -> serde_json::Result<Entry> {
         other => Entry::Other(other.to_string()),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    use super::*;
+    use crate::event::BoxPath;
+
+    fn place(path: &[u8]) -> Place {
+        Place { path: BoxPath::new(OsStr::from_bytes(path)).unwrap(), directory: false, own_repository: true }
+    }
+
+    fn accesses() -> Vec<Access> {
+        let exec = Exec {
+            program: BoxPath::new("/usr/bin/python3").unwrap(),
+            called: "agent.py".into(),
+            interpreter: BoxPath::new("/bin/sh"),
+            argv: vec!["a".into(), "b\n\u{1b}".into()],
+            argc: 2,
+        };
+        let file = |op| Access::File { op, at: place(b"/x/\xff\n\x1b") };
+        let two = |op| Access::Move { op, from: place(b"/a\\b"), to: place(b"/b") };
+        let unix = Endpoint::Unix { path: BoxPath::new("/run/s").unwrap(), own: true };
+        vec![
+            file(FileOp::Read),
+            file(FileOp::Write),
+            file(FileOp::Create),
+            file(FileOp::Truncate),
+            file(FileOp::Mkdir),
+            file(FileOp::Mknod),
+            file(FileOp::Symlink),
+            file(FileOp::Unlink),
+            file(FileOp::Rmdir),
+            file(FileOp::Chmod),
+            file(FileOp::Chown),
+            file(FileOp::Utime),
+            file(FileOp::Xattr),
+            two(MoveOp::Rename),
+            two(MoveOp::Exchange),
+            two(MoveOp::Link),
+            Access::Exec(exec),
+            Access::Connect { to: Endpoint::Inet { address: "[::1]:80".parse().unwrap(), outside: true } },
+            Access::Bind { at: unix },
+            Access::Call { name: "mseal".into(), why: Unjudged::UnknownCall },
+        ]
+    }
+
+    fn decision_of(access: Access) -> Decision {
+        let subject = Subject { pid: 7, host: 4711, exe: "/usr/bin/python3".into(), parents: vec![5, 2, 1] };
+        Decision {
+            time: SystemTime::UNIX_EPOCH,
+            event: Event { subject, access },
+            asked: Some("../x".into()),
+            verdict: Verdict {
+                effect: Effect::Deny,
+                rule: RuleId::new("default.yaml", "filesystem"),
+                reason: Reason::NotGranted,
+                message: Some("no".into()),
+            },
+            answer: None,
+            layer: Layer::Supervisor,
+            outcome: Outcome::Errno(13),
+            latency: Duration::from_nanos(12_345),
+        }
+    }
+
+    fn line_of(access: Access) -> Vec<u8> {
+        let run = RunId::new(SystemTime::UNIX_EPOCH, 1);
+        let mut line = Vec::new();
+        let link = Link { seq: 2, prev: NO_LINE, run: &run };
+        put_record(&mut line, link, &Record::Decision(decision_of(access))).unwrap();
+        line
+    }
+
+    #[test]
+    fn every_operation_is_read_back_as_it_was_asked() {
+        let accesses = accesses();
+        assert!(accesses.iter().map(Op::of).eq(Op::ALL));
+        for access in accesses {
+            let line = line_of(access.clone());
+            let header: Header<'_> = serde_json::from_slice(&line).unwrap();
+            assert_eq!((header.v, header.seq, &*header.prev, &*header.kind), (1, 2, NO_LINE, "decision"));
+            let Entry::Decision(decided) = parse(&header.kind, &line).unwrap() else { panic!() };
+            assert_eq!(decided.access(), Some(access));
+            assert_eq!(decided.op.name(), serde_json::to_value(decided.op).unwrap());
+            assert_eq!((decided.action.as_str(), decided.outcome.as_str()), ("command:5", "EACCES"));
+            assert_eq!(decided.latency_us, 12.3);
+        }
+    }
+
+    #[test]
+    fn no_name_can_break_a_line() {
+        for access in accesses() {
+            let line = line_of(access);
+            assert!(line.iter().all(|byte| !byte.is_ascii_control()), "{}", String::from_utf8_lossy(&line));
+        }
+    }
+
+    #[test]
+    fn the_schema_is_what_readers_rely_on() {
+        let line = line_of(Access::File { op: FileOp::Write, at: place(b"/etc/hosts") });
+        let expected = concat!(
+            r#"{"v":1,"seq":2,"prev":"0000000000000000000000000000000000000000000000000000000000000000","#,
+            r#""kind":"decision","time":"1970-01-01T00:00:00.000000Z","run":"19700101-000000-000001","#,
+            r#""action":"command:5","process":{"pid":7,"host":4711,"exe":"/usr/bin/python3","parents":[5,2,1]},"#,
+            r#""op":"write","asked":"../x","target":{"path":"/etc/hosts","own_repository":true},"verdict":"deny","#,
+            r#""rule":"default.yaml filesystem","reason":"not_granted","message":"no","layer":"supervisor","#,
+            r#""outcome":"EACCES","latency_us":12.3}"#,
+        );
+        assert_eq!(String::from_utf8(line).unwrap(), expected);
+    }
+
+    #[test]
+    fn an_action_is_the_commands_own_child() {
+        let action = |pid, parents: &[i32]| {
+            action(&Subject { pid, parents: parents.to_vec(), ..Subject::default() }).into_owned()
+        };
+        assert_eq!(action(2, &[1]), "session");
+        assert_eq!(action(5, &[2, 1]), "command:5");
+        assert_eq!(action(9, &[7, 5, 2, 1]), "command:5");
+        assert_eq!(action(9, &[1]), "command:9", "taken in by init");
+        assert_eq!(action(11, &[9, 1]), "command:9");
+    }
+
+    #[test]
+    fn a_level_includes_the_lower_ones() {
+        assert!(Op::Exec.level() < Op::Write.level() && Op::Write.level() < Op::Read.level());
+    }
+}

@@ -135,3 +135,65 @@ pub fn report_json(summary: &Summary, result: &RunResult, coverage: &Value, log:
         "coverage": coverage,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+
+    fn denial(op: Op, target: &str, fix: Option<&str>) -> Denial {
+        Denial {
+            op,
+            target: target.into(),
+            rule: "default.yaml filesystem".into(),
+            reason: Reason::NotGranted,
+            message: None,
+            fix: fix.map(str::to_string),
+            killed: false,
+            count: 1,
+        }
+    }
+
+    fn summary(denials: Vec<Denial>) -> Summary {
+        Summary {
+            run: RunId::new(SystemTime::UNIX_EPOCH, 0),
+            counts: Counts::new(),
+            denied: denials.iter().map(|denial| denial.count).sum(),
+            denials,
+            more: 0,
+            notes: vec!["a new repository carries hooks".into()],
+        }
+    }
+
+    #[test]
+    fn the_line_names_the_first_denial_and_its_fix() {
+        let call = denial(Op::Call, "mseal", None);
+        let write = Denial { count: 2, ..denial(Op::Write, "/etc/hosts", Some("-w /etc/hosts")) };
+        let line = summary_line(&summary(vec![call.clone(), write]));
+        let expected =
+            "agentbox: 3 denied, first: write /etc/hosts (default.yaml filesystem) — allow with: -w /etc/hosts";
+        assert_eq!(line.as_deref(), Some(expected));
+        let line = summary_line(&summary(vec![call])).unwrap();
+        assert_eq!(line, "agentbox: 1 denied, first: call mseal (default.yaml filesystem)");
+        assert_eq!(summary_line(&summary(vec![])), None);
+    }
+
+    #[test]
+    fn a_hostile_name_stays_on_its_line() {
+        let hostile = summary(vec![denial(Op::Write, "/x\n\x1b]0;owned\x07", Some("-w '/x\n\x1b'"))]);
+        let line = summary_line(&hostile).unwrap();
+        assert!(!line.chars().any(char::is_control), "{line:?}");
+        assert!(!verbose(&hostile).contains('\x1b'));
+    }
+
+    #[test]
+    fn the_report_lists_denials_with_their_fix() {
+        let summary = summary(vec![denial(Op::Write, "/etc/hosts", Some("-w /etc/hosts"))]);
+        let report = report_json(&summary, &RunResult::default(), &Value::Null, "/log");
+        assert_eq!(report["denied"], 1);
+        assert_eq!(report["denials"][0]["fix"], "-w /etc/hosts");
+        assert_eq!(report["denials"][0]["op"], "write");
+        assert_eq!(report["notes"][0], "a new repository carries hooks");
+    }
+}

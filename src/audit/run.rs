@@ -319,3 +319,118 @@ pub fn escape_command(command: &[OsString]) -> Vec<String> {
     use std::os::unix::ffi::OsStrExt;
     command.iter().map(|word| escape_bytes(word.as_bytes())).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn at(seconds: f64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs_f64(seconds)
+    }
+
+    fn about(run: &RunDir) -> RunFile {
+        RunFile {
+            v: RunFile::VERSION,
+            id: run.id().clone(),
+            agentbox: "0.1.0".into(),
+            command: vec!["true".into()],
+            cwd: "/".into(),
+            policy: PolicyRef { name: "default.yaml".into(), digest: "00".into() },
+            sources: vec![],
+            coverage: Value::Null,
+            log: escape_bytes(run.log_path().as_os_str().as_encoded_bytes()),
+            started: text::rfc3339(at(0.0)),
+            ended: None,
+            result: None,
+            counts: None,
+            denied: None,
+            head: None,
+        }
+    }
+
+    #[test]
+    fn ids_sort_by_time_even_within_a_second() {
+        let ids = [0.0, 1.0, 1.001, 1.5, 1.9999, 2.0].map(|t| RunId::new(at(1_795_362_387.0 + t), 0xfff_ffff));
+        assert!(ids.is_sorted() && ids[0] < ids[1], "{ids:?}");
+        assert_eq!(RunId::parse(ids[3].as_str()), Some(ids[3].clone()));
+        for bad in ["", "last", "20261122-154627-7d3a1", "20261122-154627-7D3A1F", "2026112x-154627-7d3a1f", "a-b-c-d"]
+        {
+            assert_eq!(RunId::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn state_lies_where_the_base_directory_specification_says() {
+        let dir = |xdg: Option<&str>, home: Option<&str>| {
+            state_dir(|name| if name == "HOME" { home } else { xdg }.map(OsString::from)).ok()
+        };
+        assert_eq!(dir(Some("/s"), Some("/h")), Some("/s/agentbox".into()));
+        assert_eq!(dir(None, Some("/h")), Some("/h/.local/state/agentbox".into()));
+        assert_eq!(dir(Some("relative"), Some("/h")), Some("/h/.local/state/agentbox".into()));
+        assert_eq!(dir(None, None), None);
+        assert_eq!(dir(Some(""), Some("")), None);
+    }
+
+    #[test]
+    fn a_run_directory_is_private_and_its_file_is_replaced_whole() {
+        let state = tempfile::tempdir().unwrap();
+        let run = RunDir::create(&state.path().join("a/b"), at(0.0)).unwrap();
+        assert_eq!(fs::metadata(run.path()).unwrap().permissions().mode() & 0o777, 0o700);
+        let mut about = about(&run);
+        run.write(&about).unwrap();
+        about.result = Some(RunResult { exit: Some(3), ..RunResult::default() });
+        run.write(&about).unwrap();
+        assert_eq!(load(run.path()).unwrap(), Some(about));
+        assert_eq!(fs::read_dir(run.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn runs_of_one_instant_get_different_directories() {
+        let state = tempfile::tempdir().unwrap();
+        let ids: std::collections::BTreeSet<_> =
+            (0..200).map(|_| RunDir::create(state.path(), at(1.0)).unwrap().id().clone()).collect();
+        assert_eq!(ids.len(), 200);
+        assert!(list(state.path()).unwrap().iter().eq(ids.iter().rev()));
+    }
+
+    #[test]
+    fn a_state_directory_that_cannot_be_made_is_an_error_that_names_it() {
+        let error = RunDir::create(Path::new("/proc/nowhere"), at(0.0)).unwrap_err();
+        assert!(error.to_string().contains("/proc/nowhere/runs"), "{error}");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert!(RunDir::create(file.path(), at(0.0)).is_err());
+    }
+
+    #[test]
+    fn a_run_is_found_by_id_prefix_directory_log_and_recency() {
+        let state = tempfile::tempdir().unwrap();
+        assert!(matches!(find(state.path(), None), Err(RunError::NoRuns { .. })));
+        let runs = [1.0, 100_000.0, 200_000.0].map(|t| RunDir::create(state.path(), at(t)).unwrap());
+        for run in &runs {
+            run.write(&about(run)).unwrap();
+            File::create(run.log_path()).unwrap();
+        }
+        let log = |spec: Option<&str>| find(state.path(), spec).map(|found| found.log);
+        assert_eq!(log(None).unwrap(), runs[2].log_path());
+        assert_eq!(log(Some("last")).unwrap(), runs[2].log_path());
+        assert_eq!(log(Some(runs[0].id().as_str())).unwrap(), runs[0].log_path());
+        assert_eq!(log(Some("19700102")).unwrap(), runs[1].log_path());
+        assert_eq!(log(Some(runs[1].path().to_str().unwrap())).unwrap(), runs[1].log_path());
+        let found = find(state.path(), Some(runs[1].log_path().to_str().unwrap())).unwrap();
+        assert_eq!(found.about.unwrap().unwrap().id, *runs[1].id());
+        assert!(matches!(log(Some("1970")), Err(RunError::Ambiguous { count: 3, .. })));
+        assert!(matches!(log(Some("nothing")), Err(RunError::NotFound { .. })));
+        assert!(matches!(log(Some("./nothing")), Err(RunError::NotFound { .. })));
+    }
+
+    #[test]
+    fn a_broken_run_file_is_said_to_be_broken() {
+        let state = tempfile::tempdir().unwrap();
+        let run = RunDir::create(state.path(), at(0.0)).unwrap();
+        fs::write(run.path().join(ABOUT), "{").unwrap();
+        assert!(matches!(find(state.path(), None).unwrap().about, Err(RunError::Read { .. })));
+    }
+}
