@@ -274,3 +274,198 @@ fn quantile(latency: &[u64; BUCKETS], share: f64) -> f64 {
     let width = 2f64.powi((at / 4) as i32) / 4.0;
     ((lower + width / 2.0) / 100.0).round() / 10.0
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use serde_json::Value;
+
+    use super::*;
+    use crate::audit::read::Reader;
+    use crate::audit::record::Entry;
+    use crate::audit::{PolicyRef, Start};
+    use crate::event::{BoxPath, FileOp, Level, Place, RuleId, Subject};
+    use crate::policy::{Environment, ExecRules, FileRules, NetworkMode, Root};
+
+    struct Bench {
+        gate: Gate,
+        log: PathBuf,
+        _dir: tempfile::TempDir,
+    }
+
+    fn policy(level: Level) -> Policy {
+        let rule = RuleId::new("default.yaml", "filesystem.write[0]");
+        let root = |path: &str| Root { path: path.into(), rule: rule.clone(), link: None, exists: true };
+        let otherwise = Some(RuleId::new("default.yaml", "filesystem"));
+        Policy {
+            name: "default.yaml".into(),
+            digest: "00".into(),
+            workdir: "/work".into(),
+            home: "/home/u".into(),
+            files: FileRules {
+                read: vec![root("/usr")],
+                write: vec![root("/work")],
+                otherwise,
+                ..FileRules::default()
+            },
+            exec: ExecRules::default(),
+            env: Environment::default(),
+            network: (NetworkMode::None, RuleId::new("default.yaml", "network")),
+            audit: level,
+        }
+    }
+
+    fn bench(level: Level) -> Bench {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("audit.jsonl");
+        let run = RunId::new(SystemTime::UNIX_EPOCH, 1);
+        let start = Start {
+            time: text::rfc3339(SystemTime::UNIX_EPOCH),
+            run: run.clone(),
+            agentbox: "0.1.0".into(),
+            command: vec!["true".into()],
+            policy: PolicyRef { name: "default.yaml".into(), digest: "00".into() },
+            coverage: Value::Null,
+        };
+        let writer = Arc::new(Writer::create(&log, &start).unwrap());
+        Bench { gate: Gate::new(Arc::new(policy(level)), writer, run), log, _dir: dir }
+    }
+
+    impl Bench {
+        fn ask(&self, access: Access) -> Judged {
+            let subject = Subject { pid: 5, host: 105, exe: "/usr/bin/sh".into(), parents: vec![2, 1] };
+            self.gate.judge(Event { subject, access }, None, Instant::now())
+        }
+
+        fn file(&self, op: FileOp, path: &str) -> bool {
+            let at = Place { path: BoxPath::new(path).unwrap(), directory: false, own_repository: false };
+            let judged = self.ask(Access::File { op, at });
+            let allowed = judged.allowed();
+            self.gate.settle(judged, if allowed { Outcome::Ok } else { Outcome::Errno(13) });
+            allowed
+        }
+
+        fn call(&self, name: &str) {
+            let judged = self.ask(Access::Call { name: name.into(), why: Unjudged::UnknownCall });
+            assert!(!judged.allowed());
+            self.gate.settle(judged, Outcome::Errno(38));
+        }
+
+        /// Finishes the log and gives its decisions as `op target verdict`.
+        fn recorded(self) -> Vec<String> {
+            self.gate.finish(&RunResult::default()).unwrap();
+            let mut reader = Reader::open(&self.log).unwrap();
+            let mut found = Vec::new();
+            while let Some(line) = reader.next_line().unwrap() {
+                assert_eq!(line.faults, []);
+                if let Some(Entry::Decision(decided)) = line.entry {
+                    let target = text::target(&decided.access().unwrap());
+                    found.push(format!("{} {target} {}", decided.op.name(), decided.outcome));
+                }
+            }
+            found
+        }
+    }
+
+    #[test]
+    fn a_level_chooses_what_is_recorded_and_denials_always_are() {
+        for (level, expected) in [
+            (Level::Minimal, vec!["read /root/x EACCES", "write /etc/hosts EACCES"]),
+            (Level::Actions, vec!["write /work/a ok", "read /root/x EACCES", "write /etc/hosts EACCES"]),
+            (Level::All, vec!["write /work/a ok", "read /usr/b ok", "read /root/x EACCES", "write /etc/hosts EACCES"]),
+        ] {
+            let bench = bench(level);
+            assert!(bench.file(FileOp::Write, "/work/a"));
+            assert!(bench.file(FileOp::Read, "/usr/b"));
+            assert!(!bench.file(FileOp::Read, "/root/x"));
+            assert!(!bench.file(FileOp::Write, "/etc/hosts"));
+            let counts = bench.gate.summary().counts;
+            let read = &counts[&Op::Read];
+            assert_eq!((read.allow, read.deny, counts[&Op::Write].allow), (1, 1, 1));
+            assert!(read.p50_us > 0.0 && read.p50_us <= read.p99_us);
+            assert_eq!(bench.recorded(), expected, "{level:?}");
+        }
+    }
+
+    #[test]
+    fn the_same_denial_is_recorded_each_time_and_listed_once() {
+        let bench = bench(Level::Actions);
+        bench.file(FileOp::Write, "/etc/passwd");
+        for _ in 0..3000 {
+            bench.file(FileOp::Write, "/etc/hosts");
+        }
+        let summary = bench.gate.summary();
+        assert_eq!((summary.denied, summary.denials.len()), (3001, 2));
+        assert_eq!((summary.denials[0].target.as_str(), summary.denials[0].count), ("/etc/passwd", 1));
+        assert_eq!((summary.denials[1].target.as_str(), summary.denials[1].count), ("/etc/hosts", 3000));
+        assert_eq!(bench.recorded().len(), 3001);
+    }
+
+    #[test]
+    fn more_different_denials_than_are_listed_are_still_counted() {
+        let bench = bench(Level::Actions);
+        for i in 0..DENIALS + 5 {
+            bench.file(FileOp::Write, &format!("/etc/{i}"));
+        }
+        let summary = bench.gate.summary();
+        assert_eq!((summary.denied, summary.denials.len(), summary.more), (DENIALS as u64 + 5, DENIALS, 5));
+    }
+
+    #[test]
+    fn an_unknown_call_is_recorded_once_and_counted_always() {
+        let bench = bench(Level::Minimal);
+        (0..100).for_each(|_| bench.call("mseal"));
+        bench.call("futex_waitv");
+        let summary = bench.gate.summary();
+        assert_eq!((summary.denied, summary.counts[&Op::Call].deny), (101, 101));
+        assert_eq!(bench.recorded(), ["call mseal ENOSYS", "call futex_waitv ENOSYS"]);
+    }
+
+    #[test]
+    fn a_process_that_did_something_else_counts_as_refused() {
+        let bench = bench(Level::Minimal);
+        let at = Place { path: BoxPath::new("/work/a").unwrap(), directory: false, own_repository: false };
+        let judged = bench.ask(Access::File { op: FileOp::Write, at });
+        assert!(judged.allowed());
+        bench.gate.settle(judged, Outcome::Killed);
+        let summary = bench.gate.summary();
+        assert!(summary.denials[0].killed && summary.denials[0].fix.is_none());
+        assert_eq!((summary.denied, summary.counts[&Op::Write].killed), (1, 1));
+        assert_eq!(bench.recorded(), ["write /work/a killed"]);
+    }
+
+    #[test]
+    fn an_ask_with_nobody_to_answer_is_refused_and_says_so() {
+        let bench = bench(Level::Minimal);
+        let at = Place { path: BoxPath::new("/work/a").unwrap(), directory: false, own_repository: false };
+        let mut judged = bench.ask(Access::File { op: FileOp::Write, at });
+        judged.verdict.effect = Effect::Ask;
+        assert!(!judged.allowed());
+        let record = decision(judged, Outcome::Errno(13), Duration::ZERO);
+        assert_eq!(record.answer.unwrap().by, "nobody to ask");
+    }
+
+    #[test]
+    fn notes_are_recorded_and_summed_up() {
+        let bench = bench(Level::Minimal);
+        bench.gate.note("new repository /work/x carries hooks");
+        assert_eq!(bench.gate.summary().notes, ["new repository /work/x carries hooks"]);
+        assert_eq!(bench.gate.finish(&RunResult::default()).unwrap().recorded, 3);
+    }
+
+    #[test]
+    fn quantiles_are_right_to_one_part_in_eight() {
+        let meter = Meter::default();
+        for micros in 1..=1000 {
+            meter.count(Effect::Allow, false, Duration::from_micros(micros));
+        }
+        let read = meter.read();
+        assert!((read.p50_us / 500.0 - 1.0).abs() < 0.125, "{}", read.p50_us);
+        assert!((read.p99_us / 990.0 - 1.0).abs() < 0.125, "{}", read.p99_us);
+        for extreme in [Duration::ZERO, Duration::from_nanos(5), Duration::from_secs(3600), Duration::MAX] {
+            meter.count(Effect::Deny, false, extreme);
+        }
+        assert_eq!(meter.read().deny, 4);
+    }
+}

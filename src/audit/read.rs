@@ -313,3 +313,253 @@ pub fn run_of(path: &Path) -> Option<RunId> {
 pub fn still_written(path: &Path) -> bool {
     File::open(path).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::SystemTime;
+
+    use serde_json::Value;
+
+    use super::super::record::{Counts, Note, PolicyRef, Record, RunResult, Start};
+    use super::super::writer::Writer;
+    use super::*;
+
+    const RECORDS: usize = 1000;
+
+    fn start_record() -> Start {
+        Start {
+            time: text::rfc3339(SystemTime::UNIX_EPOCH),
+            run: RunId::new(SystemTime::UNIX_EPOCH, 1),
+            agentbox: "0.1.0".into(),
+            command: vec!["true".into()],
+            policy: PolicyRef { name: "default.yaml".into(), digest: "00".into() },
+            coverage: Value::Null,
+        }
+    }
+
+    fn push_notes(writer: &Writer, count: usize) {
+        for i in 0..count {
+            writer.push(Record::Note(Note { time: SystemTime::UNIX_EPOCH, text: format!("note {i}") }));
+        }
+    }
+
+    /// A log of a thousand records, its lines, and the head that its run.json would have.
+    fn log(dir: &Path) -> (PathBuf, Vec<String>, Head) {
+        let path = dir.join("audit.jsonl");
+        let writer = Writer::create(&path, &start_record()).unwrap();
+        push_notes(&writer, RECORDS - 2);
+        let head = writer.finish(&RunResult::default(), &Counts::new()).unwrap().head;
+        let lines = fs::read_to_string(&path).unwrap().lines().map(str::to_string).collect();
+        (path, lines, head)
+    }
+
+    /// Places all over the log, the same in every run.
+    fn places() -> impl Iterator<Item = usize> {
+        let draw = |x: &usize| Some(x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407));
+        std::iter::successors(Some(42), draw).map(|x| 1 + (x >> 33) % (RECORDS - 3)).take(40)
+    }
+
+    fn verify_lines(path: &Path, lines: &[String], head: Option<&Head>) -> Chain {
+        fs::write(path, lines.iter().map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+        verify(path, head).unwrap()
+    }
+
+    fn broken(chain: Chain) -> (u64, Fault) {
+        match chain {
+            Chain::Broken(Located { line, fault }) => (line, fault),
+            other => panic!("not found: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_untouched_log_is_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, lines, head) = log(dir.path());
+        let whole = Chain::Verified { records: RECORDS as u64, head: head.clone(), dropped: 0 };
+        assert_eq!(verify_lines(&path, &lines, Some(&head)), whole);
+        assert_eq!(verify_lines(&path, &lines, None), whole);
+        assert_eq!(run_of(&path), Some(start_record().run));
+    }
+
+    #[test]
+    fn an_edited_line_is_found_where_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, lines, head) = log(dir.path());
+        for at in places() {
+            let mut edited = lines.clone();
+            edited[at] = edited[at].replace("note ", "nota ");
+            let found = broken(verify_lines(&path, &edited, Some(&head)));
+            assert_eq!(found, (at as u64 + 1, Fault::Changed));
+        }
+        let mut edited = lines.clone();
+        edited[RECORDS - 1] = edited[RECORDS - 1].replace("\"dropped\":0", "\"dropped\":1");
+        assert_eq!(broken(verify_lines(&path, &edited, Some(&head))).0, RECORDS as u64, "the last line");
+    }
+
+    #[test]
+    fn a_deleted_line_is_found_where_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, lines, _) = log(dir.path());
+        for at in places() {
+            let mut shorter = lines.clone();
+            shorter.remove(at);
+            let seq = at as u64 + 1;
+            let fault = Fault::Missing { expected: seq, found: seq + 1 };
+            assert_eq!(broken(verify_lines(&path, &shorter, None)), (seq, fault));
+        }
+        assert_eq!(broken(verify_lines(&path, &lines[1..], None)), (1, Fault::NoStart));
+    }
+
+    #[test]
+    fn an_inserted_line_is_found_where_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, lines, _) = log(dir.path());
+        for at in places() {
+            let mut copied = lines.clone();
+            copied.insert(at + 1, lines[at].clone());
+            let (line, fault) = broken(verify_lines(&path, &copied, None));
+            assert_eq!(line, at as u64 + 2);
+            assert!(matches!(fault, Fault::OutOfPlace { .. }), "{fault}");
+
+            // One that continues the chain as a writer would is found by the line behind it.
+            let mut forged = lines.clone();
+            let mut record: Value = serde_json::from_str(&lines[at]).unwrap();
+            record["seq"] = (at as u64 + 2).into();
+            record["prev"] = text::hex(&Sha256::digest(lines[at].as_bytes())).into();
+            forged.insert(at + 1, record.to_string());
+            assert_eq!(broken(verify_lines(&path, &forged, None)).0, at as u64 + 3);
+
+            let mut foreign = lines.clone();
+            foreign.insert(at, "hello\x1b[2J".into());
+            let (line, fault) = broken(verify_lines(&path, &foreign, None));
+            assert_eq!(line, at as u64 + 1);
+            assert!(matches!(&fault, Fault::Foreign(_)) && !fault.to_string().contains('\x1b'));
+        }
+    }
+
+    #[test]
+    fn swapped_lines_are_found_where_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, lines, _) = log(dir.path());
+        for at in places() {
+            let mut swapped = lines.clone();
+            swapped.swap(at, at + 1);
+            assert_eq!(broken(verify_lines(&path, &swapped, None)).0, at as u64 + 1);
+        }
+    }
+
+    #[test]
+    fn a_truncated_log_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, lines, head) = log(dir.path());
+        for at in places() {
+            let (line, fault) = broken(verify_lines(&path, &lines[..at], Some(&head)));
+            assert_eq!((line, fault), (at as u64, Fault::OtherHead { expected: RECORDS as u64 }));
+            let unfinished = verify_lines(&path, &lines[..at], None);
+            assert!(matches!(unfinished, Chain::Unfinished { records, .. } if records == at as u64), "{unfinished:?}");
+
+            let length = fs::metadata(&path).unwrap().len();
+            File::options().write(true).open(&path).unwrap().set_len(length - 7).unwrap();
+            assert_eq!(broken(verify(&path, Some(&head)).unwrap()), (at as u64, Fault::Torn));
+        }
+        assert!(matches!(verify_lines(&path, &[], Some(&head)), Chain::Broken(_)));
+    }
+
+    #[test]
+    fn lines_behind_the_end_are_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, mut lines, _) = log(dir.path());
+        let mut record: Value = serde_json::from_str(&lines[5]).unwrap();
+        record["seq"] = (RECORDS as u64 + 1).into();
+        record["prev"] = text::hex(&Sha256::digest(lines[RECORDS - 1].as_bytes())).into();
+        lines.push(record.to_string());
+        assert_eq!(broken(verify_lines(&path, &lines, None)), (RECORDS as u64 + 1, Fault::AfterEnd));
+    }
+
+    #[test]
+    fn a_rewritten_log_with_a_right_chain_of_its_own_is_found_by_the_runs_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_, _, head) = log(dir.path());
+        let path = dir.path().join("other.jsonl");
+        let writer = Writer::create(&path, &start_record()).unwrap();
+        push_notes(&writer, RECORDS - 3);
+        writer.finish(&RunResult::default(), &Counts::new()).unwrap();
+        assert!(matches!(verify(&path, None).unwrap(), Chain::Verified { .. }));
+        assert!(matches!(broken(verify(&path, Some(&head)).unwrap()).1, Fault::OtherHead { .. }));
+    }
+
+    #[test]
+    fn a_newer_version_is_said_to_be_newer() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, lines, _) = log(dir.path());
+        for newer in [lines[0].replacen("\"v\":1", "\"v\":2", 1), "{\"v\":2,\"shape\":\"other\"}".into()] {
+            let found = broken(verify_lines(&path, &[newer], None));
+            assert_eq!(found, (1, Fault::Newer(2)));
+        }
+    }
+
+    #[test]
+    fn a_bad_line_does_not_hide_the_ones_behind_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, mut lines, _) = log(dir.path());
+        for at in [100, 200, 300] {
+            lines[at] = "\u{fffd} no record".into();
+        }
+        lines.swap(500, 501);
+        lines.remove(700);
+        verify_lines(&path, &lines, None);
+        let mut reader = Reader::open(&path).unwrap();
+        let (mut faults, mut entries) = (vec![], 0);
+        while let Some(line) = reader.next_line().unwrap() {
+            faults.extend(line.faults.iter().map(|located| located.line));
+            entries += usize::from(line.entry.is_some());
+        }
+        assert_eq!(faults, [101, 201, 301, 501, 502, 701]);
+        assert_eq!(entries, RECORDS - 4);
+        assert!(reader.ended());
+    }
+
+    #[test]
+    fn a_line_without_end_takes_no_more_memory_than_the_longest_record() {
+        let endless = io::repeat(b'x').take(3 * LONGEST as u64);
+        let mut reader = Reader::new(BufReader::new(endless.chain(&b"\n{}\n"[..])), Path::new("endless"));
+        let line = reader.next_line().unwrap().unwrap();
+        assert!(line.raw.len() <= 4096 && matches!(line.faults[0].fault, Fault::Foreign(_)));
+        assert_eq!(reader.next_line().unwrap().unwrap().raw, b"{}");
+        assert!(reader.next_line().unwrap().is_none());
+    }
+
+    #[test]
+    fn readers_see_whole_records_while_a_run_writes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("audit.jsonl");
+        let writer = Writer::create(&path, &start_record()).unwrap();
+        writer.start().unwrap();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        let relaxed = std::sync::atomic::Ordering::Relaxed;
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !done.load(relaxed) {
+                        match verify(&path, None).unwrap() {
+                            Chain::Unfinished { .. } | Chain::Verified { .. } => {}
+                            // A line is on its way to the file.
+                            Chain::Broken(Located { fault: Fault::Torn, .. }) => {}
+                            broken => panic!("{broken:?}"),
+                        }
+                    }
+                });
+            }
+            assert!(still_written(&path));
+            (0..20).for_each(|_| {
+                push_notes(&writer, 200);
+                std::thread::sleep(std::time::Duration::from_millis(3));
+            });
+            let head = writer.finish(&RunResult::default(), &Counts::new()).unwrap().head;
+            done.store(true, relaxed);
+            assert!(matches!(verify(&path, Some(&head)).unwrap(), Chain::Verified { records: 4002, .. }));
+        });
+        assert!(!still_written(&path));
+    }
+}

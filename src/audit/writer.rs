@@ -394,3 +394,206 @@ impl Sink {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use serde_json::Value;
+
+    use super::super::read::{self, Chain};
+    use super::super::record::PolicyRef;
+    use super::*;
+
+    fn start_record() -> Start {
+        Start {
+            time: text::rfc3339(SystemTime::UNIX_EPOCH),
+            run: RunId::new(SystemTime::UNIX_EPOCH, 1),
+            agentbox: "0.1.0".into(),
+            command: vec!["true".into()],
+            policy: PolicyRef { name: "default.yaml".into(), digest: "00".into() },
+            coverage: Value::Null,
+        }
+    }
+
+    fn note(text: impl Into<String>) -> Record {
+        Record::Note(Note { time: SystemTime::UNIX_EPOCH, text: text.into() })
+    }
+
+    fn finish(writer: &Writer) -> Result<Written, WriteError> {
+        writer.finish(&RunResult { exit: Some(0), ..RunResult::default() }, &Counts::new())
+    }
+
+    fn lines(path: &Path) -> Vec<Value> {
+        fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    #[test]
+    fn records_of_many_threads_make_one_chain() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("audit.jsonl");
+        let writer = Writer::create(&path, &start_record()).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        writer.start().unwrap();
+        std::thread::scope(|scope| {
+            for worker in 0..4 {
+                let writer = &writer;
+                scope.spawn(move || (0..500).for_each(|i| writer.push(note(format!("{worker}.{i}")))));
+            }
+        });
+        let written = finish(&writer).unwrap();
+        assert_eq!((written.recorded, written.dropped), (2002, 0));
+        let chain = read::verify(&path, Some(&written.head)).unwrap();
+        assert_eq!(chain, Chain::Verified { records: 2002, head: written.head, dropped: 0 });
+        let end = lines(&path).pop().unwrap();
+        assert_eq!((&end["kind"], &end["recorded"]), (&"end".into(), &2002.into()));
+    }
+
+    #[test]
+    fn a_record_reaches_the_file_without_waiting_for_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("audit.jsonl");
+        let writer = Writer::create(&path, &start_record()).unwrap();
+        writer.start().unwrap();
+        for i in 1..=3 {
+            writer.push(note("x"));
+            let deadline = std::time::Instant::now() + Duration::from_secs(10);
+            while fs::read_to_string(&path).unwrap().lines().count() <= i {
+                assert!(std::time::Instant::now() < deadline);
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        finish(&writer).unwrap();
+    }
+
+    #[test]
+    fn a_log_is_finished_even_if_its_thread_never_started() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("audit.jsonl");
+        let writer = Writer::create(&path, &start_record()).unwrap();
+        writer.push(note("x"));
+        assert_eq!(finish(&writer).unwrap().recorded, 3);
+        assert!(matches!(finish(&writer), Err(WriteError::Finished)));
+        assert!(matches!(writer.start(), Err(WriteError::Finished)));
+    }
+
+    #[test]
+    fn a_file_that_holds_something_is_neither_appended_to_nor_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("mine.txt");
+        fs::write(&path, "precious").unwrap();
+        assert!(matches!(Writer::create(&path, &start_record()), Err(WriteError::Taken { .. })));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+        assert!(matches!(Writer::create(dir.path(), &start_record()), Err(WriteError::Open { .. })));
+        assert!(matches!(Writer::create(&dir.path().join("no/log"), &start_record()), Err(WriteError::Open { .. })));
+    }
+
+    #[test]
+    fn an_empty_or_special_file_is_taken() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for path in [file.path(), Path::new("/dev/null")] {
+            let writer = Writer::create(path, &start_record()).unwrap();
+            assert_eq!(finish(&writer).unwrap().recorded, 2);
+        }
+    }
+
+    #[test]
+    fn a_file_that_another_run_is_about_to_write_is_refused() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().lock().unwrap();
+        assert!(matches!(Writer::create(file.path(), &start_record()), Err(WriteError::Busy { .. })));
+    }
+
+    #[test]
+    fn a_full_disk_stops_the_run_before_it_starts() {
+        let error = Writer::create(Path::new("/dev/full"), &start_record()).unwrap_err();
+        let WriteError::First { source, .. } = error else { panic!("{error}") };
+        assert_eq!(source.kind(), io::ErrorKind::StorageFull);
+    }
+
+    #[test]
+    fn a_disk_that_fills_up_during_the_run_fails_it_at_its_end_and_the_chain_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("audit.jsonl");
+        let writer = Writer::create(&path, &start_record()).unwrap();
+        let swap = |path: &Path| {
+            let file = OpenOptions::new().append(true).open(path).unwrap();
+            std::mem::replace(&mut lock(&writer.sink).as_mut().unwrap().file, file)
+        };
+        let push = |text: &str| lock(&writer.sink).as_mut().unwrap().append(vec![note(text)]);
+        push("before");
+        swap(Path::new("/dev/full"));
+        push("lost");
+        push("lost");
+        swap(&path);
+        push("after");
+        let error = finish(&writer).unwrap_err();
+        assert!(error.to_string().contains("2 records are missing after 2 failed writes"), "{error}");
+        let WriteError::Incomplete { written, source } = error else { panic!("{error}") };
+        assert_eq!(source.kind(), io::ErrorKind::StorageFull);
+        let texts: Vec<Value> = lines(&path).iter().map(|line| line["text"].clone()).collect();
+        let gap = "2 records could not be written and are missing here";
+        assert_eq!(texts, [Value::Null, "before".into(), "after".into(), gap.into(), Value::Null]);
+        let expected = Chain::Verified { records: 5, head: written.head.clone(), dropped: 2 };
+        assert_eq!(read::verify(&path, Some(&written.head)).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_disk_that_stays_full_leaves_a_log_without_an_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("audit.jsonl");
+        let writer = Writer::create(&path, &start_record()).unwrap();
+        let full = OpenOptions::new().append(true).open("/dev/full").unwrap();
+        lock(&writer.sink).as_mut().unwrap().file = full;
+        writer.start().unwrap();
+        writer.push(note("lost"));
+        let WriteError::Incomplete { written, .. } = finish(&writer).unwrap_err() else { panic!() };
+        assert_eq!((written.recorded, written.dropped, written.write_errors), (1, 2, 2));
+        let chain = read::verify(&path, Some(&written.head)).unwrap();
+        assert_eq!(chain, Chain::Unfinished { records: 1, head: written.head });
+    }
+
+    #[test]
+    fn a_full_queue_makes_those_who_push_wait_and_loses_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pipe");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let reader = std::thread::spawn({
+            let path = path.clone();
+            move || {
+                let file = File::open(path).unwrap();
+                wait.recv().unwrap();
+                io::BufRead::lines(io::BufReader::new(file)).count()
+            }
+        });
+        let writer = Arc::new(Writer::create(&path, &start_record()).unwrap());
+        writer.start().unwrap();
+        let count = 2 * QUEUE + 10_000;
+        let worker = std::thread::spawn({
+            let writer = Arc::clone(&writer);
+            move || (0..count).for_each(|_| writer.push(note("x")))
+        });
+        while lock(&writer.queue.state).records.len() < QUEUE {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(!worker.is_finished());
+        go.send(()).unwrap();
+        worker.join().unwrap();
+        assert_eq!(finish(&writer).unwrap().recorded, count as u64 + 2);
+        // The pipe ends when the last writing end is closed.
+        drop(writer);
+        assert_eq!(reader.join().unwrap(), count + 2);
+    }
+
+    #[test]
+    fn a_record_after_the_end_is_not_lost_silently() {
+        let dir = tempfile::tempdir().unwrap();
+        let writer = Writer::create(&dir.path().join("log"), &start_record()).unwrap();
+        drop(writer.queue.close());
+        writer.push(note("late"));
+        let error = finish(&writer).unwrap_err();
+        assert!(matches!(error, WriteError::Incomplete { written: Written { dropped: 1, .. }, .. }), "{error}");
+    }
+}
