@@ -90,7 +90,6 @@ pub enum Exception {
     OwnRepository,
 }
 
-
 /// Rules for programs.
 #[derive(Debug, Clone, Default)]
 pub struct ExecRules {
@@ -130,9 +129,15 @@ pub enum NetworkMode {
     /// The host's network as it is.
     Host,
 }
-pub mod stub {
-use std::path::Path;
-#[derive(Debug,Clone)] pub struct Pattern; impl Pattern { pub fn exact(&self)->Option<&Path>{None} }
-#[derive(Debug,Clone)] pub struct ProgramPattern;
-}
-use stub::*;
+
+pub mod decide;
+
+/// Stands in for the compiled file pattern.
+#[derive(Debug, Clone, Default)]
+pub struct Pattern;
+impl Pattern { /// x
+pub fn exact(&self)->Option<&std::path::Path>{None} }
+
+/// Stands in for the compiled program pattern.
+#[derive(Debug, Clone, Default)]
+pub struct ProgramPattern;

@@ -128,6 +128,18 @@ pub fn object(object: OwnedFd) -> Result<Resolved> {
     Ok(Resolved { spot: Spot::Object { object, named: !nameless }, path, stat: Some(stat) })
 }
 
+/// A name in a directory that is held open already; a symbolic link there is a loop.
+pub fn named(parent: OwnedFd, name: CString) -> Result<Resolved> {
+    let stat = match file::fstatat(parent.as_raw_fd(), &name, libc::AT_SYMLINK_NOFOLLOW) {
+        Ok(stat) if stat.st_mode & libc::S_IFMT == libc::S_IFLNK => return Err(Errno::ELOOP.into()),
+        Ok(stat) => Some(stat),
+        Err(Errno::ENOENT) => None,
+        Err(errno) => return Err(errno.into()),
+    };
+    let path = BoxPath::new(real_path(&parent)?.join(OsStr::from_bytes(name.to_bytes()))).ok_or(Errno::ENOENT)?;
+    Ok(Resolved { spot: Spot::Name { parent, name }, path, stat })
+}
+
 /// The path of an open descriptor, in the worker's view.
 pub fn real_path(fd: &OwnedFd) -> std::result::Result<PathBuf, Errno> {
     let mut buffer = [0u8; 4096 + 16];

@@ -1,0 +1,17 @@
+//! The records: what was asked, what was answered and what came of it, one JSON object a line, chained by hashes.
+//!
+//! `record` is the schema, `writer` appends, `run` keeps the directories that runs leave behind, `read` proves and
+//! reads a log, `report` sums a run up. Everything here runs in agentbox's own process, in the host's view; nothing
+//! here decides, and nothing from inside the box reaches a terminal unescaped (`text`).
+
+pub mod read;
+pub mod record;
+pub mod report;
+pub mod run;
+pub mod text;
+pub mod writer;
+
+pub use record::{Counts, Decision, Head, Layer, Op, OpCount, Outcome, PolicyRef, Record, RunResult, Start};
+pub use report::{Denial, Summary};
+pub use run::{RunDir, RunFile, RunId};
+pub use writer::{WriteError, Writer, Written};

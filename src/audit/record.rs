@@ -1,0 +1,720 @@
+//! The schema of a record: what a line of `audit.jsonl` holds, and how it is written and read back.
+//!
+//! A line is one JSON object with `v`, `seq`, `prev` (SHA-256 of the line before it, without its newline) and `kind`.
+//! Within version 1 fields and kinds may be added, never changed; a reader skips what it does not know.
+//! Lines are put together in the writer's thread; workers only hand over a [`Record`].
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::run::RunId;
+use super::text;
+use crate::event::{Access, Effect, Endpoint, Event, Exec, FileOp, Level, MoveOp, Place, Reason, Subject, Unjudged};
+use crate::event::{RuleId, Verdict};
+
+/// The version of the schema that this program writes, and the newest that it reads.
+pub const VERSION: u32 = 1;
+
+/// What `prev` holds in the first record: no line stands before it.
+pub const NO_LINE: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// The kinds of record that can be handed to the writer during a run.
+#[derive(Debug)]
+pub enum Record {
+    /// A question and its answer.
+    Decision(Decision),
+    /// Something worth knowing that is no decision.
+    Note(Note),
+}
+
+/// How a run began: the first record.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Start {
+    /// When, RFC 3339.
+    pub time: String,
+    /// The run.
+    pub run: RunId,
+    /// The version of agentbox that wrote the log.
+    pub agentbox: String,
+    /// The command and its arguments, escaped as paths are.
+    pub command: Vec<String>,
+    /// The policy.
+    pub policy: PolicyRef,
+    /// Which layer was enforced, partial or absent, and why.
+    pub coverage: Value,
+}
+
+/// Names a policy and its exact content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyRef {
+    /// The top file or profile.
+    pub name: String,
+    /// SHA-256 of the normalised policy.
+    pub digest: String,
+}
+
+/// A question, its answer and what came of it, as the gate hands it over.
+#[derive(Debug)]
+pub struct Decision {
+    /// When it was settled.
+    pub time: SystemTime,
+    /// Who asked for what.
+    pub event: Event,
+    /// The target as the caller wrote it, escaped as paths are.
+    pub asked: Option<String>,
+    /// The policy's answer.
+    pub verdict: Verdict,
+    /// Who answered when the policy said to ask.
+    pub answer: Option<Answer>,
+    /// The layer that holds the answer.
+    pub layer: Layer,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// From the question's arrival to the answer.
+    pub latency: Duration,
+}
+
+/// How an ask was answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// Allow or deny.
+    pub effect: Effect,
+    /// Who said so.
+    pub by: Cow<'static, str>,
+}
+
+/// Something worth knowing, such as a new repository that carries hooks.
+#[derive(Debug, Clone)]
+pub struct Note {
+    /// When.
+    pub time: SystemTime,
+    /// What.
+    pub text: String,
+}
+
+/// How a run ended: the last record.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct End {
+    /// When, RFC 3339.
+    pub time: String,
+    /// The run.
+    pub run: RunId,
+    /// How the command ended.
+    pub result: RunResult,
+    /// Every question of the run, recorded or not.
+    pub counts: Counts,
+    /// Records in this log, this one included.
+    pub recorded: u64,
+    /// Records that should be in this log and are not.
+    pub dropped: u64,
+    /// Writes that failed.
+    pub write_errors: u64,
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunResult {
+    /// Its exit status, unless a signal ended it.
+    pub exit: Option<i32>,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// Whether it was ended for taking too long.
+    pub timed_out: bool,
+    /// What kept agentbox from running it to its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// Counts and latencies of a run by operation; operations that never occurred are left out.
+pub type Counts = BTreeMap<Op, OpCount>;
+
+/// Counts and latencies of one operation.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct OpCount {
+    /// How often the policy allowed it.
+    pub allow: u64,
+    /// How often the policy said to ask.
+    pub ask: u64,
+    /// How often the policy denied it.
+    pub deny: u64,
+    /// How often it was allowed and the process was then ended because it did not do what was approved.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub killed: u64,
+    /// The median latency in microseconds.
+    pub p50_us: f64,
+    /// The latency that 99 of 100 stay below, in microseconds.
+    pub p99_us: f64,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+/// The last link of a chain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// The last record's number.
+    pub seq: u64,
+    /// SHA-256 of its line.
+    pub hash: String,
+}
+
+/// The layer that holds an answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Layer {
+    /// The supervisor, which answers the stopped call.
+    #[default]
+    Supervisor,
+    /// The seccomp filter.
+    Seccomp,
+    /// Landlock.
+    Landlock,
+    /// The mount view.
+    View,
+}
+
+/// What came of a decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was done.
+    Ok,
+    /// The call returned this errno: the policy's refusal, or the kernel's own.
+    Errno(i32),
+    /// The process was ended because what it did was not what was approved.
+    Killed,
+    /// The caller was gone before the answer.
+    Gone,
+}
+
+impl Outcome {
+    /// Says it in a word: `ok`, `EACCES`, `killed`, `gone`.
+    pub fn word(self) -> Cow<'static, str> {
+        match self {
+            Self::Ok => "ok".into(),
+            Self::Errno(number) => text::errno_name(number).into(),
+            Self::Killed => "killed".into(),
+            Self::Gone => "gone".into(),
+        }
+    }
+}
+
+/// The operations that are counted, one for each thing an [`Access`] can be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)] // each is named after the event's variant
+pub enum Op {
+    Read,
+    Write,
+    Create,
+    Truncate,
+    Mkdir,
+    Mknod,
+    Symlink,
+    Unlink,
+    Rmdir,
+    Chmod,
+    Chown,
+    Utime,
+    Xattr,
+    Rename,
+    Exchange,
+    Link,
+    Exec,
+    Connect,
+    Bind,
+    Call,
+}
+
+impl Op {
+    /// Every operation, in order.
+    pub const ALL: [Self; 20] = [
+        Self::Read,
+        Self::Write,
+        Self::Create,
+        Self::Truncate,
+        Self::Mkdir,
+        Self::Mknod,
+        Self::Symlink,
+        Self::Unlink,
+        Self::Rmdir,
+        Self::Chmod,
+        Self::Chown,
+        Self::Utime,
+        Self::Xattr,
+        Self::Rename,
+        Self::Exchange,
+        Self::Link,
+        Self::Exec,
+        Self::Connect,
+        Self::Bind,
+        Self::Call,
+    ];
+
+    /// Tells which operation an access is.
+    pub fn of(access: &Access) -> Self {
+        match access {
+            Access::File { op, .. } => match op {
+                FileOp::Read => Self::Read,
+                FileOp::Write => Self::Write,
+                FileOp::Create => Self::Create,
+                FileOp::Truncate => Self::Truncate,
+                FileOp::Mkdir => Self::Mkdir,
+                FileOp::Mknod => Self::Mknod,
+                FileOp::Symlink => Self::Symlink,
+                FileOp::Unlink => Self::Unlink,
+                FileOp::Rmdir => Self::Rmdir,
+                FileOp::Chmod => Self::Chmod,
+                FileOp::Chown => Self::Chown,
+                FileOp::Utime => Self::Utime,
+                FileOp::Xattr => Self::Xattr,
+            },
+            Access::Move { op, .. } => match op {
+                MoveOp::Rename => Self::Rename,
+                MoveOp::Exchange => Self::Exchange,
+                MoveOp::Link => Self::Link,
+            },
+            Access::Exec(_) => Self::Exec,
+            Access::Connect { .. } => Self::Connect,
+            Access::Bind { .. } => Self::Bind,
+            Access::Call { .. } => Self::Call,
+        }
+    }
+
+    /// Names it as records do.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Create => "create",
+            Self::Truncate => "truncate",
+            Self::Mkdir => "mkdir",
+            Self::Mknod => "mknod",
+            Self::Symlink => "symlink",
+            Self::Unlink => "unlink",
+            Self::Rmdir => "rmdir",
+            Self::Chmod => "chmod",
+            Self::Chown => "chown",
+            Self::Utime => "utime",
+            Self::Xattr => "xattr",
+            Self::Rename => "rename",
+            Self::Exchange => "exchange",
+            Self::Link => "link",
+            Self::Exec => "exec",
+            Self::Connect => "connect",
+            Self::Bind => "bind",
+            Self::Call => "call",
+        }
+    }
+
+    /// Tells the lowest level at which it is recorded when it is allowed; what is denied always is.
+    pub fn level(self) -> Level {
+        match self {
+            Self::Exec | Self::Connect | Self::Bind | Self::Call => Level::Minimal,
+            Self::Read => Level::All,
+            _ => Level::Actions,
+        }
+    }
+}
+
+/// Names the action a process belongs to: the command itself is `session`, what it starts is `command:<pid>`.
+///
+/// The command is the box's process 2; a process whose ancestors ended was taken in by init (1) and counts as started
+/// by the command.
+pub fn action(subject: &Subject) -> Cow<'static, str> {
+    let line = std::iter::once(subject.pid).chain(subject.parents.iter().copied());
+    match line.take_while(|&pid| pid > 2).last() {
+        None => "session".into(),
+        Some(pid) => format!("command:{pid}").into(),
+    }
+}
+
+/// Where a line stands in the chain.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Link<'a> {
+    pub seq: u64,
+    pub prev: &'a str,
+    pub run: &'a RunId,
+}
+
+#[derive(Serialize)]
+struct Line<'a, T> {
+    v: u32,
+    seq: u64,
+    prev: &'a str,
+    kind: &'static str,
+    #[serde(flatten)]
+    body: T,
+}
+
+#[derive(Serialize)]
+struct NoteLine<'a> {
+    v: u32,
+    seq: u64,
+    prev: &'a str,
+    kind: &'static str,
+    time: String,
+    run: &'a str,
+    text: &'a str,
+}
+
+#[derive(Serialize)]
+struct DecisionLine<'a> {
+    v: u32,
+    seq: u64,
+    prev: &'a str,
+    kind: &'static str,
+    time: String,
+    run: &'a str,
+    action: Cow<'static, str>,
+    process: &'a Subject,
+    op: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    asked: Option<&'a str>,
+    target: TargetLine<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to: Option<&'a Place>,
+    verdict: Effect,
+    rule: &'a RuleId,
+    reason: Reason,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answer: Option<&'a Answer>,
+    layer: Layer,
+    outcome: Cow<'static, str>,
+    latency_us: f64,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum TargetLine<'a> {
+    Place(&'a Place),
+    Exec(&'a Exec),
+    Endpoint(&'a Endpoint),
+    Call { name: &'a str, why: Unjudged },
+}
+
+/// Appends a start record's line to `buffer`, without its newline.
+pub(super) fn put_start(buffer: &mut Vec<u8>, link: Link<'_>, start: &Start) -> serde_json::Result<()> {
+    put(buffer, &Line { v: VERSION, seq: link.seq, prev: link.prev, kind: "start", body: start })
+}
+
+/// Appends an end record's line to `buffer`, without its newline.
+pub(super) fn put_end(buffer: &mut Vec<u8>, link: Link<'_>, end: &End) -> serde_json::Result<()> {
+    put(buffer, &Line { v: VERSION, seq: link.seq, prev: link.prev, kind: "end", body: end })
+}
+
+/// Appends a record's line to `buffer`, without its newline.
+pub(super) fn put_record(buffer: &mut Vec<u8>, link: Link<'_>, record: &Record) -> serde_json::Result<()> {
+    match record {
+        Record::Decision(decision) => put(buffer, &decision_line(link, decision)),
+        Record::Note(note) => put(buffer, &note_line(link, note)),
+    }
+}
+
+fn put(buffer: &mut Vec<u8>, line: &impl Serialize) -> serde_json::Result<()> {
+    serde_json::to_writer(buffer, line)
+}
+
+fn note_line<'a>(link: Link<'a>, note: &'a Note) -> NoteLine<'a> {
+    NoteLine {
+        v: VERSION,
+        seq: link.seq,
+        prev: link.prev,
+        kind: "note",
+        time: text::rfc3339(note.time),
+        run: link.run.as_str(),
+        text: &note.text,
+    }
+}
+
+fn decision_line<'a>(link: Link<'a>, decision: &'a Decision) -> DecisionLine<'a> {
+    let (target, to) = targets(&decision.event.access);
+    DecisionLine {
+        v: VERSION,
+        seq: link.seq,
+        prev: link.prev,
+        kind: "decision",
+        time: text::rfc3339(decision.time),
+        run: link.run.as_str(),
+        action: action(&decision.event.subject),
+        process: &decision.event.subject,
+        op: Op::of(&decision.event.access).name(),
+        asked: decision.asked.as_deref(),
+        target,
+        to,
+        verdict: decision.verdict.effect,
+        rule: &decision.verdict.rule,
+        reason: decision.verdict.reason,
+        message: decision.verdict.message.as_deref(),
+        answer: decision.answer.as_ref(),
+        layer: decision.layer,
+        outcome: decision.outcome.word(),
+        latency_us: micros(decision.latency),
+    }
+}
+
+fn targets(access: &Access) -> (TargetLine<'_>, Option<&Place>) {
+    match access {
+        Access::File { at, .. } => (TargetLine::Place(at), None),
+        Access::Move { from, to, .. } => (TargetLine::Place(from), Some(to)),
+        Access::Exec(exec) => (TargetLine::Exec(exec), None),
+        Access::Connect { to } => (TargetLine::Endpoint(to), None),
+        Access::Bind { at } => (TargetLine::Endpoint(at), None),
+        Access::Call { name, why } => (TargetLine::Call { name, why: *why }, None),
+    }
+}
+
+/// Microseconds with one digit behind the point.
+pub(super) fn micros(time: Duration) -> f64 {
+    (time.as_nanos() as f64 / 100.0).round() / 10.0
+}
+
+/// A record as a reader finds it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Entry {
+    /// The first record.
+    Start(Box<Start>),
+    /// A question and its answer.
+    Decision(Box<Decided>),
+    /// Something worth knowing.
+    Note(Noted),
+    /// The last record.
+    End(Box<End>),
+    /// A kind that this version does not know.
+    Other(String),
+}
+
+/// A decision read back from a log.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Decided {
+    /// When, RFC 3339.
+    pub time: String,
+    /// `session` or `command:<pid>`.
+    pub action: String,
+    /// Who asked.
+    pub process: Subject,
+    /// What was asked for.
+    pub op: Op,
+    /// The target as the caller wrote it.
+    #[serde(default)]
+    pub asked: Option<String>,
+    /// The target as it was resolved; its fields depend on `op`.
+    pub target: Value,
+    /// The second name of a two-name call.
+    #[serde(default)]
+    pub to: Option<Value>,
+    /// The policy's answer.
+    pub verdict: Effect,
+    /// The rule that said so.
+    pub rule: RuleId,
+    /// The kind of reason.
+    pub reason: Reason,
+    /// The rule's own words.
+    #[serde(default)]
+    pub message: Option<String>,
+    /// Who answered an ask.
+    #[serde(default)]
+    pub answer: Option<Answer>,
+    /// The layer that holds the answer.
+    pub layer: Layer,
+    /// `ok`, an errno's name, `killed` or `gone`.
+    pub outcome: String,
+    /// Microseconds from the question to the answer.
+    pub latency_us: f64,
+}
+
+/// A note read back from a log.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Noted {
+    /// When, RFC 3339.
+    pub time: String,
+    /// What.
+    pub text: String,
+}
+
+impl Decided {
+    /// Gives back what was asked for, so that a log can be put to another policy.
+    pub fn access(&self) -> Option<Access> {
+        let (op, target) = (self.op, &self.target);
+        let access = match op {
+            Op::Rename | Op::Exchange | Op::Link => json!({"kind": "move", "op": op, "from": target, "to": self.to}),
+            Op::Connect => json!({"kind": "connect", "to": target}),
+            Op::Bind => json!({"kind": "bind", "at": target}),
+            Op::Exec | Op::Call => {
+                let mut fields = target.as_object()?.clone();
+                fields.insert("kind".into(), op.name().into());
+                Value::Object(fields)
+            }
+            _ => json!({"kind": "file", "op": op, "at": target}),
+        };
+        serde_json::from_value(access).ok()
+    }
+
+    /// Tells whether it was kept from happening: denied, asked and not granted, or ended in the act.
+    pub fn denied(&self) -> bool {
+        let granted = self.answer.as_ref().is_some_and(|answer| answer.effect == Effect::Allow);
+        match self.verdict {
+            Effect::Allow => self.outcome == "killed",
+            Effect::Ask => !granted,
+            Effect::Deny => true,
+        }
+    }
+}
+
+/// What every line has, whatever its kind.
+#[derive(Debug, Deserialize)]
+pub(super) struct Header<'a> {
+    pub v: u32,
+    pub seq: u64,
+    #[serde(borrow)]
+    pub prev: Cow<'a, str>,
+    #[serde(borrow)]
+    pub kind: Cow<'a, str>,
+}
+
+/// Reads the body of a line whose header said `kind`.
+pub(super) fn parse(kind: &str, line: &[u8]) -> serde_json::Result<Entry> {
+    Ok(match kind {
+        "start" => Entry::Start(serde_json::from_slice(line)?),
+        "decision" => Entry::Decision(serde_json::from_slice(line)?),
+        "note" => Entry::Note(serde_json::from_slice(line)?),
+        "end" => Entry::End(serde_json::from_slice(line)?),
+        other => Entry::Other(other.to_string()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    use super::*;
+    use crate::event::BoxPath;
+
+    fn place(path: &[u8]) -> Place {
+        Place { path: BoxPath::new(OsStr::from_bytes(path)).unwrap(), directory: false, own_repository: true }
+    }
+
+    fn accesses() -> Vec<Access> {
+        let exec = Exec {
+            program: BoxPath::new("/usr/bin/python3").unwrap(),
+            called: "agent.py".into(),
+            interpreter: BoxPath::new("/bin/sh"),
+            argv: vec!["a".into(), "b\n\u{1b}".into()],
+            argc: 2,
+        };
+        let file = |op| Access::File { op, at: place(b"/x/\xff\n\x1b") };
+        let two = |op| Access::Move { op, from: place(b"/a\\b"), to: place(b"/b") };
+        let unix = Endpoint::Unix { path: BoxPath::new("/run/s").unwrap(), own: true };
+        vec![
+            file(FileOp::Read),
+            file(FileOp::Write),
+            file(FileOp::Create),
+            file(FileOp::Truncate),
+            file(FileOp::Mkdir),
+            file(FileOp::Mknod),
+            file(FileOp::Symlink),
+            file(FileOp::Unlink),
+            file(FileOp::Rmdir),
+            file(FileOp::Chmod),
+            file(FileOp::Chown),
+            file(FileOp::Utime),
+            file(FileOp::Xattr),
+            two(MoveOp::Rename),
+            two(MoveOp::Exchange),
+            two(MoveOp::Link),
+            Access::Exec(exec),
+            Access::Connect { to: Endpoint::Inet { address: "[::1]:80".parse().unwrap(), outside: true } },
+            Access::Bind { at: unix },
+            Access::Call { name: "mseal".into(), why: Unjudged::UnknownCall },
+        ]
+    }
+
+    fn decision_of(access: Access) -> Decision {
+        let subject = Subject { pid: 7, host: 4711, exe: "/usr/bin/python3".into(), parents: vec![5, 2, 1] };
+        Decision {
+            time: SystemTime::UNIX_EPOCH,
+            event: Event { subject, access },
+            asked: Some("../x".into()),
+            verdict: Verdict {
+                effect: Effect::Deny,
+                rule: RuleId::new("default.yaml", "filesystem"),
+                reason: Reason::NotGranted,
+                message: Some("no".into()),
+            },
+            answer: None,
+            layer: Layer::Supervisor,
+            outcome: Outcome::Errno(13),
+            latency: Duration::from_nanos(12_345),
+        }
+    }
+
+    fn line_of(access: Access) -> Vec<u8> {
+        let run = RunId::new(SystemTime::UNIX_EPOCH, 1);
+        let mut line = Vec::new();
+        let link = Link { seq: 2, prev: NO_LINE, run: &run };
+        put_record(&mut line, link, &Record::Decision(decision_of(access))).unwrap();
+        line
+    }
+
+    #[test]
+    fn every_operation_is_read_back_as_it_was_asked() {
+        let accesses = accesses();
+        assert!(accesses.iter().map(Op::of).eq(Op::ALL));
+        for access in accesses {
+            let line = line_of(access.clone());
+            let header: Header<'_> = serde_json::from_slice(&line).unwrap();
+            assert_eq!((header.v, header.seq, &*header.prev, &*header.kind), (1, 2, NO_LINE, "decision"));
+            let Entry::Decision(decided) = parse(&header.kind, &line).unwrap() else { panic!() };
+            assert_eq!(decided.access(), Some(access));
+            assert_eq!(decided.op.name(), serde_json::to_value(decided.op).unwrap());
+            assert_eq!((decided.action.as_str(), decided.outcome.as_str()), ("command:5", "EACCES"));
+            assert_eq!(decided.latency_us, 12.3);
+        }
+    }
+
+    #[test]
+    fn no_name_can_break_a_line() {
+        for access in accesses() {
+            let line = line_of(access);
+            assert!(line.iter().all(|byte| !byte.is_ascii_control()), "{}", String::from_utf8_lossy(&line));
+        }
+    }
+
+    #[test]
+    fn the_schema_is_what_readers_rely_on() {
+        let line = line_of(Access::File { op: FileOp::Write, at: place(b"/etc/hosts") });
+        let expected = concat!(
+            r#"{"v":1,"seq":2,"prev":"0000000000000000000000000000000000000000000000000000000000000000","#,
+            r#""kind":"decision","time":"1970-01-01T00:00:00.000000Z","run":"19700101-000000-000001","#,
+            r#""action":"command:5","process":{"pid":7,"host":4711,"exe":"/usr/bin/python3","parents":[5,2,1]},"#,
+            r#""op":"write","asked":"../x","target":{"path":"/etc/hosts","own_repository":true},"verdict":"deny","#,
+            r#""rule":"default.yaml filesystem","reason":"not_granted","message":"no","layer":"supervisor","#,
+            r#""outcome":"EACCES","latency_us":12.3}"#,
+        );
+        assert_eq!(String::from_utf8(line).unwrap(), expected);
+    }
+
+    #[test]
+    fn an_action_is_the_commands_own_child() {
+        let action = |pid, parents: &[i32]| {
+            action(&Subject { pid, parents: parents.to_vec(), ..Subject::default() }).into_owned()
+        };
+        assert_eq!(action(2, &[1]), "session");
+        assert_eq!(action(5, &[2, 1]), "command:5");
+        assert_eq!(action(9, &[7, 5, 2, 1]), "command:5");
+        assert_eq!(action(9, &[1]), "command:9", "taken in by init");
+        assert_eq!(action(11, &[9, 1]), "command:9");
+    }
+
+    #[test]
+    fn a_level_includes_the_lower_ones() {
+        assert!(Op::Exec.level() < Op::Write.level() && Op::Write.level() < Op::Read.level());
+    }
+}

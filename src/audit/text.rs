@@ -1,0 +1,156 @@
+//! How records become words: times, errno names, targets, and text that is safe to show.
+//!
+//! Names from inside the box are hostile: whatever goes to a terminal passes through [`printable`] first.
+
+use std::fmt::Write as _;
+use std::time::SystemTime;
+
+use jiff::Timestamp;
+use jiff::fmt::temporal::DateTimePrinter;
+use nix::errno::Errno;
+
+use crate::event::{Access, Endpoint, Exec};
+
+/// Writes `time` as RFC 3339 with microseconds, in UTC.
+pub fn rfc3339(time: SystemTime) -> String {
+    const PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(6));
+    let mut text = String::with_capacity(32);
+    // A clock outside jiff's years -9999..9999 is the only failure; such a time is written as the epoch.
+    let stamp = Timestamp::try_from(time).unwrap_or(Timestamp::UNIX_EPOCH);
+    match PRINTER.print_timestamp(&stamp, &mut text) {
+        Ok(()) => text,
+        Err(_) => stamp.to_string(),
+    }
+}
+
+/// Names an errno as `errno.h` does: `EACCES`.
+pub fn errno_name(number: i32) -> String {
+    match Errno::from_raw(number) {
+        Errno::UnknownErrno => format!("errno {number}"),
+        known => format!("{known:?}"),
+    }
+}
+
+/// Writes bytes as lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+    text
+}
+
+/// Escapes whatever could move a cursor, change a colour, break a line or reorder text on a terminal.
+pub fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if deceives(c) {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
+/// Whether a terminal acts on `c` instead of showing it: controls, line separators, invisible and direction marks.
+fn deceives(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{00ad}' | '\u{061c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// Cuts `text` to at most `limit` characters, with dots where something is missing.
+pub fn shorten(text: &str, limit: usize) -> String {
+    match text.char_indices().nth(limit) {
+        None => text.to_string(),
+        Some(_) => text.chars().take(limit.saturating_sub(3)).chain("...".chars()).collect(),
+    }
+}
+
+/// Says in a few words what an access is aimed at: a path, two paths, a command line, an address.
+pub fn target(access: &Access) -> String {
+    match access {
+        Access::File { at, .. } => at.path.to_string(),
+        Access::Move { from, to, .. } => format!("{} -> {}", from.path, to.path),
+        Access::Exec(exec) => command_line(exec),
+        Access::Connect { to } => endpoint(to),
+        Access::Bind { at } => endpoint(at),
+        Access::Call { name, .. } => name.clone(),
+    }
+}
+
+fn command_line(exec: &Exec) -> String {
+    let mut line = exec.program.to_string();
+    for argument in exec.argv.iter().skip(1) {
+        line.push(' ');
+        line.push_str(&quoted(argument));
+    }
+    if exec.argc > exec.argv.len() {
+        let _ = write!(line, " ... ({} arguments)", exec.argc);
+    }
+    line
+}
+
+fn endpoint(endpoint: &Endpoint) -> String {
+    match endpoint {
+        Endpoint::Inet { address, .. } => address.to_string(),
+        Endpoint::Unix { path, .. } => format!("unix:{path}"),
+        Endpoint::Abstract { name } => format!("unix:@{name}"),
+        Endpoint::Unspecified => "unspecified".into(),
+        Endpoint::Netlink => "netlink".into(),
+        Endpoint::Other { number } => format!("family {number}"),
+    }
+}
+
+/// Puts single quotes around an argument that a shell would not read as one plain word.
+pub fn quoted(argument: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_./:=,+@%^".contains(c);
+    if !argument.is_empty() && argument.chars().all(plain) {
+        argument.to_string()
+    } else {
+        format!("'{}'", argument.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_microseconds_and_are_utc() {
+        let time = SystemTime::UNIX_EPOCH + std::time::Duration::new(1_000_000_000, 123_456_789);
+        assert_eq!(rfc3339(time), "2001-09-09T01:46:40.123456Z");
+        assert_eq!(rfc3339(SystemTime::UNIX_EPOCH), "1970-01-01T00:00:00.000000Z");
+    }
+
+    #[test]
+    fn a_hostile_name_cannot_drive_the_terminal() {
+        let name = "a\x1b[2Jb\r\nc\u{9b}31m\u{202e}gpj.exe\u{2028}\u{7f}";
+        let shown = printable(name);
+        assert!(!shown.chars().any(deceives), "{shown:?}");
+        assert_eq!(printable("héllo/ünï 日本"), "héllo/ünï 日本");
+    }
+
+    #[test]
+    fn errno_numbers_have_names() {
+        assert_eq!(errno_name(13), "EACCES");
+        assert_eq!(errno_name(4000), "errno 4000");
+    }
+
+    #[test]
+    fn arguments_are_quoted_as_a_shell_wants_them() {
+        assert_eq!(quoted("a/b-c"), "a/b-c");
+        assert_eq!(quoted(""), "''");
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+    }
+
+    #[test]
+    fn long_text_is_cut_between_characters() {
+        assert_eq!(shorten("ééééé", 5), "ééééé");
+        assert_eq!(shorten("éééééé", 5), "éé...");
+    }
+}

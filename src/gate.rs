@@ -1,0 +1,471 @@
+//! The one door to a decision: whoever mediates something asks here, acts, and says here what came of it.
+//!
+//! Called by all workers at once. An allowed event that the level does not record costs a few atomic additions; a
+//! recorded one is moved, not copied, into the writer's queue. Nothing here touches the kernel, files or the target.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::audit::record::{Answer, Note};
+use crate::audit::report::DENIALS;
+use crate::audit::{Counts, Decision, Denial, Layer, Op, OpCount, Record, RunId, RunResult, Summary, text};
+use crate::audit::{WriteError, Writer, Written};
+use crate::event::{Access, Effect, Event, Unjudged, Verdict};
+use crate::policy::Policy;
+use crate::policy::decide::{decide, suggest};
+
+pub use crate::audit::Outcome;
+
+/// How many notes are kept for the summary; all are recorded.
+const NOTES: usize = 100;
+/// How many unknown calls are told apart; beyond that every occurrence is recorded.
+const CALLS: usize = 1024;
+/// The longest target that a summary keeps, in characters.
+const TARGET: usize = 4096;
+
+/// The door.
+#[derive(Debug)]
+pub struct Gate {
+    policy: Arc<Policy>,
+    writer: Arc<Writer>,
+    run: RunId,
+    meters: [Meter; Op::ALL.len()],
+    told: Mutex<Told>,
+}
+
+/// An event and the answer to it, until it is settled.
+#[must_use = "act on it, then hand it to Gate::settle"]
+#[derive(Debug)]
+pub struct Judged {
+    /// What was asked.
+    pub event: Event,
+    /// What the policy says.
+    pub verdict: Verdict,
+    /// The layer that holds the answer.
+    pub layer: Layer,
+    asked: Option<String>,
+    received: Instant,
+}
+
+impl Judged {
+    /// Tells whether it may happen. An ask that nobody answers may not.
+    pub fn allowed(&self) -> bool {
+        match self.verdict.effect {
+            Effect::Allow => true,
+            Effect::Ask | Effect::Deny => false,
+        }
+    }
+}
+
+impl Gate {
+    /// Makes the door of one run.
+    pub fn new(policy: Arc<Policy>, writer: Arc<Writer>, run: RunId) -> Self {
+        Self { policy, writer, run, meters: std::array::from_fn(|_| Meter::default()), told: Mutex::default() }
+    }
+
+    /// The policy that decides.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Decides `event`. `asked` is the target as the caller wrote it, escaped, where it differs from the resolved one;
+    /// `received` is when the question came.
+    pub fn judge(&self, event: Event, asked: Option<String>, received: Instant) -> Judged {
+        let verdict = decide(&self.policy, &event);
+        Judged { event, verdict, layer: Layer::Supervisor, asked, received }
+    }
+
+    /// Counts and records what came of a decision; to be called after the act and before or after the answer.
+    pub fn settle(&self, judged: Judged, outcome: Outcome) {
+        let latency = judged.received.elapsed();
+        let op = Op::of(&judged.event.access);
+        let killed = outcome == Outcome::Killed;
+        self.meters[op as usize].count(judged.verdict.effect, killed, latency);
+        let record = match judged.allowed() && !killed {
+            true => op.level() <= self.policy.audit,
+            false => self.tell_denial(&judged, op, killed),
+        };
+        if record {
+            self.writer.push(Record::Decision(decision(judged, outcome, latency)));
+        }
+    }
+
+    /// Records something worth knowing.
+    pub fn note(&self, text: impl Into<String>) {
+        let text = text.into();
+        let mut told = self.told();
+        if told.notes.len() < NOTES {
+            told.notes.push(text.clone());
+        }
+        drop(told);
+        self.writer.push(Record::Note(Note { time: SystemTime::now(), text }));
+    }
+
+    /// Sums up what was decided so far.
+    pub fn summary(&self) -> Summary {
+        let told = self.told();
+        Summary {
+            run: self.run.clone(),
+            counts: self.counts(),
+            denied: told.denied,
+            denials: told.denials.clone(),
+            more: told.more,
+            notes: told.notes.clone(),
+        }
+    }
+
+    /// Ends the log. Fails, so that the run fails, if any record is missing from it.
+    pub fn finish(&self, result: &RunResult) -> Result<Written, WriteError> {
+        self.writer.finish(result, &self.counts())
+    }
+
+    fn counts(&self) -> Counts {
+        let counted = Op::ALL.iter().zip(&self.meters).map(|(&op, meter)| (op, meter.read()));
+        counted.filter(|(_, count)| count.allow + count.ask + count.deny > 0).collect()
+    }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a denial for the summary, and says whether it is to be recorded.
+    fn tell_denial(&self, judged: &Judged, op: Op, killed: bool) -> bool {
+        let fix = || suggest(&self.policy, &judged.event, &judged.verdict);
+        let mut told = self.told();
+        told.count(judged, op, killed, fix);
+        match &judged.event.access {
+            Access::Call { name, why: Unjudged::UnknownCall } => told.is_new_call(name),
+            _ => true,
+        }
+    }
+}
+
+fn decision(judged: Judged, outcome: Outcome, latency: Duration) -> Decision {
+    let nobody = || Answer { effect: Effect::Deny, by: "nobody to ask".into() };
+    Decision {
+        time: SystemTime::now(),
+        answer: (judged.verdict.effect == Effect::Ask).then(nobody),
+        event: judged.event,
+        asked: judged.asked,
+        verdict: judged.verdict,
+        layer: judged.layer,
+        outcome,
+        latency,
+    }
+}
+
+/// What the summary tells by name.
+#[derive(Debug, Default)]
+struct Told {
+    denied: u64,
+    denials: Vec<Denial>,
+    /// Where in `denials` each is.
+    known: HashMap<(Op, String), usize>,
+    more: u64,
+    calls: HashSet<String>,
+    notes: Vec<String>,
+}
+
+impl Told {
+    fn count(&mut self, judged: &Judged, op: Op, killed: bool, fix: impl Fn() -> Option<String>) {
+        self.denied += 1;
+        let key = (op, text::shorten(&text::target(&judged.event.access), TARGET));
+        match self.known.get(&key) {
+            Some(&at) => self.denials[at].count += 1,
+            None if self.denials.len() >= DENIALS => self.more += 1,
+            None => {
+                let fix = if killed { None } else { fix() };
+                self.denials.push(denial(judged, &key, killed, fix));
+                self.known.insert(key, self.denials.len() - 1);
+            }
+        }
+    }
+
+    fn is_new_call(&mut self, name: &str) -> bool {
+        if self.calls.contains(name) {
+            return false;
+        }
+        if self.calls.len() < CALLS {
+            self.calls.insert(name.to_string());
+        }
+        true
+    }
+}
+
+fn denial(judged: &Judged, (op, target): &(Op, String), killed: bool, fix: Option<String>) -> Denial {
+    Denial {
+        op: *op,
+        target: target.clone(),
+        rule: judged.verdict.rule.to_string(),
+        reason: judged.verdict.reason,
+        message: judged.verdict.message.as_deref().map(str::to_string),
+        fix,
+        killed,
+        count: 1,
+    }
+}
+
+/// Buckets of latency: four to each doubling of nanoseconds, up to 2^36 (69 seconds).
+const BUCKETS: usize = 36 * 4;
+
+/// Counts and latencies of one operation, added to by all workers without a lock.
+#[derive(Debug)]
+struct Meter {
+    allow: AtomicU64,
+    ask: AtomicU64,
+    deny: AtomicU64,
+    killed: AtomicU64,
+    latency: [AtomicU64; BUCKETS],
+}
+
+impl Default for Meter {
+    fn default() -> Self {
+        let [allow, ask, deny, killed] = std::array::from_fn(|_| AtomicU64::new(0));
+        Self { allow, ask, deny, killed, latency: std::array::from_fn(|_| AtomicU64::new(0)) }
+    }
+}
+
+impl Meter {
+    fn count(&self, effect: Effect, killed: bool, latency: Duration) {
+        let counter = match effect {
+            Effect::Allow => &self.allow,
+            Effect::Ask => &self.ask,
+            Effect::Deny => &self.deny,
+        };
+        counter.fetch_add(1, Relaxed);
+        self.killed.fetch_add(u64::from(killed), Relaxed);
+        self.latency[bucket(latency)].fetch_add(1, Relaxed);
+    }
+
+    fn read(&self) -> OpCount {
+        let latency = self.latency.each_ref().map(|bucket| bucket.load(Relaxed));
+        OpCount {
+            allow: self.allow.load(Relaxed),
+            ask: self.ask.load(Relaxed),
+            deny: self.deny.load(Relaxed),
+            killed: self.killed.load(Relaxed),
+            p50_us: quantile(&latency, 0.50),
+            p99_us: quantile(&latency, 0.99),
+        }
+    }
+}
+
+fn bucket(latency: Duration) -> usize {
+    let nanos = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX).max(4);
+    let doubling = nanos.ilog2();
+    // The two bits behind the leading one.
+    let quarter = (nanos >> (doubling - 2)) & 3;
+    (doubling as usize * 4 + quarter as usize).min(BUCKETS - 1)
+}
+
+/// The middle of the bucket that holds the quantile, in microseconds: right to one part in nine.
+fn quantile(latency: &[u64; BUCKETS], share: f64) -> f64 {
+    let total: u64 = latency.iter().sum();
+    let rank = ((total as f64 * share).ceil() as u64).clamp(1, total.max(1));
+    let mut seen = 0;
+    let at = latency.iter().position(|count| {
+        seen += count;
+        seen >= rank
+    });
+    let Some(at) = at else { return 0.0 };
+    let lower = (4 + at % 4) as f64 / 4.0 * 2f64.powi((at / 4) as i32);
+    let width = 2f64.powi((at / 4) as i32) / 4.0;
+    ((lower + width / 2.0) / 100.0).round() / 10.0
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use serde_json::Value;
+
+    use super::*;
+    use crate::audit::read::Reader;
+    use crate::audit::record::Entry;
+    use crate::audit::{PolicyRef, Start};
+    use crate::event::{BoxPath, FileOp, Level, Place, RuleId, Subject};
+    use crate::policy::{Environment, ExecRules, FileRules, NetworkMode, Root};
+
+    struct Bench {
+        gate: Gate,
+        log: PathBuf,
+        _dir: tempfile::TempDir,
+    }
+
+    fn policy(level: Level) -> Policy {
+        let rule = RuleId::new("default.yaml", "filesystem.write[0]");
+        let root = |path: &str| Root { path: path.into(), rule: rule.clone(), link: None, exists: true };
+        let otherwise = Some(RuleId::new("default.yaml", "filesystem"));
+        Policy {
+            name: "default.yaml".into(),
+            digest: "00".into(),
+            workdir: "/work".into(),
+            home: "/home/u".into(),
+            files: FileRules {
+                read: vec![root("/usr")],
+                write: vec![root("/work")],
+                otherwise,
+                ..FileRules::default()
+            },
+            exec: ExecRules::default(),
+            env: Environment::default(),
+            network: (NetworkMode::None, RuleId::new("default.yaml", "network")),
+            audit: level,
+        }
+    }
+
+    fn bench(level: Level) -> Bench {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("audit.jsonl");
+        let run = RunId::new(SystemTime::UNIX_EPOCH, 1);
+        let start = Start {
+            time: text::rfc3339(SystemTime::UNIX_EPOCH),
+            run: run.clone(),
+            agentbox: "0.1.0".into(),
+            command: vec!["true".into()],
+            policy: PolicyRef { name: "default.yaml".into(), digest: "00".into() },
+            coverage: Value::Null,
+        };
+        let writer = Arc::new(Writer::create(&log, &start).unwrap());
+        Bench { gate: Gate::new(Arc::new(policy(level)), writer, run), log, _dir: dir }
+    }
+
+    impl Bench {
+        fn ask(&self, access: Access) -> Judged {
+            let subject = Subject { pid: 5, host: 105, exe: "/usr/bin/sh".into(), parents: vec![2, 1] };
+            self.gate.judge(Event { subject, access }, None, Instant::now())
+        }
+
+        fn file(&self, op: FileOp, path: &str) -> bool {
+            let at = Place { path: BoxPath::new(path).unwrap(), directory: false, own_repository: false };
+            let judged = self.ask(Access::File { op, at });
+            let allowed = judged.allowed();
+            self.gate.settle(judged, if allowed { Outcome::Ok } else { Outcome::Errno(13) });
+            allowed
+        }
+
+        fn call(&self, name: &str) {
+            let judged = self.ask(Access::Call { name: name.into(), why: Unjudged::UnknownCall });
+            assert!(!judged.allowed());
+            self.gate.settle(judged, Outcome::Errno(38));
+        }
+
+        /// Finishes the log and gives its decisions as `op target verdict`.
+        fn recorded(self) -> Vec<String> {
+            self.gate.finish(&RunResult::default()).unwrap();
+            let mut reader = Reader::open(&self.log).unwrap();
+            let mut found = Vec::new();
+            while let Some(line) = reader.next_line().unwrap() {
+                assert_eq!(line.faults, []);
+                if let Some(Entry::Decision(decided)) = line.entry {
+                    let target = text::target(&decided.access().unwrap());
+                    found.push(format!("{} {target} {}", decided.op.name(), decided.outcome));
+                }
+            }
+            found
+        }
+    }
+
+    #[test]
+    fn a_level_chooses_what_is_recorded_and_denials_always_are() {
+        for (level, expected) in [
+            (Level::Minimal, vec!["read /root/x EACCES", "write /etc/hosts EACCES"]),
+            (Level::Actions, vec!["write /work/a ok", "read /root/x EACCES", "write /etc/hosts EACCES"]),
+            (Level::All, vec!["write /work/a ok", "read /usr/b ok", "read /root/x EACCES", "write /etc/hosts EACCES"]),
+        ] {
+            let bench = bench(level);
+            assert!(bench.file(FileOp::Write, "/work/a"));
+            assert!(bench.file(FileOp::Read, "/usr/b"));
+            assert!(!bench.file(FileOp::Read, "/root/x"));
+            assert!(!bench.file(FileOp::Write, "/etc/hosts"));
+            let counts = bench.gate.summary().counts;
+            let read = &counts[&Op::Read];
+            assert_eq!((read.allow, read.deny, counts[&Op::Write].allow), (1, 1, 1));
+            assert!(read.p50_us > 0.0 && read.p50_us <= read.p99_us);
+            assert_eq!(bench.recorded(), expected, "{level:?}");
+        }
+    }
+
+    #[test]
+    fn the_same_denial_is_recorded_each_time_and_listed_once() {
+        let bench = bench(Level::Actions);
+        bench.file(FileOp::Write, "/etc/passwd");
+        for _ in 0..3000 {
+            bench.file(FileOp::Write, "/etc/hosts");
+        }
+        let summary = bench.gate.summary();
+        assert_eq!((summary.denied, summary.denials.len()), (3001, 2));
+        assert_eq!((summary.denials[0].target.as_str(), summary.denials[0].count), ("/etc/passwd", 1));
+        assert_eq!((summary.denials[1].target.as_str(), summary.denials[1].count), ("/etc/hosts", 3000));
+        assert_eq!(bench.recorded().len(), 3001);
+    }
+
+    #[test]
+    fn more_different_denials_than_are_listed_are_still_counted() {
+        let bench = bench(Level::Actions);
+        for i in 0..DENIALS + 5 {
+            bench.file(FileOp::Write, &format!("/etc/{i}"));
+        }
+        let summary = bench.gate.summary();
+        assert_eq!((summary.denied, summary.denials.len(), summary.more), (DENIALS as u64 + 5, DENIALS, 5));
+    }
+
+    #[test]
+    fn an_unknown_call_is_recorded_once_and_counted_always() {
+        let bench = bench(Level::Minimal);
+        (0..100).for_each(|_| bench.call("mseal"));
+        bench.call("futex_waitv");
+        let summary = bench.gate.summary();
+        assert_eq!((summary.denied, summary.counts[&Op::Call].deny), (101, 101));
+        assert_eq!(bench.recorded(), ["call mseal ENOSYS", "call futex_waitv ENOSYS"]);
+    }
+
+    #[test]
+    fn a_process_that_did_something_else_counts_as_refused() {
+        let bench = bench(Level::Minimal);
+        let at = Place { path: BoxPath::new("/work/a").unwrap(), directory: false, own_repository: false };
+        let judged = bench.ask(Access::File { op: FileOp::Write, at });
+        assert!(judged.allowed());
+        bench.gate.settle(judged, Outcome::Killed);
+        let summary = bench.gate.summary();
+        assert!(summary.denials[0].killed && summary.denials[0].fix.is_none());
+        assert_eq!((summary.denied, summary.counts[&Op::Write].killed), (1, 1));
+        assert_eq!(bench.recorded(), ["write /work/a killed"]);
+    }
+
+    #[test]
+    fn an_ask_with_nobody_to_answer_is_refused_and_says_so() {
+        let bench = bench(Level::Minimal);
+        let at = Place { path: BoxPath::new("/work/a").unwrap(), directory: false, own_repository: false };
+        let mut judged = bench.ask(Access::File { op: FileOp::Write, at });
+        judged.verdict.effect = Effect::Ask;
+        assert!(!judged.allowed());
+        let record = decision(judged, Outcome::Errno(13), Duration::ZERO);
+        assert_eq!(record.answer.unwrap().by, "nobody to ask");
+    }
+
+    #[test]
+    fn notes_are_recorded_and_summed_up() {
+        let bench = bench(Level::Minimal);
+        bench.gate.note("new repository /work/x carries hooks");
+        assert_eq!(bench.gate.summary().notes, ["new repository /work/x carries hooks"]);
+        assert_eq!(bench.gate.finish(&RunResult::default()).unwrap().recorded, 3);
+    }
+
+    #[test]
+    fn quantiles_are_right_to_one_part_in_eight() {
+        let meter = Meter::default();
+        for micros in 1..=1000 {
+            meter.count(Effect::Allow, false, Duration::from_micros(micros));
+        }
+        let read = meter.read();
+        assert!((read.p50_us / 500.0 - 1.0).abs() < 0.125, "{}", read.p50_us);
+        assert!((read.p99_us / 990.0 - 1.0).abs() < 0.125, "{}", read.p99_us);
+        for extreme in [Duration::ZERO, Duration::from_nanos(5), Duration::from_secs(3600), Duration::MAX] {
+            meter.count(Effect::Deny, false, extreme);
+        }
+        assert_eq!(meter.read().deny, 4);
+    }
+}
