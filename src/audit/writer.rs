@@ -75,6 +75,16 @@ pub struct Written {
     pub head: Head,
 }
 
+impl WriteError {
+    /// What was written all the same, if the log was finished.
+    pub fn written(&self) -> Option<&Written> {
+        match self {
+            Self::Incomplete { written, .. } => Some(written),
+            _ => None,
+        }
+    }
+}
+
 /// The log of one run.
 #[derive(Debug)]
 pub struct Writer {
