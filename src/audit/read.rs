@@ -284,6 +284,10 @@ pub fn verify(path: &Path, expected: Option<&Head>) -> Result<Chain, ReadError> 
     let mut reader = Reader::open(path)?;
     let mut dropped = 0;
     while let Some(line) = reader.next_line()? {
+        // A running writer's last line may be seen half written.
+        if line.faults.iter().any(|found| found.fault == Fault::Torn) && still_written(path) {
+            return Ok(Chain::Unfinished { records: reader.number - 1, head: reader.head });
+        }
         if let Some(first) = line.faults.into_iter().next() {
             return Ok(Chain::Broken(first));
         }
@@ -357,7 +361,7 @@ mod tests {
     /// Places all over the log, the same in every run.
     fn places() -> impl Iterator<Item = usize> {
         let draw = |x: &usize| Some(x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407));
-        std::iter::successors(Some(42), draw).map(|x| 1 + (x >> 33) % (RECORDS - 3)).take(40)
+        std::iter::successors(Some(42), draw).map(|x| 1 + (x >> 33) % (RECORDS - 3)).take(15)
     }
 
     fn verify_lines(path: &Path, lines: &[String], head: Option<&Head>) -> Chain {
@@ -544,8 +548,6 @@ mod tests {
                     while !done.load(relaxed) {
                         match verify(&path, None).unwrap() {
                             Chain::Unfinished { .. } | Chain::Verified { .. } => {}
-                            // A line is on its way to the file.
-                            Chain::Broken(Located { fault: Fault::Torn, .. }) => {}
                             broken => panic!("{broken:?}"),
                         }
                     }

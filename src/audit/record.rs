@@ -24,6 +24,7 @@ pub const NO_LINE: &str = "00000000000000000000000000000000000000000000000000000
 
 /// The kinds of record that can be handed to the writer during a run.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // nearly all are decisions; a box would be one more allocation for each
 pub enum Record {
     /// A question and its answer.
     Decision(Decision),

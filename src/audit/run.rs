@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::record::{Counts, Head, PolicyRef, RunResult};
+use super::report::Summary;
 use super::text;
 use crate::event::escape_bytes;
 
@@ -137,6 +138,15 @@ pub struct RunFile {
 impl RunFile {
     /// The version of this file's shape that this program writes.
     pub const VERSION: u32 = 1;
+
+    /// Fills in how the run ended; `head` is the last link that was written.
+    pub fn end(&mut self, now: SystemTime, result: RunResult, summary: &Summary, head: Option<Head>) {
+        self.ended = Some(text::rfc3339(now));
+        self.result = Some(result);
+        self.counts = Some(summary.counts.clone());
+        self.denied = Some(summary.denied);
+        self.head = head;
+    }
 
     /// The audit log's path.
     pub fn log_path(&self) -> Option<PathBuf> {

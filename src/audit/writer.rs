@@ -9,7 +9,6 @@ use std::io::{self, Write};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
@@ -76,12 +75,22 @@ pub struct Written {
     pub head: Head,
 }
 
+impl WriteError {
+    /// What was written all the same, if the log was finished.
+    pub fn written(&self) -> Option<&Written> {
+        match self {
+            Self::Incomplete { written, .. } => Some(written),
+            _ => None,
+        }
+    }
+}
+
 /// The log of one run.
 #[derive(Debug)]
 pub struct Writer {
     queue: Arc<Queue>,
-    sink: Mutex<Option<Sink>>,
-    thread: Mutex<Option<JoinHandle<Sink>>>,
+    /// Empty once the log is finished. Whoever drains the queue holds this lock, so that records keep their order.
+    sink: Arc<Mutex<Option<Sink>>>,
 }
 
 impl Writer {
@@ -91,22 +100,18 @@ impl Writer {
     pub fn create(path: &Path, start: &Start) -> Result<Self, WriteError> {
         let file = open(path)?;
         let sink = Sink::begin(file, path, start)?;
-        Ok(Self { queue: Arc::default(), sink: Mutex::new(Some(sink)), thread: Mutex::new(None) })
+        Ok(Self { queue: Arc::default(), sink: Arc::new(Mutex::new(Some(sink))) })
     }
 
     /// Starts the thread that writes; to be called once, after the last fork.
     pub fn start(&self) -> Result<(), WriteError> {
-        let mut sink = lock(&self.sink).take().ok_or(WriteError::Finished)?;
-        let queue = Arc::clone(&self.queue);
-        let work = move || {
-            while let Some(records) = queue.take() {
-                sink.append(records);
-                queue.pause();
-            }
-            sink
-        };
-        let thread = std::thread::Builder::new().name("audit".into()).stack_size(STACK).spawn(work);
-        *lock(&self.thread) = Some(thread.map_err(|source| WriteError::Thread { source })?);
+        if lock(&self.sink).is_none() {
+            return Err(WriteError::Finished);
+        }
+        let (queue, sink) = (Arc::clone(&self.queue), Arc::clone(&self.sink));
+        let thread = std::thread::Builder::new().name("audit".into()).stack_size(STACK);
+        // Nobody joins it: once the log is closed it ends by itself, and what it left is written by who closes.
+        thread.spawn(move || write_all(&queue, &sink)).map_err(|source| WriteError::Thread { source })?;
         lock(&self.queue.state).running = true;
         Ok(())
     }
@@ -120,19 +125,22 @@ impl Writer {
     ///
     /// Fails if any record is missing from the log; the error then says what was written.
     pub fn finish(&self, result: &RunResult, counts: &Counts) -> Result<Written, WriteError> {
-        let rest = self.queue.close();
-        let mut sink = self.stop().ok_or(WriteError::Finished)?;
-        sink.append(rest);
+        self.queue.close();
+        let mut sink = lock(&self.sink).take().ok_or(WriteError::Finished)?;
+        sink.append(self.queue.drain());
         sink.append_late(self.queue.refused());
         sink.end(result, counts)
     }
+}
 
-    fn stop(&self) -> Option<Sink> {
-        match lock(&self.thread).take() {
-            // A thread that panicked took its sink with it; in a release build it took the process.
-            Some(thread) => thread.join().ok(),
-            None => lock(&self.sink).take(),
+/// The writer's thread.
+fn write_all(queue: &Queue, sink: &Mutex<Option<Sink>>) {
+    while queue.wait() {
+        match lock(sink).as_mut() {
+            Some(sink) => sink.append(queue.drain()),
+            None => return,
         }
+        queue.pause();
     }
 }
 
@@ -208,22 +216,25 @@ impl Queue {
         }
     }
 
-    /// Takes all that waits, sleeping until there is something; `None` once it is closed.
-    fn take(&self) -> Option<Vec<Record>> {
+    /// Sleeps until something waits; false once the queue is closed.
+    fn wait(&self) -> bool {
         let mut state = lock(&self.state);
         while state.records.is_empty() && !state.closed {
             state.asleep = true;
             state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.asleep = false;
-        if state.closed {
-            return None;
-        }
+        !state.closed
+    }
+
+    /// Takes all that waits.
+    fn drain(&self) -> Vec<Record> {
+        let mut state = lock(&self.state);
         let records = std::mem::take(&mut state.records);
         // The next batch is likely as large; a rare huge one must not keep its memory.
         state.records.reserve(records.len().min(256));
         self.room.notify_all();
-        Some(records)
+        records
     }
 
     /// Lets records gather for a while, unless the queue fills up or is closed.
@@ -233,13 +244,11 @@ impl Queue {
         drop(self.wake.wait_timeout_while(state, PAUSE, idle).unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Refuses all that comes from now on and gives back what waits.
-    fn close(&self) -> Vec<Record> {
-        let mut state = lock(&self.state);
-        state.closed = true;
+    /// Refuses all that comes from now on.
+    fn close(&self) {
+        lock(&self.state).closed = true;
         self.wake.notify_all();
         self.room.notify_all();
-        std::mem::take(&mut state.records)
     }
 
     fn refused(&self) -> u64 {
@@ -247,7 +256,7 @@ impl Queue {
     }
 }
 
-/// The file and the chain's state: owned by the thread while it runs.
+/// The file and the chain's state.
 #[derive(Debug)]
 struct Sink {
     file: File,
@@ -591,7 +600,7 @@ mod tests {
     fn a_record_after_the_end_is_not_lost_silently() {
         let dir = tempfile::tempdir().unwrap();
         let writer = Writer::create(&dir.path().join("log"), &start_record()).unwrap();
-        drop(writer.queue.close());
+        writer.queue.close();
         writer.push(note("late"));
         let error = finish(&writer).unwrap_err();
         assert!(matches!(error, WriteError::Incomplete { written: Written { dropped: 1, .. }, .. }), "{error}");

@@ -11,7 +11,7 @@ use anyhow::Context;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use crate::audit::read::{self, Chain, Line, Located, Reader};
+use crate::audit::read::{self, Chain, Fault, Line, Located, Reader};
 use crate::audit::record::{Decided, End, Entry, RunResult, Start};
 use crate::audit::run::{self, Found, RunFile, RunId};
 use crate::audit::text::{printable, quoted, shorten, target};
@@ -26,7 +26,6 @@ const BROKEN: u8 = 1;
 const WIDTH: usize = 160;
 
 /// Where output goes and how.
-#[allow(missing_debug_implementations)]
 pub struct Output<'a> {
     /// What was asked for.
     pub out: &'a mut dyn Write,
@@ -80,7 +79,7 @@ fn print(found: &Found, json: bool, denied: bool, output: &mut Output<'_>) -> an
         trail.about(about, output.out)?;
     }
     while let Some(line) = reader.next_line()? {
-        for fault in &line.faults {
+        for fault in line.faults.iter().filter(|fault| !being_written(&found.log, fault)) {
             status = BROKEN;
             writeln!(output.err, "agentbox: {}", located(&found.log, fault))?;
         }
@@ -95,6 +94,11 @@ fn print(found: &Found, json: bool, denied: bool, output: &mut Output<'_>) -> an
         writeln!(output.out, "{}", unfinished(&found.log))?;
     }
     Ok(status)
+}
+
+/// A running writer's last line may be seen half written: that is no fault.
+fn being_written(log: &Path, found: &Located) -> bool {
+    found.fault == Fault::Torn && read::still_written(log)
 }
 
 fn put_raw(line: &Line, out: &mut dyn Write) -> io::Result<()> {
@@ -162,7 +166,7 @@ impl Trail {
 
     fn start(&mut self, start: &Start, out: &mut dyn Write) -> io::Result<()> {
         self.started = start.time.parse().ok();
-        let digest = shorten(&start.policy.digest, 12).replace('.', "");
+        let digest: String = start.policy.digest.chars().take(12).collect();
         let time = start.time.get(..19).unwrap_or(&start.time).replace('T', " ");
         writeln!(out, "{} {}", self.paint(BOLD, "command "), printable(&command(&start.command)))?;
         let policy = format!("{} (sha256 {digest})", start.policy.name);
@@ -346,4 +350,249 @@ fn listed_json(id: &RunId, about: Option<RunFile>) -> Value {
         fields.insert("state".into(), state.into());
     }
     value
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+    use crate::audit::record::{Counts, Decision, Layer, Note, Outcome, PolicyRef, Record};
+    use crate::audit::run::RunDir;
+    use crate::audit::{Writer, text};
+    use crate::event::{Access, BoxPath, Event, FileOp, Place, Reason, RuleId, Subject, Verdict, escape_bytes};
+
+    struct World {
+        state: tempfile::TempDir,
+        run: RunDir,
+        about: RunFile,
+    }
+
+    /// A finished run that was refused a hostile name.
+    fn world() -> World {
+        let state = tempfile::tempdir().unwrap();
+        let run = RunDir::create(state.path(), SystemTime::UNIX_EPOCH).unwrap();
+        let start = Start {
+            time: text::rfc3339(SystemTime::UNIX_EPOCH),
+            run: run.id().clone(),
+            agentbox: "0.1.0".into(),
+            command: vec!["sh".into(), "-c".into(), "echo \x1b[2J".into()],
+            policy: PolicyRef { name: "default.yaml".into(), digest: "0123456789abcdef".into() },
+            coverage: Value::Null,
+        };
+        let writer = Writer::create(&run.log_path(), &start).unwrap();
+        writer.push(decision("/work/a", Effect::Allow, Outcome::Ok));
+        writer.push(decision("/etc/\x1b]0;owned\x07\nhosts", Effect::Deny, Outcome::Errno(13)));
+        writer.push(Record::Note(Note { time: SystemTime::UNIX_EPOCH, text: "hooks\r!".into() }));
+        let result = RunResult { exit: Some(0), ..RunResult::default() };
+        let written = writer.finish(&result, &Counts::new()).unwrap();
+        let about = RunFile {
+            v: RunFile::VERSION,
+            id: run.id().clone(),
+            agentbox: start.agentbox,
+            command: start.command,
+            cwd: "/work".into(),
+            policy: start.policy,
+            sources: vec![],
+            coverage: Value::Null,
+            log: escape_bytes(run.log_path().as_os_str().as_encoded_bytes()),
+            started: start.time,
+            ended: Some(text::rfc3339(SystemTime::UNIX_EPOCH + Duration::from_millis(2310))),
+            result: Some(result),
+            counts: Some(Counts::new()),
+            denied: Some(1),
+            head: Some(written.head),
+        };
+        run.write(&about).unwrap();
+        World { state, run, about }
+    }
+
+    fn decision(path: &str, effect: Effect, outcome: Outcome) -> Record {
+        let at = Place { path: BoxPath::new(path).unwrap(), directory: false, own_repository: false };
+        let subject = Subject { pid: 5, host: 105, exe: "/usr/bin/python3".into(), parents: vec![2, 1] };
+        let rule = RuleId::new("default.yaml", "filesystem");
+        Record::Decision(Decision {
+            time: SystemTime::UNIX_EPOCH + Duration::from_millis(120),
+            event: Event { subject, access: Access::File { op: FileOp::Write, at } },
+            asked: None,
+            verdict: Verdict { effect, rule, reason: Reason::NotGranted, message: None },
+            answer: None,
+            layer: Layer::Supervisor,
+            outcome,
+            latency: Duration::ZERO,
+        })
+    }
+
+    impl World {
+        fn log(&self, args: &[&str]) -> (Option<u8>, String, String) {
+            self.log_in(args, false)
+        }
+
+        fn log_in(&self, args: &[&str], colour: bool) -> (Option<u8>, String, String) {
+            use clap::Parser;
+            let cli = crate::cli::Cli::try_parse_from(["agentbox", "log"].iter().chain(args)).unwrap();
+            let crate::cli::Command::Log(log) = cli.command else { panic!() };
+            let (mut out, mut err) = (Vec::new(), Vec::new());
+            let status = log_to(self.state.path(), &log, &mut Output { out: &mut out, err: &mut err, colour });
+            (status.ok(), String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+        }
+
+        fn edit(&self, from: &str, to: &str) {
+            let text = fs::read_to_string(self.run.log_path()).unwrap();
+            fs::write(self.run.log_path(), text.replacen(from, to, 1)).unwrap();
+        }
+    }
+
+    #[test]
+    fn the_trail_reads_at_a_glance() {
+        let world = world();
+        let expected = format!(
+            "run      {}\n\
+             result   exit 0 after 2.310 s, 1 denied\n\
+             in       /work\n\
+             command  sh -c 'echo \\u{{1b}}[2J'\n\
+             policy   default.yaml (sha256 0123456789ab)\n\
+             started  1970-01-01 00:00:00 UTC, agentbox 0.1.0\n    \
+             0.120s allow write    /work/a  python3[5]\n    \
+             0.120s DENY  write    /etc/\\u{{1b}}]0;owned\\u{{7}}\\nhosts  EACCES  by default.yaml filesystem  python3[5]\n    \
+             0.000s note  hooks\\r!\n",
+            world.run.id()
+        );
+        let (status, out, err) = world.log(&[]);
+        assert_eq!((status, err.as_str()), (Some(FINE), ""));
+        let trail: Vec<&str> = out.lines().collect();
+        assert_eq!(trail[..trail.len() - 1], expected.lines().collect::<Vec<_>>());
+        assert!(trail.last().unwrap().ends_with("end   exit 0; 0 decisions, 0 denied, 5 records"), "{out}");
+    }
+
+    #[test]
+    fn colours_are_the_only_escapes_in_a_trail() {
+        let (_, plain, _) = world().log(&[]);
+        assert!(!plain.chars().any(|c| c.is_control() && c != '\n'));
+        let (_, coloured, _) = world().log_in(&[], true);
+        assert!(coloured.contains("\x1b[31mDENY \x1b[0m") && !coloured.contains("\x1b]"));
+    }
+
+    #[test]
+    fn only_denials_are_shown_when_asked_for() {
+        let world = world();
+        let (status, out, _) = world.log(&["--denied"]);
+        assert_eq!(status, Some(FINE));
+        assert!(out.contains("DENY ") && !out.contains("/work/a") && !out.contains("hooks"), "{out}");
+        let (_, raw, _) = world.log(&["--denied", "--json"]);
+        assert_eq!(raw.lines().count(), 1);
+        let record: Value = serde_json::from_str(&raw).unwrap();
+        assert_eq!((&record["seq"], &record["verdict"]), (&3.into(), &"deny".into()));
+    }
+
+    #[test]
+    fn raw_records_are_the_log_itself() {
+        let world = world();
+        let (_, raw, _) = world.log(&["--json"]);
+        assert_eq!(raw, fs::read_to_string(world.run.log_path()).unwrap());
+    }
+
+    #[test]
+    fn a_whole_log_is_proven_and_an_edited_one_is_not() {
+        let world = world();
+        let head = world.about.head.clone().unwrap();
+        let (status, out, _) = world.log(&["verify"]);
+        assert_eq!(status, Some(FINE));
+        assert!(
+            out.contains("whole, 5 records") && out.contains(&head.hash) && out.contains("as in run.json"),
+            "{out}"
+        );
+
+        let copy = world.state.path().join("copy.jsonl");
+        fs::copy(world.run.log_path(), &copy).unwrap();
+        let (status, out, _) = world.log(&["verify", copy.to_str().unwrap()]);
+        assert_eq!(status, Some(FINE));
+        assert!(out.contains("as in run.json"), "a copy answers for its run: {out}");
+
+        world.edit("/work/a", "/work/b");
+        let (status, out, _) = world.log(&["verify"]);
+        assert_eq!(status, Some(BROKEN));
+        assert!(out.starts_with("BROKEN ") && out.contains("line 2: changed"), "{out}");
+        let (status, out, err) = world.log(&[]);
+        assert_eq!(status, Some(BROKEN));
+        assert!(err.contains("line 2: changed") && out.contains("DENY"), "{err}{out}");
+    }
+
+    #[test]
+    fn a_corrupt_line_is_reported_and_the_rest_is_printed() {
+        let world = world();
+        world.edit("{\"v\":1,\"seq\":2", "{\"v\":1,\x1b\"seq\":2");
+        let (status, out, err) = world.log(&[]);
+        assert_eq!(status, Some(BROKEN));
+        assert!(err.contains("line 2: not a record") && !err.contains('\x1b'), "{err}");
+        assert!(out.contains("DENY") && out.contains("note"));
+    }
+
+    #[test]
+    fn a_log_without_an_end_says_so() {
+        let world = world();
+        let text = fs::read_to_string(world.run.log_path()).unwrap();
+        let cut: String = text.lines().take(3).map(|line| format!("{line}\n")).collect();
+        fs::write(world.run.log_path(), cut).unwrap();
+        let about = RunFile { result: None, head: None, ended: None, ..world.about.clone() };
+        world.run.write(&about).unwrap();
+        let (status, out, _) = world.log(&["verify"]);
+        assert_eq!(status, Some(BROKEN));
+        assert!(out.contains("no end record: cut off"), "{out}");
+        let (status, out, _) = world.log(&[]);
+        assert_eq!(status, Some(FINE));
+        assert!(out.ends_with("was removed)\n"), "{out}");
+        let (_, out, _) = world.log(&["list"]);
+        assert!(out.contains("cut off"), "{out}");
+        let lock = fs::File::options().append(true).open(world.run.log_path()).unwrap();
+        lock.lock().unwrap();
+        assert!(world.log(&["list"]).1.contains("running"));
+        assert!(world.log(&["verify"]).1.contains("still running"));
+        (&lock).write_all(b"{\"v\":1,\"se").unwrap();
+        let (status, out, err) = world.log(&[]);
+        assert_eq!((status, err.as_str()), (Some(FINE), ""), "a line on its way to the file is no fault");
+        assert!(out.contains("still running") && world.log(&["verify"]).1.contains("still running"));
+        drop(lock);
+        assert!(world.log(&["verify"]).1.contains("line 4: cut off in the middle"));
+    }
+
+    #[test]
+    fn runs_are_listed_newest_first() {
+        let world = world();
+        let newer = RunDir::create(world.state.path(), SystemTime::UNIX_EPOCH + Duration::from_secs(9)).unwrap();
+        let (status, out, _) = world.log(&["list"]);
+        assert_eq!(status, Some(FINE));
+        let lines: Vec<&str> = out.lines().collect();
+        assert!(lines[0].starts_with(newer.id().as_str()) && lines[0].contains("cannot be read"), "{out}");
+        assert!(lines[1].contains("exit 0") && lines[1].contains("1 denied") && lines[1].contains("sh -c"), "{out}");
+        assert!(!out.contains('\x1b'));
+        let listed: Value = serde_json::from_str(&world.log(&["list", "--json"]).1).unwrap();
+        assert_eq!(listed[1]["state"], "exit 0");
+    }
+
+    #[test]
+    fn a_run_that_is_not_there_is_an_error() {
+        let world = world();
+        assert_eq!(world.log(&["nothing"]).0, None);
+        assert_eq!(world.log(&["verify", "./nothing"]).0, None);
+        fs::remove_file(world.run.log_path()).unwrap();
+        assert_eq!(world.log(&[]).0, None);
+    }
+
+    #[test]
+    fn a_reader_that_has_seen_enough_is_no_failure() {
+        let closed: anyhow::Error = io::Error::from(io::ErrorKind::BrokenPipe).into();
+        assert!(is_broken_pipe(&closed.context("cannot write the output")));
+        assert!(!is_broken_pipe(&anyhow::anyhow!("other")));
+    }
+
+    #[test]
+    fn colour_is_for_terminals_that_want_it() {
+        let wants = |vars: &[(&str, &str)]| {
+            wants_colour(|name| vars.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into()))
+        };
+        assert!(wants(&[("TERM", "xterm")]) && wants(&[("TERM", "xterm"), ("NO_COLOR", "")]));
+        assert!(!wants(&[("TERM", "xterm"), ("NO_COLOR", "1")]) && !wants(&[("TERM", "dumb")]) && !wants(&[]));
+    }
 }
