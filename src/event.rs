@@ -20,7 +20,8 @@ impl BoxPath {
     pub fn new(path: impl Into<PathBuf>) -> Option<Self> {
         use std::path::Component;
         let path: PathBuf = path.into();
-        let plain = path.is_absolute() && path.components().all(|c| matches!(c, Component::RootDir | Component::Normal(_)));
+        let plain =
+            path.is_absolute() && path.components().all(|c| matches!(c, Component::RootDir | Component::Normal(_)));
         // Collecting drops doubled slashes and a trailing one.
         plain.then(|| Self(path.components().collect()))
     }
