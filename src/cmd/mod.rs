@@ -2,4 +2,8 @@
 //!
 //! Each takes its flags as plain data and returns the exit status, or an error that main prints once.
 
+pub mod doctor;
 pub mod log;
+pub mod policy;
+pub mod run;
+pub mod trust;

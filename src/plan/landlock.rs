@@ -1,5 +1,6 @@
 //! Which Landlock rights each tree gets. Data only; `sandbox::landlock` applies it.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -68,5 +69,16 @@ pub fn lacks(abi: i32) -> &'static str {
         4 => "device control, scopes",
         5 => "scopes for abstract sockets and signals",
         _ => "nothing",
+    }
+}
+
+impl fmt::Display for Rights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::List => "list",
+            Self::Read => "read",
+            Self::Device => "device",
+            Self::Write => "write",
+        })
     }
 }

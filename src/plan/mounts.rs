@@ -4,6 +4,7 @@
 //! that a deeper grant lies on top of the tree around it. Denied names that exist are covered last.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -121,5 +122,19 @@ fn step(path: &Path, grant: Grant) -> Step {
         // Everybody's directories keep the sticky bit that programs expect of them.
         Grant::Private if path.ends_with("tmp") => Step::Private { at, mode: 0o1777 },
         Grant::Private => Step::Private { at, mode: 0o700 },
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bind { at, writable: false, .. } => write!(f, "read     {}", at.display()),
+            Self::Bind { at, writable: true, .. } => write!(f, "write    {}", at.display()),
+            Self::Private { at, .. } => write!(f, "private  {}", at.display()),
+            Self::Link { at, text } => write!(f, "link     {} -> {}", at.display(), text.display()),
+            Self::Devices => write!(f, "devices  /dev"),
+            Self::Processes { .. } => write!(f, "own      /proc"),
+            Self::Mask { at } => write!(f, "mask     {}", at.display()),
+        }
     }
 }

@@ -1,36 +1,324 @@
-//! Answers an event from the policy alone; stands in until the matchers are there.
+//! The decision: a policy and an event in, a verdict out. Pure, so that an old log can be judged again by another policy.
+//!
+//! The order: deny rules, then the protected list, then the grant with the longest path, then no. What the box brings
+//! itself (its devices, a process's own harmless `/proc` files) is built in and named as such.
 
-use crate::event::{Access, Effect, Event, FileOp, Reason, RuleId, Verdict};
-use crate::policy::{Policy, Root};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
 
-/// Decides `event` by the longest granted tree; everything but file access is denied.
+use super::rules::{Probe, ProgramPattern, contains};
+use super::{Exception, FileRules, Guard, NetworkMode, Policy, ProgramRule, Root};
+use crate::event::{Access, Effect, Endpoint, Event, Exec, FileOp, MoveOp, Place, Reason, RuleId, Verdict};
+
+static DEVICES: LazyLock<RuleId> = LazyLock::new(|| RuleId::new("built-in", "dev"));
+static PROCESSES: LazyLock<RuleId> = LazyLock::new(|| RuleId::new("built-in", "proc"));
+static KERNEL: LazyLock<RuleId> = LazyLock::new(|| RuleId::new("built-in", "kernel files"));
+static VIEW: LazyLock<RuleId> = LazyLock::new(|| RuleId::new("built-in", "view"));
+static SOCKETS: LazyLock<RuleId> = LazyLock::new(|| RuleId::new("built-in", "own sockets"));
+static CALLS: LazyLock<RuleId> = LazyLock::new(|| RuleId::new("built-in", "calls"));
+static NOTHING: LazyLock<RuleId> = LazyLock::new(|| RuleId::new("built-in", "nothing is granted"));
+
+/// Answers `event` from `policy` alone.
 pub fn decide(policy: &Policy, event: &Event) -> Verdict {
-    let (places, roots): (Vec<_>, &[Root]) = match &event.access {
-        Access::File { op: FileOp::Read, at } => (vec![at], &policy.files.read),
-        Access::File { at, .. } => (vec![at], &policy.files.write),
-        Access::Move { from, to, .. } => (vec![from, to], &policy.files.write),
-        _ => (vec![], &[]),
-    };
-    let grant = |path: &std::path::Path| roots.iter().find(|root| path.starts_with(&root.path));
-    let granted = places.iter().map(|place| grant(place.path.as_path())).collect::<Option<Vec<_>>>();
-    match granted.as_deref() {
-        Some([root, ..]) => verdict(Effect::Allow, root.rule.clone(), Reason::Granted),
-        _ => {
-            let rule = policy.files.otherwise.clone().unwrap_or_else(|| RuleId::new(&policy.name, "filesystem"));
-            verdict(Effect::Deny, rule, Reason::NotGranted)
-        }
+    match &event.access {
+        Access::File { op, at } => file(policy, *op, at),
+        Access::Move { op, from, to } => two_names(policy, *op, from, to),
+        Access::Exec(exec) => program(policy, exec),
+        Access::Connect { to } => endpoint(policy, to, false),
+        Access::Bind { at } => endpoint(policy, at, true),
+        Access::Call { .. } => verdict(Effect::Deny, &CALLS, Reason::Unjudged, None),
     }
 }
 
-/// Names the smallest flag that would allow what `verdict` denied.
-pub fn suggest(_policy: &Policy, event: &Event, verdict: &Verdict) -> Option<String> {
-    match (&event.access, verdict.effect) {
-        (Access::File { op: FileOp::Read, at }, Effect::Deny) => Some(format!("-r {}", at.path)),
-        (Access::File { at, .. }, Effect::Deny) => Some(format!("-w {}", at.path)),
+fn verdict(effect: Effect, rule: &RuleId, reason: Reason, message: Option<&Arc<str>>) -> Verdict {
+    Verdict { effect, rule: rule.clone(), reason, message: message.cloned() }
+}
+
+fn granted(rule: &RuleId) -> Verdict {
+    verdict(Effect::Allow, rule, Reason::Granted, None)
+}
+
+fn guarded(guard: &Guard, reason: Reason) -> Verdict {
+    verdict(Effect::Deny, &guard.rule, reason, guard.message.as_ref())
+}
+
+fn is_denied(verdict: &Verdict) -> bool {
+    verdict.effect == Effect::Deny
+}
+
+/// Judges one name.
+fn file(policy: &Policy, op: FileOp, place: &Place) -> Verdict {
+    let probe = Probe::new(place.path.as_path());
+    if let Some(guard) = policy.files.deny.iter().find(|g| g.pattern.matches_probe(&probe)) {
+        return guarded(guard, Reason::DenyRule);
+    }
+    if op != FileOp::Read {
+        if let Some(guard) = protected(&policy.files, &probe, place) {
+            return guarded(guard, Reason::Protected);
+        }
+        if op == FileOp::Symlink
+            && let Some(guard) = above(&policy.files, &probe, Onto::Name)
+        {
+            return guarded(guard, Reason::AboveProtected);
+        }
+    }
+    grant(policy, op, &probe)
+}
+
+/// Finds the protected name that `place` is, unless an exception or a grant of the name itself lifts it.
+fn protected<'a>(files: &'a FileRules, probe: &Probe, place: &Place) -> Option<&'a Guard> {
+    files
+        .protect
+        .iter()
+        .find(|g| g.pattern.matches_probe(probe) && !excepted(g, probe, place) && !lifted(files, g, probe))
+}
+
+fn excepted(guard: &Guard, probe: &Probe, place: &Place) -> bool {
+    match guard.except {
+        Exception::None => false,
+        Exception::Samples => probe.bytes.ends_with(b".sample"),
+        Exception::OwnRepository => place.own_repository,
+    }
+}
+
+/// Whether somebody granted the protected name itself, and not just a tree that happens to hold it.
+fn lifted(files: &FileRules, guard: &Guard, probe: &Probe) -> bool {
+    let holds = |root: &&Root| contains(bytes(&root.path), probe.bytes);
+    files.write.iter().filter(holds).any(|root| guard.pattern.is_granted_by(&root.path))
+}
+
+/// What comes to stand at a name, as far as it matters to the names below it.
+#[derive(Clone, Copy)]
+enum Onto {
+    /// A directory, with names in it.
+    Directory,
+    /// Anything else; a symbolic link can stand in for a directory.
+    Name,
+}
+
+/// Finds the guard whose names would come or go with what stands at this place.
+fn above<'a>(files: &'a FileRules, probe: &Probe, onto: Onto) -> Option<&'a Guard> {
+    let is_above = |g: &&Guard| match onto {
+        Onto::Directory => g.pattern.matches_above_probe(probe),
+        Onto::Name => g.pattern.names_above_probe(probe),
+    };
+    let denied = files.deny.iter().find(is_above);
+    denied.or_else(|| files.protect.iter().filter(|g| !lifted(files, g, probe)).find(is_above))
+}
+
+/// Judges a call with two names: each as a change, and directories also by what lies below them.
+fn two_names(policy: &Policy, op: MoveOp, from: &Place, to: &Place) -> Verdict {
+    // A hard link is a second name through which the first could be changed, so `from` counts as changed too.
+    let first = file(policy, FileOp::Unlink, from);
+    if is_denied(&first) {
+        return first;
+    }
+    let second = file(policy, FileOp::Create, to);
+    if is_denied(&second) {
+        return second;
+    }
+    match carried(&policy.files, op, from, to) {
+        Some(guard) => guarded(guard, Reason::AboveProtected),
+        None => second,
+    }
+}
+
+/// Finds the guard around which the call would carry a directory or put a link.
+fn carried<'a>(files: &'a FileRules, op: MoveOp, from: &Place, to: &Place) -> Option<&'a Guard> {
+    let onto = if from.directory || (op == MoveOp::Exchange && to.directory) { Onto::Directory } else { Onto::Name };
+    let (from_probe, to_probe) = (Probe::new(from.path.as_path()), Probe::new(to.path.as_path()));
+    let away = match op {
+        MoveOp::Link => None,
+        // Git directories made in this run may go; nothing may come in their place.
+        MoveOp::Rename if !from.directory || from.own_repository => None,
+        MoveOp::Rename | MoveOp::Exchange => above(files, &from_probe, onto),
+    };
+    away.or_else(|| above(files, &to_probe, onto))
+}
+
+/// Answers from what the box brings, the trees, or the default.
+fn grant(policy: &Policy, op: FileOp, probe: &Probe) -> Verdict {
+    let path = probe.bytes;
+    let reads = op == FileOp::Read;
+    if !reads && (contains(b"/proc", path) || contains(b"/sys", path)) {
+        let harmless = matches!(op, FileOp::Write | FileOp::Truncate) && is_harmless_proc(path);
+        return if harmless { granted(&PROCESSES) } else { verdict(Effect::Deny, &KERNEL, Reason::KernelFile, None) };
+    }
+    if is_own_device(op, path) {
+        return granted(&DEVICES);
+    }
+    match longest(&policy.files, path) {
+        Some((root, changes)) if reads || changes => granted(&root.rule),
+        None if reads && is_top(&policy.files, path) => granted(&VIEW),
+        _ => not_granted(policy.files.otherwise.as_ref()),
+    }
+}
+
+fn not_granted(otherwise: Option<&RuleId>) -> Verdict {
+    verdict(Effect::Deny, otherwise.unwrap_or(&NOTHING), Reason::NotGranted, None)
+}
+
+fn bytes(path: &Path) -> &[u8] {
+    path.as_os_str().as_bytes()
+}
+
+/// The most specific root that holds `path`, and whether it may be changed there.
+fn longest<'a>(files: &'a FileRules, path: &[u8]) -> Option<(&'a Root, bool)> {
+    let write = files.write.iter().map(|root| (root, true));
+    let private = files.private.iter().map(|root| (root, true));
+    // A tree that may be read but is not there must not take a name out of the tree around it.
+    let read = files.read.iter().filter(|root| root.exists).map(|root| (root, false));
+    let holding = write.chain(private).chain(read).filter(|(root, _)| contains(bytes(&root.path), path));
+    holding.reduce(|best, next| if next.0.path.as_os_str().len() > best.0.path.as_os_str().len() { next } else { best })
+}
+
+/// Whether `path` is shown because something below it is, or is one of the box's own file systems.
+fn is_top(files: &FileRules, path: &[u8]) -> bool {
+    if contains(b"/proc", path) || contains(b"/dev", path) {
+        return true;
+    }
+    let roots = files.read.iter().chain(&files.write).chain(&files.private);
+    let mut shown = roots.filter(|root| root.exists).flat_map(|root| root.link.iter().chain([&root.path]));
+    path == b"/" || path == b"/sys" || shown.any(|shown| contains(path, bytes(shown)))
+}
+
+/// The box's own devices: writing to them reaches nothing; their nodes are the host's and stay as they are.
+fn is_own_device(op: FileOp, path: &[u8]) -> bool {
+    let Some(name) = path.strip_prefix(b"/dev/") else { return false };
+    match name {
+        b"null" | b"zero" | b"full" | b"random" | b"urandom" | b"tty" | b"ptmx" => {
+            matches!(op, FileOp::Read | FileOp::Write | FileOp::Truncate)
+        }
+        // File systems of this box alone.
+        _ => name.starts_with(b"pts/") || name.starts_with(b"shm/"),
+    }
+}
+
+/// Files under `/proc/N` through which a process sets nothing but its own name, and how it is scheduled, dumped or killed.
+fn is_harmless_proc(path: &[u8]) -> bool {
+    let number = |name: &[u8]| !name.is_empty() && name.iter().all(u8::is_ascii_digit);
+    let mut names = path.split(|b| *b == b'/').skip(2);
+    if !names.next().is_some_and(number) {
+        return false;
+    }
+    let mut name = names.next();
+    if name == Some(b"task") {
+        if !names.next().is_some_and(number) {
+            return false;
+        }
+        name = names.next();
+    }
+    let known: [&[u8]; 6] = [b"comm", b"oom_score_adj", b"oom_adj", b"coredump_filter", b"timerslack_ns", b"autogroup"];
+    names.next().is_none() && name.is_some_and(|name| known.contains(&name))
+}
+
+/// Judges the start of a program by its file, the name it goes by, and the interpreter of its first line.
+fn program(policy: &Policy, exec: &Exec) -> Verdict {
+    if let Some(rule) = policy.exec.deny.iter().find(|rule| names(rule, exec)) {
+        return verdict(Effect::Deny, &rule.rule, Reason::DenyRule, rule.message.as_ref());
+    }
+    match policy.exec.allow.iter().find(|rule| allows(policy, rule, exec)) {
+        Some(rule) => granted(&rule.rule),
+        None => not_granted(policy.exec.otherwise.as_ref()),
+    }
+}
+
+fn names(rule: &ProgramRule, exec: &Exec) -> bool {
+    let interpreter = || exec.interpreter.as_ref().is_some_and(|i| rule.program.matches(i.as_path()));
+    rule.program.matches(exec.program.as_path()) || rule.program.matches_name(&exec.called) || interpreter()
+}
+
+/// A bare name allows the system's program of that name, not a file that the command could write under it; what the
+/// program is called is the caller's choice and counts for nothing here.
+fn allows(policy: &Policy, rule: &ProgramRule, exec: &Exec) -> bool {
+    let program = exec.program.as_path();
+    let own = || longest(&policy.files, bytes(program)).is_some_and(|(_, changes)| changes);
+    rule.program.matches(program) && !(matches!(rule.program, ProgramPattern::Name(_)) && own())
+}
+
+/// Judges an address: outside only by network mode, inside always.
+fn endpoint(policy: &Policy, endpoint: &Endpoint, bind: bool) -> Verdict {
+    let (mode, rule) = &policy.network;
+    match (endpoint, mode) {
+        (Endpoint::Inet { .. }, NetworkMode::Host) => granted(rule),
+        (Endpoint::Inet { outside: false, .. }, NetworkMode::None) => granted(rule),
+        (Endpoint::Inet { outside: true, .. }, NetworkMode::None) => {
+            verdict(Effect::Deny, rule, Reason::NoNetwork, None)
+        }
+        (Endpoint::Unix { path, .. }, _) if bind => {
+            file(policy, FileOp::Mknod, &Place { path: path.clone(), directory: false, own_repository: false })
+        }
+        (Endpoint::Unix { path, own }, _) => unix(policy, path.as_path(), *own),
+        (Endpoint::Abstract { .. } | Endpoint::Unspecified | Endpoint::Netlink, _) => granted(&SOCKETS),
+        (Endpoint::Other { .. }, _) => verdict(Effect::Deny, rule, Reason::NotGranted, None),
+    }
+}
+
+fn unix(policy: &Policy, path: &Path, own: bool) -> Verdict {
+    let probe = Probe::new(path);
+    if let Some(guard) = policy.files.deny.iter().find(|g| g.pattern.matches_probe(&probe)) {
+        return guarded(guard, Reason::DenyRule);
+    }
+    // A socket that was there before the run leads to a process outside the box.
+    if own { granted(&SOCKETS) } else { verdict(Effect::Deny, &policy.network.1, Reason::NotGranted, None) }
+}
+
+/// The smallest change to the command line, or failing that to the policy, that would allow what was denied.
+pub fn suggest(policy: &Policy, event: &Event, verdict: &Verdict) -> Option<String> {
+    if verdict.effect == Effect::Allow {
+        return None;
+    }
+    match (verdict.reason, &event.access) {
+        (Reason::NoNetwork, _) => Some("--net host".into()),
+        (Reason::DenyRule, _) => Some(format!("a policy without the rule {}", verdict.rule)),
+        (Reason::NotGranted | Reason::Protected, Access::File { op, at }) => grant_of(policy, verdict, *op, at),
+        (Reason::NotGranted | Reason::Protected, Access::Move { from, to, .. }) => {
+            let first = file(policy, FileOp::Unlink, from);
+            if is_denied(&first) {
+                grant_of(policy, verdict, FileOp::Unlink, from)
+            } else {
+                grant_of(policy, verdict, FileOp::Create, to)
+            }
+        }
+        (Reason::NotGranted | Reason::Protected, Access::Bind { at: Endpoint::Unix { path, .. } }) => {
+            let place = Place { path: path.clone(), directory: false, own_repository: false };
+            grant_of(policy, verdict, FileOp::Mknod, &place)
+        }
+        (Reason::NotGranted, Access::Exec(exec)) => Some(format!("exec: {{allow: [{}]}} in the policy", exec.program)),
         _ => None,
     }
 }
 
-fn verdict(effect: Effect, rule: RuleId, reason: Reason) -> Verdict {
-    Verdict { effect, rule, reason, message: None }
+/// The flag that grants one name.
+fn grant_of(policy: &Policy, verdict: &Verdict, op: FileOp, place: &Place) -> Option<String> {
+    let path = place.path.as_path();
+    if verdict.reason == Reason::Protected {
+        let guard =
+            policy.files.protect.iter().find(|g| g.rule == verdict.rule && !g.rule.0.starts_with("built-in"))?;
+        let parent = path.parent().filter(|parent| guard.pattern.is_granted_by(parent));
+        return Some(format!("-w {}", shown(policy, parent.unwrap_or(path))));
+    }
+    match op {
+        FileOp::Read => Some(format!("-r {}", shown(policy, path))),
+        FileOp::Write | FileOp::Truncate | FileOp::Chmod | FileOp::Chown | FileOp::Utime | FileOp::Xattr => {
+            Some(format!("-w {}", shown(policy, path)))
+        }
+        // A name comes and goes by a change to its directory.
+        FileOp::Create | FileOp::Mkdir | FileOp::Mknod | FileOp::Symlink | FileOp::Unlink | FileOp::Rmdir => {
+            Some(format!("-w {}", shown(policy, path.parent()?)))
+        }
+    }
+}
+
+/// A path as one would type it in the working directory.
+fn shown(policy: &Policy, path: &Path) -> String {
+    let text = path.strip_prefix(&policy.workdir).unwrap_or(path).to_string_lossy().into_owned();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:@%=".contains(c);
+    match text.as_str() {
+        "" => ".".into(),
+        t if t.chars().all(plain) && !t.starts_with('-') => text,
+        t if t.starts_with('-') => format!("'./{}'", t.replace('\'', r"'\''")),
+        t => format!("'{}'", t.replace('\'', r"'\''")),
+    }
 }

@@ -1,13 +1,25 @@
 //! The policy: what a run may do, checked and immutable, every rule with its origin.
 //!
 //! `load` turns YAML text (`file`), profiles and flags into a [`Policy`]; `rules` holds the matchers; `decide` answers
-//! an [`Event`](crate::event::Event) from the policy alone. Only `load` reads files and the environment.
+//! an [`Event`](crate::event::Event) from the policy alone. Only `load` and `trust` read files; nothing reads the environment.
+
+pub mod decide;
+pub mod env;
+pub mod file;
+pub mod load;
+pub mod rules;
+pub mod trust;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::event::{Level, RuleId};
+
+pub use decide::{decide, suggest};
+pub use file::{Exception, NetworkMode};
+pub use load::{LoadError, Loaded, Request, World, load};
+pub use rules::{Pattern, ProgramPattern};
 
 /// What a run may do.
 ///
@@ -78,18 +90,6 @@ pub struct Guard {
     pub except: Exception,
 }
 
-/// What a protected name lets pass.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Exception {
-    /// Nothing.
-    #[default]
-    None,
-    /// Names that end in `.sample`: git never runs those.
-    Samples,
-    /// Names in a git directory that was made inside this run.
-    OwnRepository,
-}
-
 /// Rules for programs.
 #[derive(Debug, Clone, Default)]
 pub struct ExecRules {
@@ -121,23 +121,10 @@ pub struct Environment {
     pub withheld: Vec<String>,
 }
 
-/// Network modes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NetworkMode {
-    /// The box's own loopback and nothing else.
-    None,
-    /// The host's network as it is.
-    Host,
+impl Policy {
+    /// The same policy where there is no mount view: directories that start empty cannot be had, so none is granted.
+    pub fn without_view(mut self) -> Self {
+        self.files.private.clear();
+        self
+    }
 }
-
-pub mod decide;
-
-/// Stands in for the compiled file pattern.
-#[derive(Debug, Clone, Default)]
-pub struct Pattern;
-impl Pattern { /// x
-pub fn exact(&self)->Option<&std::path::Path>{None} }
-
-/// Stands in for the compiled program pattern.
-#[derive(Debug, Clone, Default)]
-pub struct ProgramPattern;

@@ -35,7 +35,7 @@ use lineage::{Lineage, Task};
 use notification::{Call, Reply, Stopped};
 use resolve::Unresolved;
 
-pub use repository::Finding;
+pub use repository::{Finding, inspect};
 
 /// More workers than this are never started; then a call that waits does hold up others.
 const MOST_WORKERS: usize = 256;

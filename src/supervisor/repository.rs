@@ -1,5 +1,6 @@
 //! Git directories made inside the run: which they are, and what they carry that would run programs later.
 
+use std::fmt;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Component, Path};
 
@@ -14,6 +15,15 @@ pub enum Finding {
     Hook(String),
     /// A setting that names a program.
     Setting(String),
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Hook(name) => write!(f, "hook {name}"),
+            Self::Setting(key) => write!(f, "setting {key}"),
+        }
+    }
 }
 
 impl Made {

@@ -1,0 +1,42 @@
+//! Turns `profiles/*.yaml` into JSON that is embedded in the binary: reading YAML costs about 6 µs a rule at every
+//! start, reading this less than a tenth. A mistake in a shipped profile is a build error with file, line and column.
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+#[allow(dead_code)]
+#[path = "src/event.rs"]
+mod event;
+#[allow(dead_code)]
+#[path = "src/policy/file.rs"]
+mod file;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    for input in ["profiles", "src/policy/file.rs", "src/event.rs"] {
+        println!("cargo::rerun-if-changed={input}");
+    }
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    let mut table = String::from("&[\n");
+    for path in profiles()? {
+        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        let json = out.join(format!("{name}.json"));
+        fs::write(&json, compiled(&path)?)?;
+        writeln!(table, "(\"{name}\", include_str!({:?}), include_str!({json:?})),", fs::canonicalize(&path)?)?;
+    }
+    fs::write(out.join("shipped.rs"), table + "]\n")?;
+    Ok(())
+}
+
+fn profiles() -> Result<Vec<PathBuf>, Box<dyn Error>> {
+    let entries = fs::read_dir("profiles")?.map(|e| e.map(|e| e.path())).collect::<Result<Vec<_>, _>>()?;
+    let mut paths: Vec<PathBuf> = entries.into_iter().filter(|p| p.extension().is_some_and(|e| e == "yaml")).collect();
+    paths.sort();
+    Ok(paths)
+}
+
+fn compiled(path: &Path) -> Result<String, Box<dyn Error>> {
+    let file = file::PolicyFile::parse(&path.to_string_lossy(), &fs::read(path)?).map_err(|e| e.to_string())?;
+    Ok(serde_json::to_string(&file)?)
+}

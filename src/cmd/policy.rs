@@ -1,0 +1,212 @@
+//! `agentbox policy show|check|list`, and the two values that every policy is loaded from: what the flags ask for and
+//! what this process's world is.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use crate::cli::{AuditLevel, Net, PolicyArgs};
+use crate::event::Level;
+use crate::policy::{self, Guard, LoadError, NetworkMode, Policy, ProgramRule, Request, Root, World};
+
+/// The flags as plain data.
+pub fn request(args: &PolicyArgs) -> Request {
+    Request {
+        policies: args.policy.clone(),
+        read: args.read.clone(),
+        write: args.write.clone(),
+        deny: args.deny.clone(),
+        env: args.env.clone(),
+        clean_env: args.clean_env,
+        chdir: args.chdir.clone(),
+        net: args.net.map(|net| match net {
+            Net::None => NetworkMode::None,
+            Net::Host => NetworkMode::Host,
+        }),
+        audit: args.audit_level.map(|level| match level {
+            AuditLevel::Minimal => Level::Minimal,
+            AuditLevel::Actions => Level::Actions,
+            AuditLevel::All => Level::All,
+        }),
+    }
+}
+
+/// The world of this process.
+pub fn world() -> Result<World> {
+    let vars: BTreeMap<OsString, OsString> = env::vars_os().collect();
+    let absolute = |name: &str| vars.get(OsStr::new(name)).map(PathBuf::from).filter(|path| path.is_absolute());
+    let home = absolute("HOME").or_else(home_on_record).context("cannot find the home directory: set HOME")?;
+    let state = absolute("XDG_STATE_HOME").unwrap_or_else(|| home.join(".local/state")).join("agentbox");
+    Ok(World { cwd: env::current_dir().context("cannot find the current directory")?, home, state, vars })
+}
+
+/// The home that `/etc/passwd` names, read as text: a static binary has no name service.
+fn home_on_record() -> Option<PathBuf> {
+    let uid = nix::unistd::geteuid().to_string();
+    let passwd = fs::read_to_string("/etc/passwd").ok()?;
+    let line = passwd.lines().find(|line| line.split(':').nth(2) == Some(&uid))?;
+    line.split(':').nth(5).filter(|home| home.starts_with('/')).map(PathBuf::from)
+}
+
+/// Prints notes on stderr.
+pub fn print_notes(notes: &[String]) {
+    for note in notes {
+        eprintln!("agentbox: {note}");
+    }
+}
+
+/// Prints a policy with the origin of each rule; `plan` is what it comes to, as text and as JSON, if that was asked for.
+pub fn show(policy: &Policy, json: bool, plan: Option<(String, Value)>) -> u8 {
+    if json {
+        let mut value = as_json(policy);
+        if let (Some(object), Some((_, plan))) = (value.as_object_mut(), plan) {
+            object.insert("plan".into(), plan);
+        }
+        println!("{value:#}");
+    } else {
+        print!("{}", as_text(policy));
+        if let Some((text, _)) = plan {
+            print!("\n{text}");
+        }
+    }
+    0
+}
+
+/// The policy as a person reads it.
+pub fn as_text(policy: &Policy) -> String {
+    let mut out = String::new();
+    let mut line = |text: String| {
+        let _ = writeln!(out, "{}", text.trim_end());
+    };
+    line(format!("policy   {}", policy.name));
+    line(format!("digest   {}", policy.digest));
+    line(format!("workdir  {}", policy.workdir.display()));
+    line(format!("home     {}", policy.home.display()));
+    line(format!("network  {:<44} {}", mode_name(policy.network.0), policy.network.1));
+    line(format!("audit    {}", level_name(policy.audit)));
+    for (title, roots) in
+        [("write", &policy.files.write), ("private", &policy.files.private), ("read", &policy.files.read)]
+    {
+        roots.iter().for_each(|root| line(root_line(title, root)));
+    }
+    for (title, guards) in [("deny", &policy.files.deny), ("protect", &policy.files.protect)] {
+        guards.iter().for_each(|guard| line(format!("{title:<8} {:<44} {}", guard.pattern.text(), guard.rule)));
+    }
+    for (title, rules) in [("run", &policy.exec.allow), ("not run", &policy.exec.deny)] {
+        rules.iter().for_each(|rule| line(format!("{title:<8} {:<44} {}", rule.program.to_string(), rule.rule)));
+    }
+    let names: Vec<_> = policy.env.vars.keys().map(|name| name.to_string_lossy()).collect();
+    line(format!("env      {}", names.join(" ")));
+    if !policy.env.withheld.is_empty() {
+        line(format!("withheld {}", policy.env.withheld.join(" ")));
+    }
+    out
+}
+
+fn root_line(title: &str, root: &Root) -> String {
+    let mut path = root.path.display().to_string();
+    if let Some(link) = &root.link {
+        path = format!("{} → {path}", link.display());
+    }
+    if !root.exists {
+        path.push_str(" (missing)");
+    }
+    format!("{title:<8} {path:<44} {}", root.rule)
+}
+
+/// The policy as JSON.
+pub fn as_json(policy: &Policy) -> Value {
+    let roots = |roots: &[Root]| {
+        let one = |root: &Root| json!({"path": text(&root.path), "link": root.link.as_deref().map(text), "exists": root.exists, "rule": root.rule});
+        roots.iter().map(one).collect::<Value>()
+    };
+    let guards = |guards: &[Guard]| {
+        let one = |guard: &Guard| json!({"pattern": guard.pattern.text(), "except": guard.except, "message": guard.message, "rule": guard.rule});
+        guards.iter().map(one).collect::<Value>()
+    };
+    let programs = |rules: &[ProgramRule]| {
+        let one = |rule: &ProgramRule| json!({"program": rule.program.to_string(), "message": rule.message, "rule": rule.rule});
+        rules.iter().map(one).collect::<Value>()
+    };
+    let names: Vec<_> = policy.env.vars.keys().map(|name| name.to_string_lossy()).collect();
+    json!({
+        "name": policy.name,
+        "digest": policy.digest,
+        "workdir": text(&policy.workdir),
+        "home": text(&policy.home),
+        "filesystem": {
+            "read": roots(&policy.files.read),
+            "write": roots(&policy.files.write),
+            "private": roots(&policy.files.private),
+            "deny": guards(&policy.files.deny),
+            "protect": guards(&policy.files.protect),
+        },
+        "exec": {"allow": programs(&policy.exec.allow), "deny": programs(&policy.exec.deny)},
+        "env": {"pass": names, "withheld": policy.env.withheld},
+        "network": {"mode": mode_name(policy.network.0), "rule": policy.network.1},
+        "audit": {"level": policy.audit},
+    })
+}
+
+fn text(path: &Path) -> String {
+    use std::os::unix::ffi::OsStrExt;
+    crate::event::escape_bytes(path.as_os_str().as_bytes())
+}
+
+fn mode_name(mode: NetworkMode) -> &'static str {
+    match mode {
+        NetworkMode::None => "none",
+        NetworkMode::Host => "host",
+    }
+}
+
+fn level_name(level: Level) -> &'static str {
+    match level {
+        Level::Minimal => "minimal",
+        Level::Actions => "actions",
+        Level::All => "all",
+    }
+}
+
+/// Checks each file, says what is wrong with it, and returns 125 if any is.
+pub fn check(files: &[PathBuf], world: &World) -> u8 {
+    let mut code = 0;
+    for file in files {
+        match policy::load::check(file, world) {
+            Ok(()) => println!("{}: ok", file.display()),
+            Err(error) => {
+                eprintln!("agentbox: {}", chain(&error));
+                code = 125;
+            }
+        }
+    }
+    code
+}
+
+/// An error with its sources, on one line.
+fn chain(error: &LoadError) -> String {
+    let mut text = error.to_string();
+    let mut next = std::error::Error::source(error);
+    while let Some(source) = next {
+        let _ = write!(text, ": {source}");
+        next = source.source();
+    }
+    text
+}
+
+/// Lists the shipped profiles.
+pub fn list(json: bool) -> u8 {
+    let profiles: Vec<_> = policy::load::profiles().collect();
+    if json {
+        println!("{:#}", json!(profiles));
+    } else {
+        profiles.iter().for_each(|profile| println!("{:<12} {}", profile.name, profile.about));
+    }
+    0
+}

@@ -1,0 +1,479 @@
+//! `agentbox run`: the whole walk, from flags to the line at the end.
+//!
+//! Runs in the main process. The order of the first half matters: whatever can fail for the user's reasons fails before
+//! the command starts, and no thread is started before the fork.
+
+use std::ffi::{CString, OsString};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use serde_json::{Value, json};
+
+use crate::audit::{Head, PolicyRef, RunDir, RunFile, RunResult, Start, Summary, WriteError, Writer, report, run, text};
+use crate::cli;
+use crate::event::escape_bytes;
+use crate::gate::Gate;
+use crate::host::HostFacts;
+use crate::plan::seccomp::{self, Filter};
+use crate::plan::{self, Coverage, Layer, Plan, namespace_fix};
+use crate::policy::{self, Policy};
+use crate::sandbox::attend::{Outcome, attend, collect_signals};
+use crate::sandbox::handshake::Ended;
+use crate::sandbox::launch::{Job, Starting};
+use crate::sandbox::{self, Command, LaunchError, NamespaceError, Running, terminal};
+use crate::supervisor::{self, Supervisor, SupervisorError};
+use crate::sys;
+
+/// How long workers may take over what they were at when the box ended.
+const LAST_CALLS: Duration = Duration::from_secs(1);
+
+/// Exit statuses, as env(1), timeout(1) and docker have them.
+mod status {
+    pub const TIMED_OUT: u8 = 124;
+    pub const FAILED: u8 = 125;
+    pub const NOT_EXECUTABLE: u8 = 126;
+    pub const NOT_FOUND: u8 = 127;
+}
+
+/// Runs a command in a box and returns its exit status.
+pub fn run(args: &cli::Run) -> Result<u8> {
+    start_diagnostics(args.verbose);
+    refuse_directories()?;
+    let world = super::policy::world()?;
+    let loaded = policy::load(&super::policy::request(&args.policy), &world)?;
+    if !args.quiet {
+        super::policy::print_notes(&loaded.notes);
+    }
+    let (host, policy) = enter(loaded.policy)?;
+    let (plan, coverage) = plan::compile(&policy, &host);
+    if args.dry_run {
+        print!("{}", plan_text(&plan, &coverage));
+    }
+    check(&coverage, args)?;
+    if args.dry_run {
+        return Ok(0);
+    }
+    if args.verbose > 0 {
+        eprint!("{}", coverage_text(&coverage));
+    }
+    let filter = seccomp::compile(&plan)?;
+    let record = Record::open(args, &policy, &coverage, &world.state)?;
+    let command = command(args, &policy, &record)?;
+    let mut ended = Trial { args, policy: &policy, plan: &plan, filter: &filter, command: &command }.run(&record)?;
+    note_repositories(&record.gate, &policy, &ended.repositories);
+    let code = ended.exit_code();
+    record.close(args, &coverage, ended.result())?;
+    Ok(code)
+}
+
+/// The plan and coverage of a policy on this host, for `policy show --plan`.
+pub fn plan_of(policy: &Policy) -> (String, Value) {
+    let mut host = HostFacts::probe();
+    if host.no_user_namespace.is_none()
+        && let Err(errno) = crate::host::try_user_namespace()
+    {
+        host.no_user_namespace = Some(super::doctor::refusal(&host, errno));
+    }
+    let (plan, coverage) = plan::compile(policy, &host);
+    (plan_text(&plan, &coverage), json!({ "plan": plan, "coverage": coverage }))
+}
+
+fn start_diagnostics(verbose: u8) {
+    use tracing_subscriber::EnvFilter;
+    // RUST_LOG asks for more or less; without either nothing is set up and nothing is paid for.
+    if verbose < 2 && std::env::var_os("RUST_LOG").is_none() {
+        return;
+    }
+    let default = if verbose >= 3 { "trace" } else { "debug" };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).try_init();
+}
+
+/// A directory handed in as a standard stream would be a way out of the view: paths can start from it.
+fn refuse_directories() -> Result<()> {
+    let (input, output, error) = (io::stdin(), io::stdout(), io::stderr());
+    for (name, fd) in [("input", input.as_fd()), ("output", output.as_fd()), ("error", error.as_fd())] {
+        let stat = sys::file::fstatat(fd.as_raw_fd(), c"", libc::AT_EMPTY_PATH);
+        if stat.is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFDIR) {
+            bail!("standard {name} is a directory, through which the command could leave the box: redirect it");
+        }
+    }
+    Ok(())
+}
+
+/// Moves into the user namespace, if this host has one to give; without it the policy loses what only a view can hold.
+fn enter(policy: Policy) -> Result<(HostFacts, Policy)> {
+    let mut host = HostFacts::probe();
+    if host.no_user_namespace.is_none() {
+        match sandbox::enter_user_namespace() {
+            Ok(()) => {}
+            Err(NamespaceError::Refused(errno)) => host.no_user_namespace = Some(super::doctor::refusal(&host, errno)),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let policy = if host.no_user_namespace.is_some() { policy.without_view() } else { policy };
+    Ok((host, policy))
+}
+
+/// Nothing weakens silently: a layer that the policy needs and the host lacks stops the run, unless the user accepts it.
+fn check(coverage: &Coverage, args: &cli::Run) -> Result<()> {
+    let accepted: Vec<Layer> = args.allow_degraded.iter().copied().map(layer).collect();
+    let required: Vec<Layer> = args.require.iter().copied().map(layer).collect();
+    let missing: Vec<String> = coverage.missing(&accepted).map(|entry| entry.layer.to_string()).collect();
+    if let Some(first) = coverage.missing(&accepted).next() {
+        let flags: Vec<String> = missing.iter().map(|layer| format!("--allow-degraded {layer}")).collect();
+        bail!(
+            "this host cannot hold what the policy needs\n  {first}\n  to run without it, and weaker: {}",
+            flags.join(" ")
+        );
+    }
+    if let Some(first) = coverage.unmet(&required).next() {
+        bail!("--require {}: it is not fully enforced here\n  {first}", first.layer);
+    }
+    Ok(())
+}
+
+fn layer(layer: cli::Layer) -> Layer {
+    match layer {
+        cli::Layer::View => Layer::View,
+        cli::Layer::Processes => Layer::Processes,
+        cli::Layer::Network => Layer::Network,
+        cli::Layer::Landlock => Layer::Landlock,
+        cli::Layer::Seccomp => Layer::Seccomp,
+        cli::Layer::Supervisor => Layer::Supervisor,
+    }
+}
+
+fn coverage_text(coverage: &Coverage) -> String {
+    coverage.layers.iter().map(|entry| format!("agentbox: {entry}\n")).collect()
+}
+
+fn plan_text(plan: &Plan, coverage: &Coverage) -> String {
+    use std::fmt::Write as _;
+    let mut text = String::from("plan\n");
+    let steps = plan.view.iter().flat_map(|view| &view.steps);
+    for step in steps {
+        let _ = writeln!(text, "  view      {step}");
+    }
+    for tree in plan.landlock.iter().flat_map(|rules| &rules.trees) {
+        let _ = writeln!(text, "  landlock  {:<6} {}", tree.rights.to_string(), text::printable(&tree.path.to_string_lossy()));
+    }
+    let stops = &plan.stops;
+    let why = |stop: &Option<String>| stop.as_ref().map_or("run at native speed".to_string(), |why| format!("stop: {why}"));
+    let _ = writeln!(text, "  calls     programs and connections stop: {}", stops.act);
+    let _ = writeln!(text, "  calls     changes {}", why(&stops.change));
+    let _ = writeln!(text, "  calls     opens for writing {}", why(&stops.write_open));
+    let _ = writeln!(text, "  calls     opens for reading {}", why(&stops.read_open));
+    text.push_str("coverage\n");
+    for entry in &coverage.layers {
+        let _ = writeln!(text, "  {entry}");
+    }
+    text
+}
+
+/// The run's directory, its log and the gate to it.
+struct Record {
+    dir: RunDir,
+    about: RunFile,
+    writer: Arc<Writer>,
+    gate: Arc<Gate>,
+}
+
+impl Record {
+    /// Opens all that the run will write: if any of it cannot be written, nothing starts.
+    fn open(args: &cli::Run, policy: &Policy, coverage: &Coverage, state: &Path) -> Result<Self> {
+        let now = SystemTime::now();
+        let dir = RunDir::create(state, now)?;
+        let log = match &args.log {
+            Some(log) => std::path::absolute(log).context("cannot find the current directory")?,
+            None => dir.log_path(),
+        };
+        let reference = PolicyRef { name: policy.name.to_string(), digest: policy.digest.clone() };
+        let start = Start {
+            time: text::rfc3339(now),
+            run: dir.id().clone(),
+            agentbox: env!("CARGO_PKG_VERSION").into(),
+            command: run::escape_command(&args.command),
+            policy: reference.clone(),
+            coverage: json!(coverage.layers),
+        };
+        let writer = Arc::new(Writer::create(&log, &start)?);
+        let about = RunFile {
+            v: RunFile::VERSION,
+            id: dir.id().clone(),
+            agentbox: start.agentbox,
+            command: start.command,
+            cwd: escape_bytes(policy.workdir.as_os_str().as_bytes()),
+            policy: reference,
+            sources: vec![policy.name.to_string()],
+            coverage: start.coverage,
+            log: escape_bytes(log.as_os_str().as_bytes()),
+            started: start.time,
+            ended: None,
+            result: None,
+            counts: None,
+            denied: None,
+            head: None,
+        };
+        dir.write(&about)?;
+        let gate = Arc::new(Gate::new(Arc::new(policy.clone()), Arc::clone(&writer), dir.id().clone()));
+        Ok(Self { dir, about, writer, gate })
+    }
+
+    /// Ends the log, says what there is to say, and fails loudly if a record is missing.
+    fn close(mut self, args: &cli::Run, coverage: &Coverage, result: RunResult) -> Result<()> {
+        let summary = self.gate.summary();
+        let finished = self.gate.finish(&result);
+        let head: Option<Head> = match &finished {
+            Ok(written) => Some(written.head.clone()),
+            Err(error) => error.written().map(|written| written.head.clone()),
+        };
+        self.about.end(SystemTime::now(), result.clone(), &summary, head);
+        let written = self.dir.write(&self.about);
+        say(args, &summary, &self.about.log);
+        if let Some(path) = &args.report {
+            let report = report::report_json(&summary, &result, &json!(coverage.layers), &self.about.log);
+            write_report(path, &report)?;
+        }
+        finished.map_err(|error: WriteError| anyhow!(error)).context("the record of this run is incomplete")?;
+        Ok(written?)
+    }
+}
+
+fn write_report(path: &Path, report: &Value) -> Result<()> {
+    std::fs::write(path, format!("{report:#}\n")).with_context(|| format!("cannot write the report to {}", path.display()))
+}
+
+/// What a person sees at the end: nothing when nothing was denied, unless more is asked for.
+fn say(args: &cli::Run, summary: &Summary, log: &str) {
+    if args.quiet {
+        return;
+    }
+    if args.verbose > 0 {
+        eprint!("{}", report::verbose(summary));
+        eprintln!("agentbox: log {log}");
+        return;
+    }
+    if let Some(line) = report::summary_line(summary) {
+        eprintln!("{line}");
+    }
+    for note in &summary.notes {
+        eprintln!("agentbox: {}", text::printable(note));
+    }
+}
+
+fn command(args: &cli::Run, policy: &Policy, record: &Record) -> Result<Command> {
+    let argv = args.command.iter().map(|argument| c_string(argument.clone())).collect::<Result<Vec<_>>>()?;
+    if argv[0].is_empty() {
+        bail!("the command is an empty name");
+    }
+    let run = (OsString::from("AGENTBOX_RUN_ID"), OsString::from(record.dir.id().as_str()));
+    let vars = policy.env.vars.iter().map(|(name, value)| (name.clone(), value.clone())).chain([run]);
+    let env = vars.map(|(mut pair, value)| {
+        pair.push("=");
+        pair.push(value);
+        c_string(pair)
+    });
+    Ok(Command { argv, env: env.collect::<Result<_>>()? })
+}
+
+fn c_string(text: OsString) -> Result<CString> {
+    CString::new(text.into_vec()).context("an argument or variable holds a NUL byte")
+}
+
+/// One box, from fork to end.
+struct Trial<'a> {
+    args: &'a cli::Run,
+    policy: &'a Policy,
+    plan: &'a Plan,
+    filter: &'a Filter,
+    command: &'a Command,
+}
+
+/// How a box ended.
+struct EndOfBox {
+    outcome: std::result::Result<Outcome, String>,
+    failure: Option<SupervisorError>,
+    repositories: Vec<PathBuf>,
+}
+
+impl Trial<'_> {
+    fn run(&self, record: &Record) -> Result<EndOfBox> {
+        let signals = collect_signals().context("cannot collect signals")?;
+        let host_proc = open_proc()?;
+        let own_terminal = terminal::wanted();
+        let open_files = raise_open_files()?;
+        let job =
+            Job { plan: self.plan, filter: self.filter, command: self.command, terminal: own_terminal, open_files };
+        let starting = sandbox::launch(&job)?;
+        // The box exists: from here on agentbox may have threads.
+        record.writer.start()?;
+        let (running, listener, terminal) = match self.follow(starting) {
+            Ok(started) => started,
+            Err(error) => return Ok(EndOfBox::not_started(error)),
+        };
+        let supervisor = listener.map(|listener| self.supervise(record, &running, host_proc, listener)).transpose()?;
+        if !own_terminal {
+            let_go_of_streams()?;
+        }
+        let failure: Mutex<Option<SupervisorError>> = Mutex::default();
+        let tick = || {
+            let Some(supervisor) = &supervisor else { return };
+            supervisor.relieve();
+            if let Some(error) = supervisor.failure() {
+                // Nobody answers: the box must not go on half-supervised.
+                let _ = sys::process::signal(running.init_fd.as_fd(), nix::sys::signal::Signal::SIGKILL);
+                *failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(error);
+            }
+        };
+        let outcome = attend(&running, &signals, terminal, self.args.timeout, tick).context("cannot attend to the box")?;
+        let repositories = supervisor.as_ref().map(Supervisor::repositories).unwrap_or_default();
+        if let Some(supervisor) = supervisor {
+            supervisor.finish(LAST_CALLS);
+        }
+        let failure = failure.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Ok(EndOfBox { outcome: Ok(outcome), failure, repositories })
+    }
+
+    fn follow(
+        &self,
+        starting: Starting,
+    ) -> std::result::Result<(Running, Option<OwnedFd>, Option<OwnedFd>), LaunchError> {
+        let terminal = starting.view()?;
+        if let Some(master) = &terminal {
+            terminal::copy_settings(master);
+            terminal::copy_window_size(master);
+        }
+        let (running, listener) = starting.command(self.plan.notify)?;
+        Ok((running, listener, terminal))
+    }
+
+    fn supervise(
+        &self,
+        record: &Record,
+        running: &Running,
+        host_proc: OwnedFd,
+        listener: OwnedFd,
+    ) -> Result<Supervisor> {
+        let view = match self.plan.view {
+            Some(_) => Some(running.init_fd.try_clone().context("cannot keep init's descriptor")?),
+            None => None,
+        };
+        let mut private: Vec<PathBuf> = self.policy.files.private.iter().map(|root| root.path.clone()).collect();
+        if view.is_some() {
+            private.push("/dev/shm".into());
+        }
+        let target = supervisor::Box {
+            init: running.init.as_raw(),
+            view,
+            host_proc,
+            private,
+            own_network: self.plan.namespaces.network,
+        };
+        Ok(Supervisor::start(Arc::clone(&record.gate), target, listener)?)
+    }
+}
+
+impl EndOfBox {
+    fn not_started(error: LaunchError) -> Self {
+        let outcome = match error {
+            LaunchError::NotStarted { path, source } => Ok(Outcome::NotStarted { path, errno: source }),
+            other => Err(format!("{:#}", anyhow!(other))),
+        };
+        Self { outcome, failure: None, repositories: Vec::new() }
+    }
+
+    /// agentbox's exit status; says on stderr what the status alone would not.
+    fn exit_code(&mut self) -> u8 {
+        if let Some(error) = self.failure.take() {
+            self.outcome = Err(format!("the supervisor failed: {:#}", anyhow!(error)));
+        }
+        match &self.outcome {
+            Ok(Outcome::Ended { timed_out: true, .. }) => status::TIMED_OUT,
+            Ok(Outcome::Ended { how, .. }) => how.status(),
+            Ok(Outcome::NotStarted { path, errno }) => {
+                eprintln!("agentbox: cannot run {}: {}", text::printable(path), errno.desc());
+                if *errno == Errno::ENOENT { status::NOT_FOUND } else { status::NOT_EXECUTABLE }
+            }
+            Ok(Outcome::Failed { step }) | Err(step) => {
+                eprintln!("agentbox: {}", text::printable(step));
+                if step.contains("user namespace") {
+                    eprintln!("agentbox: {}", namespace_fix(step));
+                }
+                status::FAILED
+            }
+            Ok(Outcome::Lost) => {
+                eprintln!("agentbox: the box's init was killed");
+                status::FAILED
+            }
+        }
+    }
+
+    fn result(&self) -> RunResult {
+        let mut result = RunResult::default();
+        match &self.outcome {
+            Ok(Outcome::Ended { how, timed_out }) => {
+                result.timed_out = *timed_out;
+                match how {
+                    Ended::Exit(status) => result.exit = Some(*status),
+                    Ended::Signal(signal) => result.signal = Some(*signal),
+                }
+            }
+            Ok(Outcome::NotStarted { path, errno }) => {
+                result.error = Some(format!("cannot run {path}: {}", errno.desc()));
+            }
+            Ok(Outcome::Failed { step }) | Err(step) => result.error = Some(step.clone()),
+            Ok(Outcome::Lost) => result.error = Some("the box's init was killed".into()),
+        }
+        result
+    }
+}
+
+/// Says of each git repository that this run made and left behind what in it runs programs when it is used outside.
+fn note_repositories(gate: &Gate, policy: &Policy, repositories: &[PathBuf]) {
+    for path in repositories {
+        // What was made on a private file system is gone already.
+        if policy.files.private.iter().any(|root| path.starts_with(&root.path)) && !is_written(policy, path) {
+            continue;
+        }
+        let findings = supervisor::inspect(path);
+        if !findings.is_empty() {
+            let list: Vec<String> = findings.iter().map(ToString::to_string).collect();
+            gate.note(format!("new repository {} runs programs: {}", path.display(), list.join(", ")));
+        }
+    }
+}
+
+fn is_written(policy: &Policy, path: &Path) -> bool {
+    policy.files.write.iter().any(|root| path.starts_with(&root.path))
+}
+
+fn open_proc() -> Result<OwnedFd> {
+    let flags = libc::O_PATH | libc::O_DIRECTORY;
+    let proc = std::fs::OpenOptions::new().read(true).custom_flags(flags).open("/proc").context("cannot open /proc")?;
+    Ok(proc.into())
+}
+
+/// Raises agentbox's own limit of open files; returns the old one for the command.
+fn raise_open_files() -> Result<(u64, u64)> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("cannot read the limit of open files")?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("cannot raise the limit of open files")?;
+    Ok((soft, hard))
+}
+
+/// The command holds the standard streams now; if agentbox did, too, a reader would never see their end.
+fn let_go_of_streams() -> Result<()> {
+    let null: OwnedFd = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?.into();
+    for number in 0..=1 {
+        sys::file::replace_standard(null.as_fd(), number).context("cannot let go of the standard streams")?;
+    }
+    Ok(())
+}
