@@ -43,7 +43,9 @@ impl HostFacts {
             gid: nix::unistd::getegid().as_raw(),
             landlock_abi: landlock_abi(),
             notify: sys::notify::sizes().is_ok(),
-            wait_killable: sys::notify::knows_flag(libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV),
+            wait_killable: sys::notify::knows_flags(
+                libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV,
+            ),
             no_user_namespace: no_user_namespace(),
             resolv_conf: outside_etc(Path::new("/etc/resolv.conf")),
             filtered: filtered(),

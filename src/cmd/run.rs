@@ -316,11 +316,17 @@ impl Trial<'_> {
         let starting = sandbox::launch(&job)?;
         // The box exists: from here on agentbox may have threads.
         record.writer.start()?;
-        let (running, listener, terminal) = match self.follow(starting) {
+        let Started { running, view, terminal, listener } = match self.follow(starting) {
             Ok(started) => started,
             Err(error) => return Ok(EndOfBox::not_started(error)),
         };
-        let supervisor = listener.map(|listener| self.supervise(record, &running, host_proc, listener)).transpose()?;
+        let supervisor = match listener {
+            Some(listener) => {
+                let target = self.target(&running, view, host_proc);
+                Some(Supervisor::start(Arc::clone(&record.gate), target, listener)?)
+            }
+            None => None,
+        };
         if !own_terminal {
             let_go_of_streams()?;
         }
@@ -343,43 +349,35 @@ impl Trial<'_> {
         Ok(EndOfBox { outcome: Ok(outcome), failure, repositories })
     }
 
-    fn follow(
-        &self,
-        starting: Starting,
-    ) -> std::result::Result<(Running, Option<OwnedFd>, Option<OwnedFd>), LaunchError> {
-        let terminal = starting.view()?;
+    fn follow(&self, starting: Starting) -> std::result::Result<Started, LaunchError> {
+        let view = starting.view()?;
+        let terminal = if terminal::wanted() { Some(starting.terminal()?) } else { None };
         if let Some(master) = &terminal {
             terminal::copy_settings(master);
             terminal::copy_window_size(master);
         }
         let (running, listener) = starting.command(self.plan.notify)?;
-        Ok((running, listener, terminal))
+        Ok(Started { running, view, terminal, listener })
     }
 
-    fn supervise(
-        &self,
-        record: &Record,
-        running: &Running,
-        host_proc: OwnedFd,
-        listener: OwnedFd,
-    ) -> Result<Supervisor> {
-        let view = match self.plan.view {
-            Some(_) => Some(running.init_fd.try_clone().context("cannot keep init's descriptor")?),
-            None => None,
-        };
+    fn target(&self, running: &Running, view: Option<OwnedFd>, host_proc: OwnedFd) -> supervisor::Box {
         let mut private: Vec<PathBuf> = self.policy.files.private.iter().map(|root| root.path.clone()).collect();
         if view.is_some() {
             private.push("/dev/shm".into());
         }
-        let target = supervisor::Box {
-            init: running.init.as_raw(),
-            view,
-            host_proc,
-            private,
-            own_network: self.plan.namespaces.network,
-        };
-        Ok(Supervisor::start(Arc::clone(&record.gate), target, listener)?)
+        let own_network = self.plan.namespaces.network;
+        supervisor::Box { init: running.init.as_raw(), view, host_proc, private, own_network }
     }
+}
+
+/// A box with its command, and what the handshake brought.
+struct Started {
+    running: Running,
+    /// Its mount namespace.
+    view: Option<OwnedFd>,
+    /// The master side of its terminal.
+    terminal: Option<OwnedFd>,
+    listener: Option<OwnedFd>,
 }
 
 impl EndOfBox {

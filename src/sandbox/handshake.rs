@@ -15,8 +15,10 @@ use serde::{Deserialize, Serialize};
 /// What the box's side has to say, in the order it comes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
-    /// The view stands; with the master side of the box's terminal, if one was asked for.
-    ViewReady,
+    /// The view stands; with its mount namespace, if the box has one of its own.
+    View,
+    /// The box's terminal, if one was asked for: its master side.
+    Terminal,
     /// The command's process exists; with its process descriptor.
     Command,
     /// The filter is installed; the listener has this number in the command's process.

@@ -6,7 +6,7 @@
 
 use std::ffi::{CStr, CString};
 use std::fs::OpenOptions;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -76,10 +76,8 @@ fn bring_up(job: &Job<'_>, channel: &Channel) -> Result<()> {
     if let Some(view) = &job.plan.view {
         mounts::build(view)?;
     }
-    let terminal = if job.terminal { Some(open_terminal()?) } else { None };
-    let master = terminal.as_ref().map(|terminal| terminal.master.as_fd());
-    // This also proves that agentbox lived after die_with_parent: a send to the dead fails.
-    step("report the view", channel.send(&Message::ViewReady, master))?;
+    report_view(job, channel)?;
+    let terminal = if job.terminal { Some(open_terminal(channel)?) } else { None };
     drop_privileges()?;
     if !own {
         step("take in orphans", sys::process::adopt_orphans())?;
@@ -107,18 +105,33 @@ fn drop_inherited(channel: &Channel) -> Result<()> {
     Ok(())
 }
 
+/// Hands agentbox the mount namespace while init can still be looked into. This also proves that agentbox lived after
+/// `die_with_parent`: a send to the dead fails.
+fn report_view(job: &Job<'_>, channel: &Channel) -> Result<()> {
+    let namespace = match &job.plan.view {
+        Some(_) => Some(step("open the mount namespace", open("/proc/self/ns/mnt", OpenOptions::new().read(true)))?),
+        None => None,
+    };
+    step("report the view", channel.send(&Message::View, namespace.as_ref().map(AsFd::as_fd)))
+}
+
+fn open(path: &str, how: &OpenOptions) -> nix::Result<OwnedFd> {
+    how.open(path).map(OwnedFd::from).map_err(|_| Errno::last())
+}
+
 struct Terminal {
-    master: PtyMaster,
+    _master: PtyMaster,
     slave: String,
 }
 
 /// Takes a terminal from the box's own devpts, so that its name is right inside.
-fn open_terminal() -> Result<Terminal> {
+fn open_terminal(channel: &Channel) -> Result<Terminal> {
     let flags = nix::fcntl::OFlag::O_RDWR | nix::fcntl::OFlag::O_NOCTTY | nix::fcntl::OFlag::O_CLOEXEC;
     let master = step("open a terminal", nix::pty::posix_openpt(flags))?;
     step("unlock the terminal", nix::pty::unlockpt(&master))?;
     let slave = step("name the terminal", ptsname_r(&master))?;
-    Ok(Terminal { master, slave })
+    step("report the terminal", channel.send(&Message::Terminal, Some(master.as_fd())))?;
+    Ok(Terminal { _master: master, slave })
 }
 
 /// Drops every capability, and every way back: as uid 0 an exec would otherwise regain the bounding set.
@@ -187,8 +200,8 @@ fn command(job: &Job<'_>, channel: &Channel, terminal: Option<Terminal>) -> Resu
 
 /// Puts the terminal in place of those standard streams that were terminals.
 fn attach(terminal: &Terminal) -> Result<()> {
-    let slave = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOCTTY).open(&terminal.slave);
-    let slave: OwnedFd = slave.map_err(|_| InitError::Step("open the terminal", Errno::last()))?.into();
+    let how = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOCTTY).to_owned();
+    let slave = step("open the terminal", open(&terminal.slave, &how))?;
     step("take the terminal", sys::process::take_terminal(slave.as_fd()))?;
     for number in 0..=2 {
         if is_terminal(number) {
@@ -255,11 +268,9 @@ fn start(path: &CStr, argv: &[CString], env: &[CString]) -> Errno {
 
 /// The command holds the standard streams from now on: if init did, too, a reader would never see their end.
 fn let_go_of_streams() -> Result<()> {
-    let null = OpenOptions::new().read(true).write(true).open("/dev/null");
-    let null: OwnedFd = null.map_err(|_| InitError::Step("open /dev/null", Errno::last()))?.into();
-    let null: BorrowedFd<'_> = null.as_fd();
+    let null = step("open /dev/null", open("/dev/null", OpenOptions::new().read(true).write(true)))?;
     for number in 0..=2 {
-        step("let go of the standard streams", sys::file::replace_standard(null, number))?;
+        step("let go of the standard streams", sys::file::replace_standard(null.as_fd(), number))?;
     }
     Ok(())
 }

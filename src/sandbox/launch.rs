@@ -1,7 +1,7 @@
 //! agentbox's side of the start: forks init into the plan's namespaces and follows the handshake.
 //!
 //! Runs while agentbox has one thread; threads may be started as soon as [`launch`] has forked, which is why it is cut
-//! in two: [`launch`] forks, [`Starting::view`] and [`Starting::command`] wait for what the supervisor needs.
+//! in two: [`launch`] forks, and the methods of [`Starting`], called in their order, wait for what the supervisor needs.
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
@@ -107,17 +107,20 @@ pub fn launch(job: &Job<'_>) -> Result<Starting, LaunchError> {
 }
 
 impl Starting {
-    /// Waits until the view stands; returns the master side of the box's terminal if one was asked for.
+    /// Waits until the view stands; returns its mount namespace, if the box has one of its own.
     pub fn view(&self) -> Result<Option<OwnedFd>, LaunchError> {
         match self.next()? {
-            (Message::ViewReady, terminal) => Ok(terminal),
+            (Message::View, namespace) => Ok(namespace),
             (other, _) => Err(self.unexpected(other)),
         }
     }
 
-    /// init's process descriptor: the way into its mount namespace.
-    pub fn init_fd(&self) -> &OwnedFd {
-        &self.init_fd
+    /// Waits for the box's terminal; to be called if one was asked for.
+    pub fn terminal(&self) -> Result<OwnedFd, LaunchError> {
+        match self.next()? {
+            (Message::Terminal, Some(master)) => Ok(master),
+            (other, _) => Err(self.unexpected(other)),
+        }
     }
 
     /// Waits until the command's filter stands and fetches the listener, if there is to be one.

@@ -48,7 +48,7 @@ const STACK: usize = 256 * 1024;
 pub struct Box {
     /// init's number on the host.
     pub init: i32,
-    /// init's process descriptor, the way into its mount namespace; `None` where the box has none of its own.
+    /// The box's mount namespace; `None` where it has none of its own.
     pub view: Option<OwnedFd>,
     /// The host's `/proc`, opened before the view was made.
     pub host_proc: OwnedFd,
@@ -91,7 +91,11 @@ struct Shared {
     /// Devices of the box's private file systems.
     private: HashSet<u64>,
     lead: Mutex<Lead>,
+    /// The lead is free, or the box is gone.
     free: Condvar,
+    /// A further worker is wanted.
+    wanted: Condvar,
+    /// A worker waits or has ended.
     idle: Condvar,
     /// When the leader took up the call it is at, in milliseconds since `start`; 0 while it waits for one.
     busy_since: AtomicU64,
@@ -113,6 +117,8 @@ struct Lead {
     term: u64,
     workers: usize,
     waiting: usize,
+    /// Workers that the nursery is to start; counted in `workers` already.
+    wanted: usize,
     over: bool,
     failed: Option<SupervisorError>,
 }
@@ -140,12 +146,14 @@ impl Supervisor {
             private: HashSet::new(),
             lead: Mutex::new(Lead { workers: 1, ..Lead::default() }),
             free: Condvar::new(),
+            wanted: Condvar::new(),
             idle: Condvar::new(),
             busy_since: AtomicU64::new(0),
             start: Instant::now(),
             target,
         });
         Shared::spawn(&shared).map_err(SupervisorError::Thread)?;
+        Shared::open_nursery(&shared).map_err(SupervisorError::Thread)?;
         Ok(Self { shared })
     }
 
@@ -165,9 +173,7 @@ impl Supervisor {
 
     /// Waits until the workers have settled what they were at, for `patience` at most; to be called when the box is gone.
     pub fn finish(&self, patience: Duration) {
-        let mut lead = self.shared.lead();
-        lead.over = true;
-        self.shared.free.notify_all();
+        let mut lead = self.shared.end();
         let deadline = Instant::now() + patience;
         while lead.workers > lead.waiting {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -187,6 +193,33 @@ impl Supervisor {
 }
 
 impl Shared {
+    /// Starts the thread that starts workers: a worker has laid down the rights that a new one needs to enter the view.
+    fn open_nursery(shared: &Arc<Self>) -> std::io::Result<()> {
+        let shared = Arc::clone(shared);
+        let work = move || {
+            while shared.wait_for_want() {
+                if let Err(error) = Self::spawn(&shared) {
+                    tracing::warn!(%error, "no further worker");
+                    shared.lead().workers -= 1;
+                }
+            }
+        };
+        std::thread::Builder::new().name("nursery".into()).stack_size(STACK).spawn(work).map(drop)
+    }
+
+    /// Waits until a worker is wanted; false once the box is gone.
+    fn wait_for_want(&self) -> bool {
+        let mut lead = self.lead();
+        while lead.wanted == 0 && !lead.over {
+            lead = self.wanted.wait(lead).unwrap_or_else(PoisonError::into_inner);
+        }
+        if lead.over {
+            return false;
+        }
+        lead.wanted -= 1;
+        true
+    }
+
     fn spawn(shared: &Arc<Self>) -> std::io::Result<()> {
         let shared = Arc::clone(shared);
         let work = move || {
@@ -205,8 +238,8 @@ impl Shared {
     fn enter_box(&self) -> Result<(), SupervisorError> {
         let step = |doing| move |errno| SupervisorError::Step(doing, errno);
         unshare(CloneFlags::CLONE_FS).map_err(step("give a worker its own directories"))?;
-        if let Some(init) = &self.target.view {
-            setns(init, CloneFlags::CLONE_NEWNS).map_err(step("enter the box's view"))?;
+        if let Some(view) = &self.target.view {
+            setns(view, CloneFlags::CLONE_NEWNS).map_err(step("enter the box's view"))?;
             let trace = CapsHashSet::from([Capability::CAP_SYS_PTRACE]);
             for set in [CapSet::Ambient, CapSet::Inheritable] {
                 caps::clear(None, set).map_err(SupervisorError::Capabilities)?;
@@ -228,8 +261,7 @@ impl Shared {
                     // The caller died before its call was taken up, or nobody is left.
                     Err(Errno::ENOENT) if !self.deserted() => {}
                     Err(_) => {
-                        self.lead().over = true;
-                        self.free.notify_all();
+                        drop(self.end());
                         return;
                     }
                 }
@@ -290,12 +322,19 @@ impl Shared {
             shared.free.notify_one();
         } else if lead.workers < MOST_WORKERS {
             lead.workers += 1;
-            drop(lead);
-            if let Err(error) = Self::spawn(shared) {
-                tracing::warn!(%error, "no further worker");
-                shared.lead().workers -= 1;
-            }
+            lead.wanted += 1;
+            shared.wanted.notify_one();
         }
+    }
+
+    /// The box is gone: nobody needs to wait for anything any more.
+    fn end(&self) -> MutexGuard<'_, Lead> {
+        let mut lead = self.lead();
+        lead.over = true;
+        lead.workers -= std::mem::take(&mut lead.wanted);
+        self.free.notify_all();
+        self.wanted.notify_all();
+        lead
     }
 
     fn lead(&self) -> MutexGuard<'_, Lead> {

@@ -20,6 +20,10 @@ use crate::syscalls::Arg;
 /// The largest address the kernel takes: `struct sockaddr_storage`.
 const MOST: u64 = 128;
 
+/// Where the C library asks for a caching daemon before it looks names up itself. Every other program does; where there
+/// is no daemon that is no event.
+const NAME_CACHE: [&str; 2] = ["/var/run/nscd/socket", "/run/nscd/socket"];
+
 /// Reads the address argument once.
 fn address(context: &Context<'_>) -> Result<Vec<u8>, Stop> {
     let length = context.call.word(Arg::AddressLength) & 0xffff_ffff;
@@ -63,6 +67,9 @@ fn connect_path(context: &Context<'_>, socket: &OwnedFd, path: &std::ffi::CStr) 
     let target = context.call.stopped.target;
     let found = match resolve(target, context.task, libc::AT_FDCWD, path, Last::Followed) {
         Ok(found) => found,
+        Err(missing) if NAME_CACHE.iter().any(|name| path.to_bytes() == name.as_bytes()) => {
+            return Err(Stop::Errno(missing.errno));
+        }
         Err(missing) => {
             return context.nowhere(missing, |at| Access::Connect { to: Endpoint::Unix { path: at.path, own: false } });
         }

@@ -109,7 +109,7 @@ pub fn resolve(target: Target, task: &Task, dir: i32, path: &CStr, last: Last) -
         return Err(Errno::ENOENT.into());
     }
     let base = if bytes[0] == b'/' { None } else { Some(target.base(dir)?) };
-    Walk { target, task, links: 0 }.resolve(base, bytes.to_vec(), last)
+    Walk { task, links: 0 }.resolve(base, bytes.to_vec(), last)
 }
 
 /// What the caller's descriptor `number` stands for (`AT_EMPTY_PATH`, or a call by descriptor).
@@ -161,7 +161,6 @@ pub fn own_fd(number: i32, buffer: &mut [u8; 24]) -> &CStr {
 }
 
 struct Walk<'a> {
-    target: Target,
     task: &'a Task,
     links: usize,
 }

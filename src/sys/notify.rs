@@ -67,11 +67,11 @@ pub fn sizes() -> nix::Result<(usize, usize)> {
     Ok((sizes.seccomp_notif.into(), sizes.seccomp_notif_resp.into()))
 }
 
-/// Whether the kernel accepts `flag` for a new filter: it answers `EFAULT` for a null program if it does, `EINVAL` if not.
-pub fn knows_flag(flag: libc::c_ulong) -> bool {
+/// Whether the kernel accepts `flags` for a new filter: it answers `EFAULT` for a null program if it does, `EINVAL` if not.
+pub fn knows_flags(flags: libc::c_ulong) -> bool {
     // SAFETY: a null program is never read; the call cannot succeed.
     let answer = unsafe {
-        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flag, std::ptr::null::<libc::sock_fprog>())
+        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, std::ptr::null::<libc::sock_fprog>())
     };
     check(answer) == Err(Errno::EFAULT)
 }
