@@ -52,6 +52,7 @@ int main(int argc, char **argv) {
         pid_t pid = victim();
         int code = end(ptrace(PTRACE_SEIZE, pid, 0, 0));
         kill(pid, SIGKILL);
+        waitpid(pid, NULL, 0);
         return code;
     }
     if (HOW("traceme")) return end(ptrace(PTRACE_TRACEME, 0, 0, 0));
@@ -60,6 +61,7 @@ int main(int argc, char **argv) {
         long nr = HOW("vm_writev") ? SYS_process_vm_writev : SYS_process_vm_readv;
         int code = end(RAW(nr, pid, &iov, 1, &iov, 1, 0));
         kill(pid, SIGKILL);
+        waitpid(pid, NULL, 0);
         return code;
     }
     if (HOW("proc-mem")) { /* writes another process's memory through its file */
@@ -69,6 +71,7 @@ int main(int argc, char **argv) {
         int fd = open(path, O_RDWR);
         int code = end(fd < 0 ? -1 : pwrite(fd, "owned", 5, (off_t)page));
         kill(pid, SIGKILL);
+        waitpid(pid, NULL, 0);
         return code;
     }
     if (HOW("bpf")) {
@@ -92,9 +95,6 @@ int main(int argc, char **argv) {
         int mount_id, dir = open(argv[2], O_RDONLY | O_DIRECTORY);
         if (name_to_handle_at(AT_FDCWD, argv[2], &f.h, &mount_id, 0)) return end(-1);
         return end(open_by_handle_at(dir, &f.h, O_RDONLY));
-    }
-    if (HOW("kexec_load")) { /* an unload of nothing: harmless where it is allowed */
-        return end(RAW(SYS_kexec_load, 0, 0, NULL, 0));
     }
     if (HOW("personality")) return end(personality(ADDR_NO_RANDOMIZE));
     if (HOW("af_packet")) return end(socket(AF_PACKET, SOCK_RAW, 0));

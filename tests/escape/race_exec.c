@@ -42,6 +42,7 @@ int main(int argc, char **argv) {
         if (WIFSIGNALED(status)) killed++;
     }
     kill(other, SIGKILL);
+    waitpid(other, NULL, 0);
     printf("ran %d, killed %d of %d\n", ended, killed, tries);
     return ended == 0;
 }
