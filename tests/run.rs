@@ -9,7 +9,9 @@ use std::io::Read;
 use std::process::Stdio;
 use std::time::Duration;
 
-use common::{Outcome, Scene, agentbox, compiler, processes_with, program, root, run, run_logged, text, unique_seconds};
+use common::{
+    Outcome, Scene, agentbox, compiler, processes_with, program, root, run, run_logged, text, unique_seconds,
+};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -242,7 +244,9 @@ fn a_run_ends_though_its_input_stays_open() {
 #[test]
 fn orphans_end_with_the_run() {
     let scene = Scene::new();
-    let line = |unique: &str| format!("setsid sh -c 'sleep {unique} & sleep {unique}' >/dev/null 2>&1 </dev/null & sleep 0.3; exit 2");
+    let line = |unique: &str| {
+        format!("setsid sh -c 'sleep {unique} & sleep {unique}' >/dev/null 2>&1 </dev/null & sleep 0.3; exit 2")
+    };
     let unique = unique_seconds();
     scene.free_sh(&line(&unique)).exits(2);
     let left: Vec<i32> = processes_with(&unique);
@@ -305,9 +309,14 @@ fn c_programs_static_and_dynamic() {
 #[test]
 fn shell_scripts() {
     let scene = Scene::new();
-    scene.script("home/work/script", "#!/bin/sh -e\necho \"$0 $1\"\nfor f in a b; do echo $f > $f; done\ncat a b | sort -r\nexit 3\n");
+    scene.script(
+        "home/work/script",
+        "#!/bin/sh -e\necho \"$0 $1\"\nfor f in a b; do echo $f > $f; done\ncat a b | sort -r\nexit 3\n",
+    );
     scene.file("home/work/bare", "echo no interpreter line\n");
-    for line in ["./script one", "PATH=$PWD:$PATH script two", "sh ./bare", "sh -c 'ls -d /usr /bin/sh; id -u; umask; pwd'"] {
+    for line in
+        ["./script one", "PATH=$PWD:$PATH script two", "sh ./bare", "sh -c 'ls -d /usr /bin/sh; id -u; umask; pwd'"]
+    {
         let free = scene.free_sh(line);
         as_outside(&free, &scene.boxed_sh(&[], line));
     }
@@ -391,7 +400,8 @@ fn only_listed_variables_pass_and_no_credential_unless_named() {
     boxed.exits(0).must(has(&boxed, "NEW=made"), "a set variable passes");
     boxed.must(!boxed.out.contains("LANG=") && !boxed.out.contains("HOME="), "nothing else does");
     // What does not pass is not in init's memory of it either.
-    let (mut command, log) = scene.boxed_command(&[], &["/bin/sh", "-c", "cat /proc/*/environ 2>/dev/null | tr '\\0' '\\n'"]);
+    let (mut command, log) =
+        scene.boxed_command(&[], &["/bin/sh", "-c", "cat /proc/*/environ 2>/dev/null | tr '\\0' '\\n'"]);
     command.envs(secrets);
     let boxed = run_logged(command, b"", &log);
     boxed.must(secrets.iter().all(|(_, value)| !boxed.out.contains(value)), "init's environment is readable");
@@ -473,7 +483,10 @@ fn a_host_without_user_namespaces_is_refused_with_the_fix() {
     let Some(boxed) = degraded(&scene, &[], "touch ran") else { skip!("no user namespace to take namespaces away in") };
     boxed.exits(125).must(!scene.work.join("ran").exists(), "the command ran");
     let said = boxed.err.to_lowercase();
-    boxed.must(said.contains("user namespace") || said.contains("max_user_namespaces"), "the message says what is missing");
+    boxed.must(
+        said.contains("user namespace") || said.contains("max_user_namespaces"),
+        "the message says what is missing",
+    );
     boxed.must(said.contains("--allow-degraded"), "the message says how to go on all the same");
     let some = degraded(&scene, &["--allow-degraded", "processes"], "touch ran").expect("as before");
     some.exits(125).must(!scene.work.join("ran").exists(), "one layer allowed is not all");

@@ -189,7 +189,10 @@ fn cargo_builds_a_crate_offline() {
     let lay = |scene: &Scene| {
         scene.file("home/work/Cargo.toml", "[package]\nname = \"small\"\nversion = \"0.1.0\"\nedition = \"2021\"\n");
         scene.file("home/work/src/main.rs", "mod part;\nfn main() {\n    println!(\"{}\", part::two() + 40);\n}\n");
-        scene.file("home/work/src/part.rs", "pub fn two() -> i32 {\n    2\n}\n#[test]\nfn it() {\n    assert_eq!(two(), 2);\n}\n");
+        scene.file(
+            "home/work/src/part.rs",
+            "pub fn two() -> i32 {\n    2\n}\n#[test]\nfn it() {\n    assert_eq!(two(), 2);\n}\n",
+        );
         scene.file("home/work/build.rs", "fn main() {\n    println!(\"cargo:rerun-if-changed=build.rs\");\n}\n");
     };
     let line = format!(
@@ -213,12 +216,16 @@ fn make_builds_a_c_project_in_parallel() {
         );
         scene.file("home/work/all.h", "int a(void); int b(void); int c(void);\n");
         for name in ["a", "b", "c"] {
-            scene.file(format!("home/work/{name}.c"), format!("#include \"all.h\"\nint {name}(void) {{ return '{name}'; }}\n"));
+            scene.file(
+                format!("home/work/{name}.c"),
+                format!("#include \"all.h\"\nint {name}(void) {{ return '{name}'; }}\n"),
+            );
         }
         let main = "#include <stdio.h>\n#include \"all.h\"\nint main(void) { printf(\"%c%c%c\\n\", a(), b(), c()); return 0; }\n";
         scene.file("home/work/main.c", main);
     };
-    let boxed = same(&[], lay, "make -s -j2 && ./program && make -s -j2 && touch all.h && make -s -j2 && ls | sort", &[]);
+    let boxed =
+        same(&[], lay, "make -s -j2 && ./program && make -s -j2 && touch all.h && make -s -j2 && ls | sort", &[]);
     boxed.must(boxed.out.starts_with("abc\n"), "the program works");
 }
 
