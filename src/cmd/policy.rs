@@ -93,7 +93,12 @@ pub fn as_text(policy: &Policy) -> String {
     for (title, roots) in
         [("write", &policy.files.write), ("private", &policy.files.private), ("read", &policy.files.read)]
     {
-        roots.iter().for_each(|root| line(root_line(title, root)));
+        roots.iter().filter(|root| root.exists).for_each(|root| line(root_line(title, root)));
+    }
+    let all = [&policy.files.write, &policy.files.private, &policy.files.read].into_iter().flatten();
+    let missing: Vec<_> = all.filter(|root| !root.exists).map(|root| root.path.to_string_lossy()).collect();
+    if !missing.is_empty() {
+        line(format!("missing  {}", missing.join(" ")));
     }
     for (title, guards) in [("deny", &policy.files.deny), ("protect", &policy.files.protect)] {
         guards.iter().for_each(|guard| line(format!("{title:<8} {:<44} {}", guard.pattern.text(), guard.rule)));
@@ -113,9 +118,6 @@ fn root_line(title: &str, root: &Root) -> String {
     let mut path = root.path.display().to_string();
     if let Some(link) = &root.link {
         path = format!("{} → {path}", link.display());
-    }
-    if !root.exists {
-        path.push_str(" (missing)");
     }
     format!("{title:<8} {path:<44} {}", root.rule)
 }

@@ -10,7 +10,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -22,7 +22,7 @@ use super::{Exception, Guard, NetworkMode, Policy, ProgramRule, Root};
 use crate::event::{Level, RuleId};
 
 /// The shipped profiles: name, YAML, and the same as JSON.
-const SHIPPED: &[(&str, &str, &str)] = include!(concat!(std::env!("OUT_DIR"), "/shipped.rs"));
+pub(crate) const SHIPPED: &[(&str, &str, &str)] = include!(concat!(std::env!("OUT_DIR"), "/shipped.rs"));
 
 /// How a rule that comes from a flag is named.
 const FLAGS: &str = "command line";
@@ -425,10 +425,13 @@ impl Reader<'_> {
     }
 }
 
-/// The file system as far as it was looked at: the real path of each existing one.
+/// The file system as far as it was looked at: what each path really is, if it is.
 #[derive(Default)]
 struct Real {
-    known: HashMap<PathBuf, Option<PathBuf>>,
+    known: HashMap<OsString, Option<PathBuf>>,
+    /// A directory most of whose names are asked for, and for each whether it is a symbolic link: one look instead of
+    /// eighty.
+    listed: Option<(PathBuf, HashMap<OsString, bool>)>,
 }
 
 /// What a path comes to.
@@ -446,6 +449,19 @@ impl Real {
         }
     }
 
+    /// Lists a real directory, unless it is large.
+    fn list(&mut self, dir: &Path) {
+        let Ok(entries) = fs::read_dir(dir) else { return };
+        let mut names = HashMap::new();
+        for entry in entries {
+            match entry.and_then(|e| Ok((e.file_name(), e.file_type()?.is_symlink()))) {
+                Ok((name, is_link)) if names.len() < 512 => names.insert(name, is_link),
+                _ => return,
+            };
+        }
+        self.listed = Some((dir.into(), names));
+    }
+
     fn find(&mut self, path: &Path) -> Found {
         let Some(real) = self.existing(path) else {
             return Found { path: self.missing(path), exists: false, link: None };
@@ -455,17 +471,44 @@ impl Real {
         Found { link: name.filter(|n| *n != real), path: real, exists: true }
     }
 
+    /// The real path of `path`, if that is another one.
+    fn other(&mut self, path: &Path) -> Option<PathBuf> {
+        let real = self.existing(path).unwrap_or_else(|| self.missing(path));
+        (real != path).then_some(real)
+    }
+
     /// The real path, if all of it exists.
     fn existing(&mut self, path: &Path) -> Option<PathBuf> {
-        if let Some(known) = self.known.get(path) {
+        if let Some(known) = self.known.get(path.as_os_str()) {
             return known.clone();
         }
-        let found = match path.parent() {
+        // Until it is known it is nothing, which ends a circle of links.
+        self.known.insert(path.into(), None);
+        let found = match path.parent().zip(path.file_name()) {
             None => Some(path.to_path_buf()),
-            Some(parent) => self.existing(parent).and_then(|parent| step(&parent.join(path.file_name()?))),
+            Some((parent, name)) => self.existing(parent).and_then(|parent| self.step(&parent, name)),
         };
-        self.known.insert(path.into(), found.clone());
+        if found.is_some() {
+            self.known.insert(path.into(), found.clone());
+        }
         found
+    }
+
+    /// Looks at one name in a real directory.
+    fn step(&mut self, dir: &Path, name: &OsStr) -> Option<PathBuf> {
+        let path = dir.join(name);
+        let is_link = match &self.listed {
+            Some((listed, names)) if listed == dir => *names.get(name)?,
+            _ => fs::symlink_metadata(&path).ok()?.file_type().is_symlink(),
+        };
+        if !is_link {
+            return Some(path);
+        }
+        let target = dir.join(fs::read_link(&path).ok()?);
+        if target.components().any(|c| c == Component::ParentDir) {
+            return fs::canonicalize(path).ok();
+        }
+        self.existing(&plain(&target))
     }
 
     /// The real path of what exists, with the rest as it stands.
@@ -477,12 +520,6 @@ impl Real {
         }
         path.into()
     }
-}
-
-/// Looks at one name in a real directory.
-fn step(path: &Path) -> Option<PathBuf> {
-    let is_link = fs::symlink_metadata(path).ok()?.file_type().is_symlink();
-    if is_link { fs::canonicalize(path).ok() } else { Some(path.into()) }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -524,6 +561,7 @@ impl<'a> Build<'a> {
     fn new(workdir: &'a Path, home: &'a Path, vars: &'a BTreeMap<OsString, OsString>, mut real: Real) -> Self {
         if real.find(home).exists {
             real.know(home);
+            real.list(home);
         }
         Self {
             workdir,
@@ -655,10 +693,7 @@ impl<'a> Build<'a> {
 
     fn pattern(&mut self, text: &str) -> Result<Pattern, PatternError> {
         let mut pattern = self.with_base(|base| Pattern::parse(text, base))?;
-        pattern.resolve(|start| {
-            let found = self.real.find(start).path;
-            (found != start).then_some(found)
-        });
+        pattern.resolve(|start| self.real.other(start));
         Ok(pattern)
     }
 
@@ -692,10 +727,7 @@ impl<'a> Build<'a> {
     fn program(&mut self, text: &str) -> Result<ProgramPattern, PatternError> {
         let mut program = self.with_base(|base| ProgramPattern::parse(text, base))?;
         if let ProgramPattern::Path(pattern) = &mut program {
-            pattern.resolve(|start| {
-                let found = self.real.find(start).path;
-                (found != start).then_some(found)
-            });
+            pattern.resolve(|start| self.real.other(start));
         }
         Ok(program)
     }
@@ -756,10 +788,7 @@ impl<'a> Build<'a> {
     /// Keeps `path` from being changed inside, whatever was granted; with `hide`, from being read too.
     fn guard_own(&mut self, path: &Path, what: &'static str, hide: bool) -> Result<(), LoadError> {
         let mut pattern = Pattern::of_path(path);
-        pattern.resolve(|start| {
-            let found = self.real.find(start).path;
-            (found != start).then_some(found)
-        });
+        pattern.resolve(|start| self.real.other(start));
         if let Some(root) = self.files.write.iter().find(|root| pattern.matches(&root.path)) {
             return Err(LoadError::Own { rule: root.rule.clone(), path: root.path.to_string_lossy().into(), what });
         }
@@ -798,7 +827,7 @@ impl Kind {
 
 /// Takes `..` out the way the kernel would where that is possible.
 fn resolved(path: &Path) -> PathBuf {
-    let dots = path.components().any(|c| c == std::path::Component::ParentDir);
+    let dots = path.components().any(|c| c == Component::ParentDir);
     if dots { fs::canonicalize(path).unwrap_or_else(|_| plain(path)) } else { plain(path) }
 }
 
@@ -825,13 +854,14 @@ pub(crate) fn digest(policy: &Policy) -> String {
     }
     for (key, guards) in [("deny", &files.deny), ("protect", &files.protect)] {
         for guard in guards {
-            add(key, guard.pattern.normal().as_bytes());
-            add("except", &[guard.except as u8]);
+            add(key, &[guard.except as u8]);
+            guard.pattern.pieces(|piece| add("piece", piece));
         }
     }
     for (key, rules) in [("exec.allow", &policy.exec.allow), ("exec.deny", &policy.exec.deny)] {
         for rule in rules {
-            add(key, rule.program.normal().as_bytes());
+            add(key, b"");
+            rule.program.pieces(|piece| add("piece", piece));
         }
     }
     for name in policy.env.vars.keys() {

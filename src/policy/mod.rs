@@ -120,3 +120,6 @@ pub struct Environment {
     /// Names that were set outside and are not passed because they look like credentials.
     pub withheld: Vec<String>,
 }
+
+#[cfg(test)]
+mod tests;
