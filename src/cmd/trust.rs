@@ -21,7 +21,7 @@ pub fn run(args: &cli::Trust, world: &World) -> Result<u8> {
     }
     let shown: Arc<str> = file.to_string_lossy().into();
     let content = load::read_file(&file, &shown)?;
-    load::check_content(&file, &content, world)?;
+    load::check_content(&file, &shown, &content, world)?;
     trust::trust(&world.state, &file, &content)?;
     println!("{shown} is trusted as it is now; a change to it takes the trust away");
     Ok(0)

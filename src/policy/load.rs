@@ -79,8 +79,10 @@ pub enum LoadError {
     #[error(transparent)]
     File(#[from] FileError),
     /// A file that cannot be read.
-    #[error("cannot read policy {file}")]
+    #[error("{}cannot read policy {file}", in_file(.at))]
     Read {
+        /// The file that extends it, if one does.
+        at: Option<At>,
         /// As the user named it.
         file: Arc<str>,
         /// Why.
@@ -268,13 +270,13 @@ pub fn load(request: &Request, world: &World) -> Result<Loaded, LoadError> {
 pub fn check(path: &Path, world: &World) -> Result<(), LoadError> {
     let shown: Arc<str> = path.to_string_lossy().into();
     let path = world.cwd.join(path);
-    check_content(&path, &read_file(&path, &shown)?, world)
+    check_content(&path, &shown, &read_file(&path, &shown)?, world)
 }
 
 /// The same for content that was read already.
-pub fn check_content(path: &Path, content: &[u8], world: &World) -> Result<(), LoadError> {
+pub fn check_content(path: &Path, shown: &Arc<str>, content: &[u8], world: &World) -> Result<(), LoadError> {
     let mut reader = Reader { world, layers: Vec::new(), stack: Vec::new(), files: Vec::new(), pinned: false };
-    reader.bytes(path, &path.to_string_lossy().into(), content)?;
+    reader.bytes(path, shown, content)?;
     let (workdir, home) = (plain(&world.cwd), plain(&world.home));
     let mut build = Build::new(&workdir, &home, &world.vars, Real::default());
     reader.layers.iter().try_for_each(|layer| build.layer(layer))
@@ -300,7 +302,7 @@ fn is_file_name(name: &str) -> bool {
 
 /// Reads at most a policy's worth of a regular file, without waiting on anything else.
 pub fn read_file(path: &Path, shown: &Arc<str>) -> Result<Vec<u8>, LoadError> {
-    let failed = |source| LoadError::Read { file: shown.clone(), source };
+    let failed = |source| LoadError::Read { at: None, file: shown.clone(), source };
     let open = |path| OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC).open(path);
     let file: File = open(path).map_err(failed)?;
     if !file.metadata().map_err(failed)?.is_file() {
@@ -376,7 +378,10 @@ impl Reader<'_> {
     }
 
     fn file(&mut self, path: &Path, shown: &Arc<str>, at: Option<&At>) -> Result<(), LoadError> {
-        let bytes = read_file(path, shown)?;
+        let bytes = read_file(path, shown).map_err(|error| match error {
+            LoadError::Read { file, source, .. } => LoadError::Read { at: at.cloned(), file, source },
+            other => other,
+        })?;
         if let (true, Some(at)) = (self.pinned, at) {
             let trusted = trust::is_trusted(&self.world.state, &plain(path), &bytes)?;
             if trusted.is_err() {
@@ -464,17 +469,24 @@ impl Real {
 
     fn find(&mut self, path: &Path) -> Found {
         let Some(real) = self.existing(path) else {
-            return Found { path: self.missing(path), exists: false, link: None };
+            return Found { path: self.place(path), exists: false, link: None };
         };
-        let parent = path.parent().and_then(|p| self.existing(p));
-        let name = parent.zip(path.file_name()).map(|(parent, name)| parent.join(name));
-        Found { link: name.filter(|n| *n != real), path: real, exists: true }
+        let own = split_last(path).and_then(|(dir, name)| Some(self.existing(dir)?.join(name)));
+        Found { link: own.filter(|own| own.as_os_str() != real.as_os_str()), path: real, exists: true }
     }
 
     /// The real path of `path`, if that is another one.
     fn other(&mut self, path: &Path) -> Option<PathBuf> {
-        let real = self.existing(path).unwrap_or_else(|| self.missing(path));
-        (real != path).then_some(real)
+        Some(self.place(path)).filter(|real| real.as_os_str() != path.as_os_str())
+    }
+
+    /// The real path of what exists, with the rest as it stands.
+    fn place(&mut self, path: &Path) -> PathBuf {
+        match (self.existing(path), split_last(path)) {
+            (Some(real), _) => real,
+            (None, Some((dir, name))) => self.place(dir).join(name),
+            (None, None) => path.into(),
+        }
     }
 
     /// The real path, if all of it exists.
@@ -484,9 +496,9 @@ impl Real {
         }
         // Until it is known it is nothing, which ends a circle of links.
         self.known.insert(path.into(), None);
-        let found = match path.parent().zip(path.file_name()) {
+        let found = match split_last(path) {
             None => Some(path.to_path_buf()),
-            Some((parent, name)) => self.existing(parent).and_then(|parent| self.step(&parent, name)),
+            Some((dir, name)) => self.existing(dir).and_then(|dir| self.step(&dir, name)),
         };
         if found.is_some() {
             self.known.insert(path.into(), found.clone());
@@ -510,16 +522,14 @@ impl Real {
         }
         self.existing(&plain(&target))
     }
+}
 
-    /// The real path of what exists, with the rest as it stands.
-    fn missing(&mut self, path: &Path) -> PathBuf {
-        for above in path.ancestors().skip(1) {
-            if let Some(real) = self.existing(above) {
-                return real.join(path.strip_prefix(above).unwrap_or(path));
-            }
-        }
-        path.into()
-    }
+/// Cuts a plain absolute path into directory and name; `Path`'s own way looks at every component each time.
+fn split_last(path: &Path) -> Option<(&Path, &OsStr)> {
+    let bytes = path.as_os_str().as_bytes();
+    let slash = bytes.iter().rposition(|b| *b == b'/').filter(|_| bytes.len() > 1)?;
+    let (dir, name) = (&bytes[..slash.max(1)], &bytes[slash + 1..]);
+    Some((Path::new(OsStr::from_bytes(dir)), OsStr::from_bytes(name)))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -626,7 +636,7 @@ impl<'a> Build<'a> {
             return Err(LoadError::Wildcard { at: at(), key: kind.key(), text: entry.text.clone() });
         }
         let rule = RuleId(format!("{} {}[{index}]", layer.name, kind.key()).into());
-        if kind == Kind::Private && found.path == Path::new("/") {
+        if kind == Kind::Private && found.path.as_os_str() == "/" {
             // A home of `/` (some containers) hides nothing.
             return Ok(());
         }
@@ -639,14 +649,17 @@ impl<'a> Build<'a> {
     /// Adds a root; a later one takes the place of an earlier one of the same path, whatever that granted.
     fn root(&mut self, kind: Kind, found: Found, rule: RuleId) -> Result<(), LoadError> {
         let Found { path, exists, link } = found;
-        let kernel = path.starts_with("/proc") || path.starts_with("/sys");
+        let bytes = path.as_os_str().as_bytes();
+        let kernel = contains(b"/proc", bytes) || contains(b"/sys", bytes);
         if kernel && kind != Kind::Read {
             return Err(LoadError::Kernel { rule, path: path.to_string_lossy().into() });
         }
         let mut links = Vec::new();
         for other in Kind::ALL {
             let roots = self.roots(other);
-            for at in (0..roots.len()).rev().filter(|at| roots[*at].path == path).collect::<Vec<_>>() {
+            for at in
+                (0..roots.len()).rev().filter(|at| roots[*at].path.as_os_str() == path.as_os_str()).collect::<Vec<_>>()
+            {
                 if other == kind && roots[at].link != link {
                     continue;
                 }

@@ -140,6 +140,9 @@ impl Base<'_> {
     /// Works a plain path out: absolute, without `.` and `..`, wildcards taken as ordinary characters.
     pub fn path(&self, text: &str) -> Result<PathBuf, PatternError> {
         let bytes = self.absolute(text, false)?;
+        if is_plain(&bytes) {
+            return Ok(PathBuf::from(OsString::from_vec(bytes)));
+        }
         Ok(plain(Path::new(OsStr::from_bytes(&bytes))))
     }
 }

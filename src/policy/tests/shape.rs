@@ -114,7 +114,7 @@ fn any_cut_or_broken_file_gives_an_error_and_no_panic() {
     let whole = crate::policy::load::profiles().map(|p| p.yaml).collect::<String>();
     for cut in (0..whole.len()).step_by(97).filter(|at| whole.is_char_boundary(*at)) {
         let _ = error(&whole[..cut]);
-        let mut broken = whole[..whole.len().min(cut + 500)].as_bytes().to_vec();
+        let mut broken = whole.as_bytes()[..whole.len().min(cut + 500)].to_vec();
         if let Some(byte) = broken.get_mut(cut) {
             *byte = b"{[&*!|>%@`\"'#-:\0\xff"[cut % 17];
         }
