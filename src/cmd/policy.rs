@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
+use super::print;
 use crate::cli::{AuditLevel, Net, PolicyArgs};
 use crate::event::Level;
 use crate::policy::{self, Guard, LoadError, NetworkMode, Policy, ProgramRule, Request, Root, World};
@@ -68,11 +69,11 @@ pub fn show(policy: &Policy, json: bool, plan: Option<(String, Value)>) -> u8 {
         if let (Some(object), Some((_, plan))) = (value.as_object_mut(), plan) {
             object.insert("plan".into(), plan);
         }
-        println!("{value:#}");
+        print(&format!("{value:#}\n"));
     } else {
-        print!("{}", as_text(policy));
+        print(&as_text(policy));
         if let Some((text, _)) = plan {
-            print!("\n{text}");
+            print(&format!("\n{text}"));
         }
     }
     0
@@ -181,7 +182,7 @@ pub fn check(files: &[PathBuf], world: &World) -> u8 {
     let mut code = 0;
     for file in files {
         match policy::load::check(file, world) {
-            Ok(()) => println!("{}: ok", file.display()),
+            Ok(()) => print(&format!("{}: ok\n", file.display())),
             Err(error) => {
                 eprintln!("agentbox: {}", chain(&error));
                 code = 125;
@@ -206,9 +207,9 @@ fn chain(error: &LoadError) -> String {
 pub fn list(json: bool) -> u8 {
     let profiles: Vec<_> = policy::load::profiles().collect();
     if json {
-        println!("{:#}", json!(profiles));
+        print(&format!("{:#}\n", json!(profiles)));
     } else {
-        profiles.iter().for_each(|profile| println!("{:<12} {}", profile.name, profile.about));
+        profiles.iter().for_each(|profile| print(&format!("{:<12} {}\n", profile.name, profile.about)));
     }
     0
 }

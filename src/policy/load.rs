@@ -468,59 +468,55 @@ impl Real {
     }
 
     fn find(&mut self, path: &Path) -> Found {
-        let Some(real) = self.existing(path) else {
+        let Some((dir, name)) = split_last(path) else {
+            return Found { path: path.into(), exists: true, link: None };
+        };
+        let Some(own) = self.directory(dir).map(|dir| dir.join(name)) else {
             return Found { path: self.place(path), exists: false, link: None };
         };
-        let own = split_last(path).and_then(|(dir, name)| Some(self.existing(dir)?.join(name)));
-        Found { link: own.filter(|own| own.as_os_str() != real.as_os_str()), path: real, exists: true }
+        match self.follow(&own) {
+            Some(real) => {
+                Found { link: (own.as_os_str() != real.as_os_str()).then_some(own), path: real, exists: true }
+            }
+            None => Found { path: own, exists: false, link: None },
+        }
     }
 
     /// The real path of `path`, if that is another one.
     fn other(&mut self, path: &Path) -> Option<PathBuf> {
-        Some(self.place(path)).filter(|real| real.as_os_str() != path.as_os_str())
+        Some(self.find(path).path).filter(|real| real.as_os_str() != path.as_os_str())
     }
 
     /// The real path of what exists, with the rest as it stands.
     fn place(&mut self, path: &Path) -> PathBuf {
-        match (self.existing(path), split_last(path)) {
+        match (self.directory(path), split_last(path)) {
             (Some(real), _) => real,
             (None, Some((dir, name))) => self.place(dir).join(name),
             (None, None) => path.into(),
         }
     }
 
-    /// The real path, if all of it exists.
-    fn existing(&mut self, path: &Path) -> Option<PathBuf> {
+    /// The real path, if all of it exists, kept for the next who asks.
+    fn directory(&mut self, path: &Path) -> Option<PathBuf> {
         if let Some(known) = self.known.get(path.as_os_str()) {
             return known.clone();
         }
-        // Until it is known it is nothing, which ends a circle of links.
-        self.known.insert(path.into(), None);
         let found = match split_last(path) {
             None => Some(path.to_path_buf()),
-            Some((dir, name)) => self.existing(dir).and_then(|dir| self.step(&dir, name)),
+            Some((dir, name)) => self.directory(dir).and_then(|dir| self.follow(&dir.join(name))),
         };
-        if found.is_some() {
-            self.known.insert(path.into(), found.clone());
-        }
+        self.known.insert(path.into(), found.clone());
         found
     }
 
-    /// Looks at one name in a real directory.
-    fn step(&mut self, dir: &Path, name: &OsStr) -> Option<PathBuf> {
-        let path = dir.join(name);
+    /// Looks at one name in a real directory, and follows it if it is a link.
+    fn follow(&mut self, path: &Path) -> Option<PathBuf> {
+        let (dir, name) = split_last(path)?;
         let is_link = match &self.listed {
-            Some((listed, names)) if listed == dir => *names.get(name)?,
-            _ => fs::symlink_metadata(&path).ok()?.file_type().is_symlink(),
+            Some((listed, names)) if listed.as_os_str() == dir.as_os_str() => *names.get(name)?,
+            _ => fs::symlink_metadata(path).ok()?.file_type().is_symlink(),
         };
-        if !is_link {
-            return Some(path);
-        }
-        let target = dir.join(fs::read_link(&path).ok()?);
-        if target.components().any(|c| c == Component::ParentDir) {
-            return fs::canonicalize(path).ok();
-        }
-        self.existing(&plain(&target))
+        if is_link { fs::canonicalize(path).ok() } else { Some(path.into()) }
     }
 }
 
