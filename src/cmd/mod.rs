@@ -7,3 +7,11 @@ pub mod log;
 pub mod policy;
 pub mod run;
 pub mod trust;
+
+use std::io::{self, Write};
+
+/// Writes to stdout; a reader that has gone away (`| head`) is no error.
+pub(crate) fn print(text: &str) {
+    let mut out = io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}

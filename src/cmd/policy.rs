@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
+use super::print;
 use crate::cli::{AuditLevel, Net, PolicyArgs};
 use crate::event::Level;
 use crate::policy::{self, Guard, LoadError, NetworkMode, Policy, ProgramRule, Request, Root, World};
@@ -68,11 +69,11 @@ pub fn show(policy: &Policy, json: bool, plan: Option<(String, Value)>) -> u8 {
         if let (Some(object), Some((_, plan))) = (value.as_object_mut(), plan) {
             object.insert("plan".into(), plan);
         }
-        println!("{value:#}");
+        print(&format!("{value:#}\n"));
     } else {
-        print!("{}", as_text(policy));
+        print(&as_text(policy));
         if let Some((text, _)) = plan {
-            print!("\n{text}");
+            print(&format!("\n{text}"));
         }
     }
     0
@@ -93,7 +94,12 @@ pub fn as_text(policy: &Policy) -> String {
     for (title, roots) in
         [("write", &policy.files.write), ("private", &policy.files.private), ("read", &policy.files.read)]
     {
-        roots.iter().for_each(|root| line(root_line(title, root)));
+        roots.iter().filter(|root| root.exists).for_each(|root| line(root_line(title, root)));
+    }
+    let all = [&policy.files.write, &policy.files.private, &policy.files.read].into_iter().flatten();
+    let missing: Vec<_> = all.filter(|root| !root.exists).map(|root| root.path.to_string_lossy()).collect();
+    if !missing.is_empty() {
+        line(format!("missing  {}", missing.join(" ")));
     }
     for (title, guards) in [("deny", &policy.files.deny), ("protect", &policy.files.protect)] {
         guards.iter().for_each(|guard| line(format!("{title:<8} {:<44} {}", guard.pattern.text(), guard.rule)));
@@ -113,9 +119,6 @@ fn root_line(title: &str, root: &Root) -> String {
     let mut path = root.path.display().to_string();
     if let Some(link) = &root.link {
         path = format!("{} → {path}", link.display());
-    }
-    if !root.exists {
-        path.push_str(" (missing)");
     }
     format!("{title:<8} {path:<44} {}", root.rule)
 }
@@ -179,7 +182,7 @@ pub fn check(files: &[PathBuf], world: &World) -> u8 {
     let mut code = 0;
     for file in files {
         match policy::load::check(file, world) {
-            Ok(()) => println!("{}: ok", file.display()),
+            Ok(()) => print(&format!("{}: ok\n", file.display())),
             Err(error) => {
                 eprintln!("agentbox: {}", chain(&error));
                 code = 125;
@@ -204,9 +207,9 @@ fn chain(error: &LoadError) -> String {
 pub fn list(json: bool) -> u8 {
     let profiles: Vec<_> = policy::load::profiles().collect();
     if json {
-        println!("{:#}", json!(profiles));
+        print(&format!("{:#}\n", json!(profiles)));
     } else {
-        profiles.iter().for_each(|profile| println!("{:<12} {}", profile.name, profile.about));
+        profiles.iter().for_each(|profile| print(&format!("{:<12} {}\n", profile.name, profile.about)));
     }
     0
 }

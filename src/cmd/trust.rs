@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 
+use super::print;
 use crate::cli;
 use crate::policy::World;
 use crate::policy::load;
@@ -16,14 +17,14 @@ pub fn run(args: &cli::Trust, world: &World) -> Result<u8> {
     let file = file(args, world)?;
     if args.revoke {
         let text = if trust::revoke(&world.state, &file)? { "is no longer trusted" } else { "was not trusted" };
-        println!("{} {text}", file.display());
+        print(&format!("{} {text}\n", file.display()));
         return Ok(0);
     }
     let shown: Arc<str> = file.to_string_lossy().into();
     let content = load::read_file(&file, &shown)?;
-    load::check_content(&file, &content, world)?;
+    load::check_content(&file, &shown, &content, world)?;
     trust::trust(&world.state, &file, &content)?;
-    println!("{shown} is trusted as it is now; a change to it takes the trust away");
+    print(&format!("{shown} is trusted as it is now; a change to it takes the trust away\n"));
     Ok(0)
 }
 

@@ -104,7 +104,7 @@ fn above<'a>(files: &'a FileRules, probe: &Probe, onto: Onto) -> Option<&'a Guar
         Onto::Name => g.pattern.names_above_probe(probe),
     };
     let denied = files.deny.iter().find(is_above);
-    denied.or_else(|| files.protect.iter().filter(|g| !lifted(files, g, probe)).find(is_above))
+    denied.or_else(|| files.protect.iter().find(|g| is_above(g) && !lifted(files, g, probe)))
 }
 
 /// Judges a call with two names: each as a change, and directories also by what lies below them.
@@ -145,10 +145,12 @@ fn grant(policy: &Policy, op: FileOp, probe: &Probe) -> Verdict {
         let harmless = matches!(op, FileOp::Write | FileOp::Truncate) && is_harmless_proc(path);
         return if harmless { granted(&PROCESSES) } else { verdict(Effect::Deny, &KERNEL, Reason::KernelFile, None) };
     }
-    if is_own_device(op, path) {
+    let root = longest(&policy.files, path);
+    let named = root.is_some_and(|(root, _)| contains(b"/dev", bytes(&root.path)));
+    if !named && is_own_device(op, path) {
         return granted(&DEVICES);
     }
-    match longest(&policy.files, path) {
+    match root {
         Some((root, changes)) if reads || changes => granted(&root.rule),
         None if reads && is_top(&policy.files, path) => granted(&VIEW),
         _ => not_granted(policy.files.otherwise.as_ref()),

@@ -310,6 +310,12 @@ fn translate(file: &Arc<str>, error: &serde_yaml::Error) -> FileError {
         E::SerdeInvalidType { unexpected, expected, .. } | E::SerdeInvalidValue { unexpected, expected, .. } => {
             FileError::WrongType { at, expected: expected.clone(), found: unexpected.clone() }
         }
+        E::Unexpected { expected: "sequence start", .. } => {
+            FileError::WrongType { at, expected: "a list, such as [a, b]".into(), found: "something else".into() }
+        }
+        E::Unexpected { expected: "mapping start", .. } => {
+            FileError::WrongType { at, expected: "keys, such as {a: b}".into(), found: "something else".into() }
+        }
         E::SerdeMissingField { field, .. } => FileError::MissingKey { at, key: field },
         E::DuplicateMappingKey { key, .. } => FileError::DuplicateKey { at, key: key.clone().unwrap_or_default() },
         E::MergeKeyNotAllowed { .. } => FileError::MergeKey { at },
@@ -448,6 +454,10 @@ impl<'de> Visitor<'de> for ItemVisitor {
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Item, E> {
         Ok(Item { text: text.into(), message: None, except: Exception::None })
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Item, E> {
+        Err(E::custom("a rule is empty here: YAML reads a bare `~` as nothing, so quote it"))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Item, A::Error> {

@@ -10,7 +10,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -22,7 +22,7 @@ use super::{Exception, Guard, NetworkMode, Policy, ProgramRule, Root};
 use crate::event::{Level, RuleId};
 
 /// The shipped profiles: name, YAML, and the same as JSON.
-const SHIPPED: &[(&str, &str, &str)] = include!(concat!(std::env!("OUT_DIR"), "/shipped.rs"));
+pub(crate) const SHIPPED: &[(&str, &str, &str)] = include!(concat!(std::env!("OUT_DIR"), "/shipped.rs"));
 
 /// How a rule that comes from a flag is named.
 const FLAGS: &str = "command line";
@@ -79,8 +79,10 @@ pub enum LoadError {
     #[error(transparent)]
     File(#[from] FileError),
     /// A file that cannot be read.
-    #[error("cannot read policy {file}")]
+    #[error("{}cannot read policy {file}", in_file(.at))]
     Read {
+        /// The file that extends it, if one does.
+        at: Option<At>,
         /// As the user named it.
         file: Arc<str>,
         /// Why.
@@ -268,13 +270,13 @@ pub fn load(request: &Request, world: &World) -> Result<Loaded, LoadError> {
 pub fn check(path: &Path, world: &World) -> Result<(), LoadError> {
     let shown: Arc<str> = path.to_string_lossy().into();
     let path = world.cwd.join(path);
-    check_content(&path, &read_file(&path, &shown)?, world)
+    check_content(&path, &shown, &read_file(&path, &shown)?, world)
 }
 
 /// The same for content that was read already.
-pub fn check_content(path: &Path, content: &[u8], world: &World) -> Result<(), LoadError> {
+pub fn check_content(path: &Path, shown: &Arc<str>, content: &[u8], world: &World) -> Result<(), LoadError> {
     let mut reader = Reader { world, layers: Vec::new(), stack: Vec::new(), files: Vec::new(), pinned: false };
-    reader.bytes(path, &path.to_string_lossy().into(), content)?;
+    reader.bytes(path, shown, content)?;
     let (workdir, home) = (plain(&world.cwd), plain(&world.home));
     let mut build = Build::new(&workdir, &home, &world.vars, Real::default());
     reader.layers.iter().try_for_each(|layer| build.layer(layer))
@@ -300,7 +302,7 @@ fn is_file_name(name: &str) -> bool {
 
 /// Reads at most a policy's worth of a regular file, without waiting on anything else.
 pub fn read_file(path: &Path, shown: &Arc<str>) -> Result<Vec<u8>, LoadError> {
-    let failed = |source| LoadError::Read { file: shown.clone(), source };
+    let failed = |source| LoadError::Read { at: None, file: shown.clone(), source };
     let open = |path| OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC).open(path);
     let file: File = open(path).map_err(failed)?;
     if !file.metadata().map_err(failed)?.is_file() {
@@ -376,7 +378,10 @@ impl Reader<'_> {
     }
 
     fn file(&mut self, path: &Path, shown: &Arc<str>, at: Option<&At>) -> Result<(), LoadError> {
-        let bytes = read_file(path, shown)?;
+        let bytes = read_file(path, shown).map_err(|error| match error {
+            LoadError::Read { file, source, .. } => LoadError::Read { at: at.cloned(), file, source },
+            other => other,
+        })?;
         if let (true, Some(at)) = (self.pinned, at) {
             let trusted = trust::is_trusted(&self.world.state, &plain(path), &bytes)?;
             if trusted.is_err() {
@@ -425,10 +430,13 @@ impl Reader<'_> {
     }
 }
 
-/// The file system as far as it was looked at: the real path of each existing one.
+/// The file system as far as it was looked at: what each path really is, if it is.
 #[derive(Default)]
 struct Real {
-    known: HashMap<PathBuf, Option<PathBuf>>,
+    known: HashMap<OsString, Option<PathBuf>>,
+    /// A directory most of whose names are asked for, and for each whether it is a symbolic link: one look instead of
+    /// eighty.
+    listed: Option<(PathBuf, HashMap<OsString, bool>)>,
 }
 
 /// What a path comes to.
@@ -446,43 +454,78 @@ impl Real {
         }
     }
 
-    fn find(&mut self, path: &Path) -> Found {
-        let Some(real) = self.existing(path) else {
-            return Found { path: self.missing(path), exists: false, link: None };
-        };
-        let parent = path.parent().and_then(|p| self.existing(p));
-        let name = parent.zip(path.file_name()).map(|(parent, name)| parent.join(name));
-        Found { link: name.filter(|n| *n != real), path: real, exists: true }
+    /// Lists a real directory, unless it is large.
+    fn list(&mut self, dir: &Path) {
+        let Ok(entries) = fs::read_dir(dir) else { return };
+        let mut names = HashMap::new();
+        for entry in entries {
+            match entry.and_then(|e| Ok((e.file_name(), e.file_type()?.is_symlink()))) {
+                Ok((name, is_link)) if names.len() < 512 => names.insert(name, is_link),
+                _ => return,
+            };
+        }
+        self.listed = Some((dir.into(), names));
     }
 
-    /// The real path, if all of it exists.
-    fn existing(&mut self, path: &Path) -> Option<PathBuf> {
-        if let Some(known) = self.known.get(path) {
+    fn find(&mut self, path: &Path) -> Found {
+        let Some((dir, name)) = split_last(path) else {
+            return Found { path: path.into(), exists: true, link: None };
+        };
+        let Some(own) = self.directory(dir).map(|dir| dir.join(name)) else {
+            return Found { path: self.place(path), exists: false, link: None };
+        };
+        match self.follow(&own) {
+            Some(real) => {
+                Found { link: (own.as_os_str() != real.as_os_str()).then_some(own), path: real, exists: true }
+            }
+            None => Found { path: own, exists: false, link: None },
+        }
+    }
+
+    /// The real path of `path`, if that is another one.
+    fn other(&mut self, path: &Path) -> Option<PathBuf> {
+        Some(self.find(path).path).filter(|real| real.as_os_str() != path.as_os_str())
+    }
+
+    /// The real path of what exists, with the rest as it stands.
+    fn place(&mut self, path: &Path) -> PathBuf {
+        match (self.directory(path), split_last(path)) {
+            (Some(real), _) => real,
+            (None, Some((dir, name))) => self.place(dir).join(name),
+            (None, None) => path.into(),
+        }
+    }
+
+    /// The real path, if all of it exists, kept for the next who asks.
+    fn directory(&mut self, path: &Path) -> Option<PathBuf> {
+        if let Some(known) = self.known.get(path.as_os_str()) {
             return known.clone();
         }
-        let found = match path.parent() {
+        let found = match split_last(path) {
             None => Some(path.to_path_buf()),
-            Some(parent) => self.existing(parent).and_then(|parent| step(&parent.join(path.file_name()?))),
+            Some((dir, name)) => self.directory(dir).and_then(|dir| self.follow(&dir.join(name))),
         };
         self.known.insert(path.into(), found.clone());
         found
     }
 
-    /// The real path of what exists, with the rest as it stands.
-    fn missing(&mut self, path: &Path) -> PathBuf {
-        for above in path.ancestors().skip(1) {
-            if let Some(real) = self.existing(above) {
-                return real.join(path.strip_prefix(above).unwrap_or(path));
-            }
-        }
-        path.into()
+    /// Looks at one name in a real directory, and follows it if it is a link.
+    fn follow(&mut self, path: &Path) -> Option<PathBuf> {
+        let (dir, name) = split_last(path)?;
+        let is_link = match &self.listed {
+            Some((listed, names)) if listed.as_os_str() == dir.as_os_str() => *names.get(name)?,
+            _ => fs::symlink_metadata(path).ok()?.file_type().is_symlink(),
+        };
+        if is_link { fs::canonicalize(path).ok() } else { Some(path.into()) }
     }
 }
 
-/// Looks at one name in a real directory.
-fn step(path: &Path) -> Option<PathBuf> {
-    let is_link = fs::symlink_metadata(path).ok()?.file_type().is_symlink();
-    if is_link { fs::canonicalize(path).ok() } else { Some(path.into()) }
+/// Cuts a plain absolute path into directory and name; `Path`'s own way looks at every component each time.
+fn split_last(path: &Path) -> Option<(&Path, &OsStr)> {
+    let bytes = path.as_os_str().as_bytes();
+    let slash = bytes.iter().rposition(|b| *b == b'/').filter(|_| bytes.len() > 1)?;
+    let (dir, name) = (&bytes[..slash.max(1)], &bytes[slash + 1..]);
+    Some((Path::new(OsStr::from_bytes(dir)), OsStr::from_bytes(name)))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -524,6 +567,7 @@ impl<'a> Build<'a> {
     fn new(workdir: &'a Path, home: &'a Path, vars: &'a BTreeMap<OsString, OsString>, mut real: Real) -> Self {
         if real.find(home).exists {
             real.know(home);
+            real.list(home);
         }
         Self {
             workdir,
@@ -588,7 +632,7 @@ impl<'a> Build<'a> {
             return Err(LoadError::Wildcard { at: at(), key: kind.key(), text: entry.text.clone() });
         }
         let rule = RuleId(format!("{} {}[{index}]", layer.name, kind.key()).into());
-        if kind == Kind::Private && found.path == Path::new("/") {
+        if kind == Kind::Private && found.path.as_os_str() == "/" {
             // A home of `/` (some containers) hides nothing.
             return Ok(());
         }
@@ -601,14 +645,17 @@ impl<'a> Build<'a> {
     /// Adds a root; a later one takes the place of an earlier one of the same path, whatever that granted.
     fn root(&mut self, kind: Kind, found: Found, rule: RuleId) -> Result<(), LoadError> {
         let Found { path, exists, link } = found;
-        let kernel = path.starts_with("/proc") || path.starts_with("/sys");
+        let bytes = path.as_os_str().as_bytes();
+        let kernel = contains(b"/proc", bytes) || contains(b"/sys", bytes);
         if kernel && kind != Kind::Read {
             return Err(LoadError::Kernel { rule, path: path.to_string_lossy().into() });
         }
         let mut links = Vec::new();
         for other in Kind::ALL {
             let roots = self.roots(other);
-            for at in (0..roots.len()).rev().filter(|at| roots[*at].path == path).collect::<Vec<_>>() {
+            for at in
+                (0..roots.len()).rev().filter(|at| roots[*at].path.as_os_str() == path.as_os_str()).collect::<Vec<_>>()
+            {
                 if other == kind && roots[at].link != link {
                     continue;
                 }
@@ -655,10 +702,7 @@ impl<'a> Build<'a> {
 
     fn pattern(&mut self, text: &str) -> Result<Pattern, PatternError> {
         let mut pattern = self.with_base(|base| Pattern::parse(text, base))?;
-        pattern.resolve(|start| {
-            let found = self.real.find(start).path;
-            (found != start).then_some(found)
-        });
+        pattern.resolve(|start| self.real.other(start));
         Ok(pattern)
     }
 
@@ -692,10 +736,7 @@ impl<'a> Build<'a> {
     fn program(&mut self, text: &str) -> Result<ProgramPattern, PatternError> {
         let mut program = self.with_base(|base| ProgramPattern::parse(text, base))?;
         if let ProgramPattern::Path(pattern) = &mut program {
-            pattern.resolve(|start| {
-                let found = self.real.find(start).path;
-                (found != start).then_some(found)
-            });
+            pattern.resolve(|start| self.real.other(start));
         }
         Ok(program)
     }
@@ -756,10 +797,7 @@ impl<'a> Build<'a> {
     /// Keeps `path` from being changed inside, whatever was granted; with `hide`, from being read too.
     fn guard_own(&mut self, path: &Path, what: &'static str, hide: bool) -> Result<(), LoadError> {
         let mut pattern = Pattern::of_path(path);
-        pattern.resolve(|start| {
-            let found = self.real.find(start).path;
-            (found != start).then_some(found)
-        });
+        pattern.resolve(|start| self.real.other(start));
         if let Some(root) = self.files.write.iter().find(|root| pattern.matches(&root.path)) {
             return Err(LoadError::Own { rule: root.rule.clone(), path: root.path.to_string_lossy().into(), what });
         }
@@ -798,7 +836,7 @@ impl Kind {
 
 /// Takes `..` out the way the kernel would where that is possible.
 fn resolved(path: &Path) -> PathBuf {
-    let dots = path.components().any(|c| c == std::path::Component::ParentDir);
+    let dots = path.components().any(|c| c == Component::ParentDir);
     if dots { fs::canonicalize(path).unwrap_or_else(|_| plain(path)) } else { plain(path) }
 }
 
@@ -825,13 +863,14 @@ pub(crate) fn digest(policy: &Policy) -> String {
     }
     for (key, guards) in [("deny", &files.deny), ("protect", &files.protect)] {
         for guard in guards {
-            add(key, guard.pattern.normal().as_bytes());
-            add("except", &[guard.except as u8]);
+            add(key, &[guard.except as u8]);
+            guard.pattern.pieces(|piece| add("piece", piece));
         }
     }
     for (key, rules) in [("exec.allow", &policy.exec.allow), ("exec.deny", &policy.exec.deny)] {
         for rule in rules {
-            add(key, rule.program.normal().as_bytes());
+            add(key, b"");
+            rule.program.pieces(|piece| add("piece", piece));
         }
     }
     for name in policy.env.vars.keys() {

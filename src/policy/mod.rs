@@ -128,3 +128,6 @@ impl Policy {
         self
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -140,6 +140,9 @@ impl Base<'_> {
     /// Works a plain path out: absolute, without `.` and `..`, wildcards taken as ordinary characters.
     pub fn path(&self, text: &str) -> Result<PathBuf, PatternError> {
         let bytes = self.absolute(text, false)?;
+        if is_plain(&bytes) {
+            return Ok(PathBuf::from(OsString::from_vec(bytes)));
+        }
         Ok(plain(Path::new(OsStr::from_bytes(&bytes))))
     }
 }
@@ -267,19 +270,17 @@ impl Pattern {
     /// Adds what the pattern means where its plain start runs through symbolic links; `real` gives the real path of a
     /// path if that is another one.
     pub(crate) fn resolve(&mut self, mut real: impl FnMut(&Path) -> Option<PathBuf>) {
-        let mut more = Vec::new();
-        for alternative in self.alternatives.iter().filter(|a| !a.floating()) {
-            let start = alternative.start();
-            if let Some(other) = real(&start.iter().collect::<PathBuf>()) {
-                more.push(alternative.restarted(&other, start.len() - 1));
-            }
-        }
-        self.alternatives.extend(more.into_iter().filter(Alternative::is_small));
+        let anchored = self.alternatives.iter().filter(|a| !a.floating());
+        let more: Vec<_> = anchored.filter_map(|a| a.restarted(&mut real)).filter(Alternative::is_small).collect();
+        self.alternatives.extend(more);
     }
 
-    /// What it compiles to, as text that is equal for equal meanings.
-    pub(crate) fn normal(&self) -> String {
-        self.alternatives.iter().map(|a| format!("{:?}", a.parts)).collect::<Vec<_>>().join("|")
+    /// Hands out what it compiles to, piece by piece: equal for equal meanings.
+    pub(crate) fn pieces(&self, mut take: impl FnMut(&[u8])) {
+        for alternative in &self.alternatives {
+            take(alternative.exact.as_ref().map_or(b"", |path| path.as_os_str().as_bytes()));
+            alternative.parts.iter().for_each(|part| take(part.bytes()));
+        }
     }
 }
 
@@ -317,9 +318,10 @@ fn bit(name: &[u8]) -> u64 {
 
 #[derive(Debug, Clone)]
 struct Alternative {
-    parts: Vec<Part>,
-    /// The path, if no part is a wildcard.
+    /// The path, if there is no wildcard.
     exact: Option<PathBuf>,
+    /// The components otherwise.
+    parts: Vec<Part>,
     /// The bits of its plain names: a path that lacks one cannot match.
     needs: u64,
     /// The bit of the first plain name: a path that lacks it cannot be above, unless the pattern starts with `/`.
@@ -351,6 +353,9 @@ enum Above {
 
 impl Alternative {
     fn parse(text: &[u8]) -> Result<Self, PatternError> {
+        if is_plain(text) {
+            return Ok(Self::exact(PathBuf::from(OsStr::from_bytes(text))));
+        }
         let mut parts: Vec<Part> = Vec::new();
         for name in split(text) {
             match name {
@@ -386,33 +391,34 @@ impl Alternative {
     }
 
     fn exact(path: PathBuf) -> Self {
-        let parts = split(path.as_os_str().as_bytes()).map(|n| Part::Name(n.into())).collect();
-        Self::of(parts, false)
+        let needs = Probe::new(&path).names;
+        Self { exact: Some(path), parts: Vec::new(), needs, first: 0, tree: false }
     }
 
     fn of(parts: Vec<Part>, tree: bool) -> Self {
+        if parts.iter().all(|p| matches!(p, Part::Name(_))) {
+            return Self::exact(joined(&parts));
+        }
         let bits = |part: &Part| if let Part::Name(name) = part { bit(name) } else { 0 };
         let needs = parts.iter().map(bits).fold(0, |all, bit| all | bit);
         let first = parts.iter().find(|p| !matches!(p, Part::Deep)).map_or(0, bits);
-        let exact = parts.iter().all(|p| matches!(p, Part::Name(_))).then(|| joined(&parts));
-        Self { parts, exact, needs, first, tree }
+        Self { exact: None, parts, needs, first, tree }
     }
 
     fn floating(&self) -> bool {
         self.parts.first() == Some(&Part::Deep)
     }
 
-    /// The plain names it starts with, after the root.
-    fn start(&self) -> Vec<&OsStr> {
-        let names =
-            self.parts.iter().map_while(|p| if let Part::Name(n) = p { Some(OsStr::from_bytes(n)) } else { None });
-        std::iter::once(OsStr::new("/")).chain(names).collect()
-    }
-
-    /// The same with its first `count` names replaced.
-    fn restarted(&self, start: &Path, count: usize) -> Self {
-        let start = split(start.as_os_str().as_bytes()).map(|n| Part::Name(n.into()));
-        Self::of(start.chain(self.parts[count..].iter().cloned()).collect(), self.tree)
+    /// The same with its plain start replaced, if `real` knows another for it.
+    fn restarted(&self, real: &mut impl FnMut(&Path) -> Option<PathBuf>) -> Option<Self> {
+        if let Some(exact) = &self.exact {
+            return real(exact).map(Self::exact);
+        }
+        let count = self.parts.iter().take_while(|p| matches!(p, Part::Name(_))).count();
+        let (start, rest) = self.parts.split_at(count);
+        let other = real(&joined(start))?;
+        let names = split(other.as_os_str().as_bytes()).map(|n| Part::Name(n.into()));
+        Some(Self::of(names.chain(rest.iter().cloned()).collect(), self.tree))
     }
 
     fn matches(&self, probe: &Probe) -> bool {
@@ -499,7 +505,21 @@ struct End {
     all: u64,
 }
 
+/// Whether `text` is a path that needs no work: no wildcard, escape, `.`, `..` or slash too many.
+fn is_plain(text: &[u8]) -> bool {
+    let plain_name = |name: &[u8]| !matches!(name, b"" | b"." | b"..");
+    !text.iter().any(|b| b"*?[\\".contains(b)) && text.len() > 1 && text[1..].split(|b| *b == b'/').all(plain_name)
+}
+
 impl Part {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Deep => b"**",
+            Self::Any => b"*",
+            Self::Name(name) | Self::Glob(name) => name,
+        }
+    }
+
     fn matches(&self, name: &[u8]) -> bool {
         match self {
             Self::Deep | Self::Any => true,
@@ -691,12 +711,15 @@ impl ProgramPattern {
         }
     }
 
-    /// What it compiles to, as text that is equal for equal meanings.
-    pub(crate) fn normal(&self) -> String {
+    /// Hands out what it compiles to, piece by piece: equal for equal meanings.
+    pub(crate) fn pieces(&self, mut take: impl FnMut(&[u8])) {
         match self {
-            Self::Any => "*".into(),
-            Self::Name(name) => format!("name {name}"),
-            Self::Path(pattern) => pattern.normal(),
+            Self::Any => take(b"any"),
+            Self::Name(name) => {
+                take(b"name");
+                take(name.as_bytes());
+            }
+            Self::Path(pattern) => pattern.pieces(take),
         }
     }
 

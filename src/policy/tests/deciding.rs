@@ -1,0 +1,500 @@
+use std::path::{Path, PathBuf};
+
+use super::{Lab, strings};
+use crate::event::{
+    Access, BoxPath, Effect, Endpoint, Event, Exec, FileOp, MoveOp, Place, Reason, Subject, Unjudged, Verdict,
+};
+use crate::policy::{Policy, Request, decide, suggest};
+
+fn event(access: Access) -> Event {
+    Event { subject: Subject::default(), access }
+}
+
+fn place(path: impl Into<PathBuf>) -> Place {
+    Place { path: BoxPath::new(path).unwrap(), directory: false, own_repository: false }
+}
+
+fn directory(path: impl Into<PathBuf>) -> Place {
+    Place { directory: true, ..place(path) }
+}
+
+fn own(place: Place) -> Place {
+    Place { own_repository: true, ..place }
+}
+
+fn file(policy: &Policy, op: FileOp, at: Place) -> Verdict {
+    decide(policy, &event(Access::File { op, at }))
+}
+
+fn two(policy: &Policy, op: MoveOp, from: Place, to: Place) -> Verdict {
+    decide(policy, &event(Access::Move { op, from, to }))
+}
+
+fn exec(policy: &Policy, program: &str, called: &str, interpreter: Option<&str>) -> Verdict {
+    let interpreter = interpreter.map(|path| BoxPath::new(path).unwrap());
+    let program = BoxPath::new(program).unwrap();
+    decide(policy, &event(Access::Exec(Exec { program, called: called.into(), interpreter, argv: vec![], argc: 0 })))
+}
+
+const CHANGES: [FileOp; 12] = [
+    FileOp::Write,
+    FileOp::Create,
+    FileOp::Truncate,
+    FileOp::Mkdir,
+    FileOp::Mknod,
+    FileOp::Symlink,
+    FileOp::Unlink,
+    FileOp::Rmdir,
+    FileOp::Chmod,
+    FileOp::Chown,
+    FileOp::Utime,
+    FileOp::Xattr,
+];
+
+#[test]
+fn every_change_needs_a_writable_tree() {
+    let lab = Lab::new();
+    let policy = lab.default_policy();
+    for op in CHANGES {
+        let inside = file(&policy, op, place(lab.project().join("src/a")));
+        assert_eq!((inside.effect, inside.reason), (Effect::Allow, Reason::Granted), "{op:?}");
+        assert_eq!(&*inside.rule.0, "default.yaml filesystem.write[0]");
+        let outside = file(&policy, op, place("/etc/hosts"));
+        assert_eq!((outside.effect, outside.reason), (Effect::Deny, Reason::NotGranted), "{op:?}");
+        assert_eq!(&*outside.rule.0, "default.yaml filesystem");
+        assert_eq!(file(&policy, op, place("/srv/elsewhere")).effect, Effect::Deny, "{op:?}");
+        assert_eq!(file(&policy, op, place("/tmp/x")).effect, Effect::Allow, "{op:?}");
+    }
+}
+
+#[test]
+fn reading_needs_any_tree() {
+    let lab = Lab::new();
+    let policy = lab.default_policy();
+    for (path, effect) in [
+        ("/usr/bin/env", Effect::Allow),
+        ("/etc/passwd", Effect::Allow),
+        ("/etc/shadow", Effect::Deny),
+        ("/etc/ssh/ssh_host_rsa_key", Effect::Deny),
+        ("/etc/ssh/ssh_host_rsa_key.pub", Effect::Allow),
+        ("/tmp/x", Effect::Allow),
+        ("/root-of-another/x", Effect::Deny),
+        ("/", Effect::Allow),
+        ("/proc/1/status", Effect::Allow),
+        ("/dev/null", Effect::Allow),
+        ("/sys/devices/system/cpu/online", Effect::Allow),
+        ("/sys/kernel/security/x", Effect::Deny),
+    ] {
+        assert_eq!(file(&policy, FileOp::Read, place(path)).effect, effect, "{path}");
+    }
+}
+
+#[test]
+fn the_longest_tree_decides() {
+    let lab = Lab::new();
+    lab.write("home/project/vendor/lib/x", "");
+    let policy = lab.policy("filesystem: {read: [vendor, /usr], write: [., vendor/lib]}\n");
+    let writes = |below: &str| file(&policy, FileOp::Write, place(lab.project().join(below))).effect;
+    assert_eq!(writes("a"), Effect::Allow);
+    assert_eq!(writes("vendor/a"), Effect::Deny);
+    assert_eq!(writes("vendor/lib/a"), Effect::Allow);
+    assert_eq!(writes("vendored"), Effect::Allow);
+}
+
+#[test]
+fn a_read_tree_that_is_missing_takes_nothing_out_of_the_private_home() {
+    let lab = Lab::new();
+    let policy = lab.default_policy();
+    assert_eq!(file(&policy, FileOp::Mkdir, place(lab.home().join(".nvm"))).effect, Effect::Allow);
+}
+
+#[test]
+fn deny_beats_every_grant_for_reading_and_changing() {
+    let lab = Lab::new();
+    let policy = lab.policy("filesystem: {write: [.], deny: [{path: '**/.env', message: ask first}, secrets/key]}\n");
+    for path in [".env", "sub/.env", "secrets/key", "secrets/key/below"] {
+        for op in CHANGES.into_iter().chain([FileOp::Read]) {
+            let verdict = file(&policy, op, place(lab.project().join(path)));
+            assert_eq!((verdict.effect, verdict.reason), (Effect::Deny, Reason::DenyRule), "{op:?} {path}");
+        }
+    }
+    let verdict = file(&policy, FileOp::Read, place(lab.project().join(".env")));
+    assert_eq!((&*verdict.rule.0, verdict.message.as_deref()), ("./test.yaml filesystem.deny[0]", Some("ask first")));
+}
+
+#[test]
+fn protected_names_may_be_read_and_never_changed() {
+    let lab = Lab::new();
+    let policy = lab.default_policy();
+    let (home, project) = (lab.home(), lab.project());
+    for path in [
+        home.join(".bashrc"),
+        home.join(".zshrc"),
+        home.join(".profile"),
+        home.join(".config/fish/config.fish"),
+        home.join(".gitconfig"),
+        home.join(".config/git/config"),
+        home.join(".ssh/authorized_keys"),
+        home.join(".aws/credentials"),
+        home.join(".config/gcloud/x"),
+        home.join(".docker/config.json"),
+        home.join(".netrc"),
+        home.join(".npmrc"),
+        home.join(".git-credentials"),
+        home.join(".config/autostart/x.desktop"),
+        home.join(".config/systemd/user/x.service"),
+        home.join(".claude.json"),
+        project.join(".git/hooks/pre-commit"),
+        project.join(".git/config"),
+        project.join(".git/config.worktree"),
+        project.join("sub/.git/config"),
+        project.join(".git/modules/a/b/config"),
+        project.join(".git/modules/a/hooks/x"),
+        project.join(".claude/settings.json"),
+        project.join(".claude/settings.local.json"),
+        project.join(".claude/hooks/x.sh"),
+        project.join(".claude/commands/x.md"),
+        project.join(".mcp.json"),
+        project.join(".codex/config.toml"),
+        project.join(".gemini/settings.json"),
+        project.join(".cursor/mcp.json"),
+        project.join(".vscode/tasks.json"),
+        project.join("agentbox.yaml"),
+        project.join(".agentbox/x"),
+    ] {
+        for op in CHANGES {
+            let verdict = file(&policy, op, place(&path));
+            assert_eq!(
+                (verdict.effect, verdict.reason),
+                (Effect::Deny, Reason::Protected),
+                "{op:?} {}",
+                path.display()
+            );
+            assert!(verdict.rule.0.starts_with("protected.yaml filesystem.protect["), "{}", verdict.rule);
+        }
+        assert_eq!(file(&policy, FileOp::Read, place(&path)).effect, Effect::Allow, "{}", path.display());
+    }
+}
+
+#[test]
+fn ordinary_git_work_is_allowed() {
+    let lab = Lab::new();
+    let policy = lab.default_policy();
+    let git = lab.project().join(".git");
+    for path in ["index.lock", "HEAD.lock", "objects/ab/tmp_obj", "refs/heads/main.lock", "logs/HEAD", "COMMIT_EDITMSG"]
+    {
+        assert_eq!(file(&policy, FileOp::Create, place(git.join(path))).effect, Effect::Allow, "{path}");
+    }
+    for (from, to) in
+        [("index.lock", "index"), ("refs/heads/x.lock", "refs/heads/x"), ("modules/a/HEAD.lock", "modules/a/HEAD")]
+    {
+        assert_eq!(
+            two(&policy, MoveOp::Rename, place(git.join(from)), place(git.join(to))).effect,
+            Effect::Allow,
+            "{to}"
+        );
+    }
+    assert_eq!(
+        two(&policy, MoveOp::Link, place(git.join("objects/a")), place(git.join("objects/b"))).effect,
+        Effect::Allow
+    );
+}
+
+#[test]
+fn git_init_in_the_box_succeeds() {
+    let lab = Lab::new();
+    let policy = lab.default_policy();
+    let git = lab.project().join("new/.git");
+    assert_eq!(file(&policy, FileOp::Mkdir, directory(&git)).effect, Effect::Allow);
+    assert_eq!(file(&policy, FileOp::Mkdir, own(directory(git.join("hooks")))).effect, Effect::Allow);
+    assert_eq!(file(&policy, FileOp::Create, own(place(git.join("hooks/pre-commit.sample")))).effect, Effect::Allow);
+    assert_eq!(file(&policy, FileOp::Create, own(place(git.join("config.lock")))).effect, Effect::Allow);
+    let renamed = two(&policy, MoveOp::Rename, own(place(git.join("config.lock"))), own(place(git.join("config"))));
+    assert_eq!(renamed.effect, Effect::Allow);
+    let hook = file(&policy, FileOp::Create, own(place(git.join("hooks/pre-commit"))));
+    assert_eq!(hook.reason, Reason::Protected);
+    let sample = two(&policy, MoveOp::Rename, own(place(git.join("hooks/x.sample"))), own(place(git.join("hooks/x"))));
+    assert_eq!(sample.reason, Reason::Protected);
+    let link = two(&policy, MoveOp::Link, own(place(git.join("hooks/x.sample"))), own(place(git.join("hooks/x"))));
+    assert_eq!(link.reason, Reason::Protected);
+}
+
+#[test]
+fn a_directory_above_a_protected_name_can_be_neither_moved_nor_replaced() {
+    let lab = Lab::new();
+    let policy = lab.default_policy();
+    let at = |below: &str| lab.project().join(below);
+    for (what, op, from, to) in [
+        ("git directory away", MoveOp::Rename, directory(at(".git")), place(at("moved"))),
+        ("hooks away", MoveOp::Rename, directory(at(".git/hooks")), place(at("moved"))),
+        ("prepared git directory in", MoveOp::Rename, directory(at("mygit")), place(at(".git"))),
+        ("prepared in over an own one", MoveOp::Rename, directory(at("mygit")), own(directory(at(".git")))),
+        ("prepared hooks in", MoveOp::Rename, directory(at("evil")), directory(at(".git/hooks"))),
+        ("a link in", MoveOp::Rename, place(at("link")), place(at(".git"))),
+        ("a second name of a link in", MoveOp::Link, place(at("link")), place(at(".git/hooks"))),
+        ("exchange", MoveOp::Exchange, directory(at("mygit")), directory(at(".git"))),
+        ("exchange the other way", MoveOp::Exchange, directory(at(".git")), directory(at("mygit"))),
+        ("exchange with a file", MoveOp::Exchange, place(at("file")), directory(at(".git"))),
+        ("agent settings in", MoveOp::Rename, directory(at("x")), place(at(".claude"))),
+        ("editor settings in", MoveOp::Rename, directory(at("x")), place(at(".vscode"))),
+        ("inside modules", MoveOp::Rename, directory(at("x")), place(at(".git/modules/m"))),
+        ("home settings away", MoveOp::Rename, directory(lab.home().join(".config")), place("/tmp/x")),
+    ] {
+        let verdict = two(&policy, op, from, to);
+        assert_eq!((verdict.effect, verdict.reason), (Effect::Deny, Reason::AboveProtected), "{what}");
+    }
+    for (what, op, from, to) in [
+        ("a project", MoveOp::Rename, directory(at("sub")), place(at("renamed"))),
+        ("a file", MoveOp::Rename, place(at("a")), place(at("b"))),
+        ("two files", MoveOp::Exchange, place(at("a")), place(at("b"))),
+        ("an own git directory away", MoveOp::Rename, own(directory(at("sub/.git"))), place(at("moved"))),
+    ] {
+        assert_eq!(two(&policy, op, from, to).effect, Effect::Allow, "{what}");
+    }
+    assert_eq!(file(&policy, FileOp::Symlink, place(at(".git"))).reason, Reason::AboveProtected);
+    assert_eq!(file(&policy, FileOp::Symlink, place(at("sub/.git/hooks"))).reason, Reason::AboveProtected);
+    assert_eq!(file(&policy, FileOp::Symlink, place(at("link"))).effect, Effect::Allow);
+    assert_eq!(file(&policy, FileOp::Rmdir, directory(at(".git/hooks"))).effect, Effect::Allow);
+}
+
+#[test]
+fn a_directory_above_a_denied_name_cannot_be_moved() {
+    let lab = Lab::new();
+    let policy = lab.policy("filesystem: {write: [.], deny: [secrets/key, '**/.env']}\n");
+    let at = |below: &str| lab.project().join(below);
+    let moved = two(&policy, MoveOp::Rename, directory(at("secrets")), place(at("open")));
+    assert_eq!(moved.reason, Reason::AboveProtected);
+    assert_eq!(two(&policy, MoveOp::Rename, directory(at("sub")), place(at("open"))).effect, Effect::Allow);
+    assert_eq!(two(&policy, MoveOp::Link, place(at(".env")), place(at("open"))).reason, Reason::DenyRule);
+    assert_eq!(two(&policy, MoveOp::Rename, place(at("x")), place(at(".env"))).reason, Reason::DenyRule);
+}
+
+#[test]
+fn both_names_of_a_move_count() {
+    let lab = Lab::new();
+    let policy = lab.default_policy();
+    let mine = lab.project().join("a");
+    for op in [MoveOp::Rename, MoveOp::Exchange, MoveOp::Link] {
+        assert_eq!(two(&policy, op, place("/etc/hosts"), place(&mine)).reason, Reason::NotGranted, "{op:?}");
+        assert_eq!(two(&policy, op, place(&mine), place("/etc/hosts")).reason, Reason::NotGranted, "{op:?}");
+        assert_eq!(
+            two(&policy, op, place(lab.home().join(".ssh/id")), place(&mine)).reason,
+            Reason::Protected,
+            "{op:?}"
+        );
+    }
+}
+
+#[test]
+fn a_grant_of_the_name_itself_lifts_the_protection_and_nothing_else() {
+    let lab = Lab::new();
+    lab.write("home/project/.git/config", "");
+    let lift = |path: &str| {
+        let request = Request { write: vec![path.into()], ..Request::default() };
+        lab.load(&request).unwrap().policy
+    };
+    let config = lab.project().join(".git/config");
+    let hook = lab.project().join(".git/hooks/x");
+    assert_eq!(file(&lift(".git/config"), FileOp::Write, place(&config)).effect, Effect::Allow);
+    assert_eq!(file(&lift(".git/config"), FileOp::Write, place(&hook)).reason, Reason::Protected);
+    assert_eq!(file(&lift(".git/hooks"), FileOp::Write, place(&hook)).effect, Effect::Allow);
+    assert_eq!(file(&lift(".git/hooks"), FileOp::Write, place(&config)).reason, Reason::Protected);
+    assert_eq!(file(&lift(".git"), FileOp::Write, place(&config)).reason, Reason::Protected);
+}
+
+#[test]
+fn protect_none_lifts_all() {
+    let lab = Lab::new();
+    let policy = lab.policy("extends: [default]\nfilesystem: {protect: none}\n");
+    assert_eq!(file(&policy, FileOp::Write, place(lab.project().join(".git/config"))).effect, Effect::Allow);
+    assert_eq!(file(&policy, FileOp::Write, place(lab.project().join("test.yaml"))).reason, Reason::Protected);
+}
+
+#[test]
+fn devices_may_be_written_and_not_remade() {
+    let lab = Lab::new();
+    let policy = lab.default_policy();
+    for path in
+        ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/ptmx", "/dev/pts/3"]
+    {
+        let verdict = file(&policy, FileOp::Write, place(path));
+        assert_eq!((verdict.effect, &*verdict.rule.0), (Effect::Allow, "built-in dev"), "{path}");
+    }
+    assert_eq!(file(&policy, FileOp::Create, place("/dev/shm/sem.x")).effect, Effect::Allow);
+    for (op, path) in [
+        (FileOp::Chmod, "/dev/null"),
+        (FileOp::Unlink, "/dev/null"),
+        (FileOp::Write, "/dev/sda"),
+        (FileOp::Mknod, "/dev/x"),
+    ] {
+        assert_eq!(file(&policy, op, place(path)).effect, Effect::Deny, "{op:?} {path}");
+    }
+    assert_eq!(two(&policy, MoveOp::Link, place("/dev/null"), place(lab.project().join("x"))).effect, Effect::Deny);
+}
+
+#[test]
+fn only_harmless_files_of_processes_may_be_written() {
+    let lab = Lab::new();
+    let policy = lab.default_policy();
+    for path in ["/proc/7/comm", "/proc/7/task/8/comm", "/proc/7/oom_score_adj", "/proc/12/coredump_filter"] {
+        let verdict = file(&policy, FileOp::Write, place(path));
+        assert_eq!((verdict.effect, &*verdict.rule.0), (Effect::Allow, "built-in proc"), "{path}");
+    }
+    for path in [
+        "/proc/7/mem",
+        "/proc/7/uid_map",
+        "/proc/7/comm/x",
+        "/proc/x/comm",
+        "/proc//comm",
+        "/proc/7/task/comm",
+        "/proc/sys/kernel/core_pattern",
+        "/proc/sysrq-trigger",
+        "/proc/7/attr/exec",
+        "/sys/power/state",
+        "/sys/fs/cgroup/x",
+        "/proc",
+    ] {
+        assert_eq!(file(&policy, FileOp::Write, place(path)).reason, Reason::KernelFile, "{path}");
+    }
+    assert_eq!(file(&policy, FileOp::Unlink, place("/proc/7/comm")).reason, Reason::KernelFile);
+}
+
+#[test]
+fn programs_are_denied_by_any_of_their_names() {
+    let lab = Lab::new();
+    let policy = lab.default_policy();
+    assert_eq!(exec(&policy, "/usr/bin/ls", "ls", None).effect, Effect::Allow);
+    for (program, called, interpreter) in [
+        ("/usr/bin/sudo", "sudo", None),
+        ("/usr/bin/sudo", "innocent", None),
+        ("/usr/bin/multi", "sudo", None),
+        ("/opt/x/su", "x", None),
+        ("/home/x/script", "script", Some("/usr/bin/sudo")),
+    ] {
+        let verdict = exec(&policy, program, called, interpreter);
+        assert_eq!((verdict.effect, verdict.reason), (Effect::Deny, Reason::DenyRule), "{program} {called}");
+        assert!(verdict.message.is_some());
+    }
+}
+
+#[test]
+fn an_allowed_name_is_the_systems_program_of_that_name() {
+    let lab = Lab::new();
+    let policy = lab.policy("filesystem: {write: [.], read: [/usr]}\nexec: {allow: [git, ./tool, '/opt/*/run']}\n");
+    let own = |name: &str| lab.project().join(name).to_string_lossy().into_owned();
+    assert_eq!(exec(&policy, "/usr/bin/git", "git", None).effect, Effect::Allow);
+    assert_eq!(exec(&policy, &own("tool"), "tool", None).effect, Effect::Allow);
+    assert_eq!(exec(&policy, "/opt/a/run", "run", None).effect, Effect::Allow);
+    for (program, called) in [("/usr/bin/ls", "ls"), ("/usr/bin/ls", "git"), (&own("git"), "git")] {
+        let verdict = exec(&policy, program, called, None);
+        assert_eq!((verdict.effect, verdict.reason), (Effect::Deny, Reason::NotGranted), "{program} as {called}");
+        assert_eq!(&*verdict.rule.0, "./test.yaml exec");
+    }
+}
+
+#[test]
+fn the_network_mode_decides_on_addresses_outside() {
+    let lab = Lab::new();
+    let none = lab.default_policy();
+    let host = lab.policy("network: {mode: host}\n");
+    let inet = |outside| Endpoint::Inet { address: "192.0.2.1:443".parse().unwrap(), outside };
+    let unix = |own| Endpoint::Unix { path: BoxPath::new("/tmp/s").unwrap(), own };
+    for (to, in_none, in_host) in [
+        (inet(false), Effect::Allow, Effect::Allow),
+        (inet(true), Effect::Deny, Effect::Allow),
+        (unix(true), Effect::Allow, Effect::Allow),
+        (unix(false), Effect::Deny, Effect::Deny),
+        (Endpoint::Abstract { name: "x".into() }, Effect::Allow, Effect::Allow),
+        (Endpoint::Unspecified, Effect::Allow, Effect::Allow),
+        (Endpoint::Netlink, Effect::Allow, Effect::Allow),
+        (Endpoint::Other { number: 40 }, Effect::Deny, Effect::Deny),
+    ] {
+        let connect = |policy| decide(policy, &event(Access::Connect { to: to.clone() })).effect;
+        assert_eq!((connect(&none), connect(&host)), (in_none, in_host), "{to:?}");
+    }
+    let out = decide(&none, &event(Access::Connect { to: inet(true) }));
+    assert_eq!((out.reason, &*out.rule.0), (Reason::NoNetwork, "default.yaml network.mode"));
+}
+
+#[test]
+fn binding_a_unix_socket_is_making_a_file() {
+    let lab = Lab::new();
+    let policy = lab.default_policy();
+    let bind = |path: PathBuf| {
+        let at = Endpoint::Unix { path: BoxPath::new(path).unwrap(), own: false };
+        decide(&policy, &event(Access::Bind { at })).effect
+    };
+    assert_eq!(bind(lab.project().join("s")), Effect::Allow);
+    assert_eq!(bind("/run/s".into()), Effect::Deny);
+    assert_eq!(bind(lab.home().join(".ssh/agent")), Effect::Deny);
+}
+
+#[test]
+fn what_could_not_be_judged_is_refused() {
+    let lab = Lab::new();
+    for why in [Unjudged::UnknownCall, Unjudged::Unreadable, Unjudged::Raced, Unjudged::TooLarge] {
+        let verdict = decide(&lab.default_policy(), &event(Access::Call { name: "x".into(), why }));
+        assert_eq!((verdict.effect, verdict.reason), (Effect::Deny, Reason::Unjudged));
+    }
+}
+
+#[test]
+fn an_empty_policy_allows_nothing() {
+    let lab = Lab::new();
+    let policy = lab.policy("");
+    assert_eq!(file(&policy, FileOp::Read, place("/usr/bin/ls")).effect, Effect::Deny);
+    assert_eq!(file(&policy, FileOp::Write, place("/tmp/x")).effect, Effect::Deny);
+    assert_eq!(exec(&policy, "/usr/bin/ls", "ls", None).effect, Effect::Deny);
+}
+
+#[test]
+fn the_suggestion_is_the_smallest_flag_that_allows() {
+    let lab = Lab::new();
+    let policy = lab.default_policy();
+    let (project, home) = (lab.project(), lab.home());
+    let file = |op, at: PathBuf| Access::File { op, at: place(at) };
+    let outside = Endpoint::Inet { address: "192.0.2.1:443".parse().unwrap(), outside: true };
+    for (access, expected) in [
+        (file(FileOp::Write, "/etc/hosts".into()), Some("-w /etc/hosts".to_string())),
+        (file(FileOp::Create, "/srv/new".into()), Some("-w /srv".into())),
+        (file(FileOp::Read, "/srv/it's".into()), Some(r"-r '/srv/it'\''s'".into())),
+        (file(FileOp::Write, project.join(".git/config")), Some("-w .git/config".into())),
+        (file(FileOp::Create, project.join(".git/hooks/x")), Some("-w .git/hooks".into())),
+        (file(FileOp::Write, home.join(".bashrc")), Some(format!("-w {}", home.join(".bashrc").display()))),
+        (
+            file(FileOp::Read, "/etc/shadow".into()),
+            Some("a policy without the rule base.yaml filesystem.deny[0]".into()),
+        ),
+        (file(FileOp::Write, "/proc/sys/x".into()), None),
+        (file(FileOp::Write, project.join("ok")), None),
+        (Access::Connect { to: outside }, Some("--net host".into())),
+        (
+            Access::Move { op: MoveOp::Rename, from: place(project.join("a")), to: place("/srv/b") },
+            Some("-w /srv".into()),
+        ),
+    ] {
+        let event = event(access);
+        assert_eq!(suggest(&policy, &event, &decide(&policy, &event)), expected, "{event:?}");
+    }
+}
+
+#[test]
+fn a_suggested_flag_does_allow_it() {
+    let lab = Lab::new();
+    lab.write("home/project/.git/config", "");
+    lab.write("home/.bashrc", "");
+    let policy = lab.default_policy();
+    for path in [
+        lab.project().join(".git/config"),
+        lab.project().join(".git/hooks/x"),
+        lab.home().join(".bashrc"),
+        PathBuf::from("/usr/share/x"),
+    ] {
+        let event = event(Access::File { op: FileOp::Create, at: place(&path) });
+        let flag = suggest(&policy, &event, &decide(&policy, &event)).unwrap();
+        let path = Path::new(flag.strip_prefix("-w ").unwrap()).to_path_buf();
+        let again =
+            lab.load(&Request { write: vec![path], policies: strings(&["default"]), ..Request::default() }).unwrap();
+        assert_eq!(decide(&again.policy, &event).effect, Effect::Allow, "{flag}");
+    }
+}

@@ -1,0 +1,190 @@
+//! `agentbox policy` and `agentbox trust` as a person uses them: what they print, where, and how they exit.
+#![allow(missing_docs)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+/// A home with a project in it.
+struct Lab(TempDir);
+
+impl Lab {
+    fn new() -> Self {
+        let top = tempfile::tempdir().unwrap();
+        fs::create_dir_all(top.path().join("home/project/.git")).unwrap();
+        Self(top)
+    }
+
+    fn project(&self) -> PathBuf {
+        fs::canonicalize(self.0.path()).unwrap().join("home/project")
+    }
+
+    fn write(&self, name: &str, text: impl AsRef<[u8]>) {
+        fs::write(self.project().join(name), text).unwrap();
+    }
+
+    fn agentbox(&self, dir: &Path, args: &[&str]) -> Output {
+        let binary = std::env::var_os("AGENTBOX_BIN").unwrap_or(env!("CARGO_BIN_EXE_agentbox").into());
+        let mut command = Command::new(binary);
+        command
+            .args(args)
+            .current_dir(dir)
+            .env_clear()
+            .env("HOME", self.project().parent().unwrap())
+            .env("PATH", "/usr/bin:/bin");
+        command.output().unwrap()
+    }
+
+    /// Runs in the project and returns the exit status, stdout and stderr.
+    fn run(&self, args: &[&str]) -> (i32, String, String) {
+        let out = self.agentbox(&self.project(), args);
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (out.status.code().unwrap(), text(out.stdout), text(out.stderr))
+    }
+}
+
+#[test]
+fn show_prints_each_rule_with_its_origin() {
+    let lab = Lab::new();
+    let (code, out, err) = lab.run(&["policy", "show", "--deny", "**/.env", "--net", "host"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    for line in [
+        "policy   default.yaml",
+        "network  host",
+        "command line --net",
+        "default.yaml filesystem.write[0]",
+        "base.yaml filesystem.read[0]",
+        "command line --deny **/.env",
+        "protected.yaml filesystem.protect[",
+        "not run  sudo",
+        "env      AGENTBOX HOME PATH TMPDIR",
+    ] {
+        assert!(out.contains(line), "no `{line}` in\n{out}");
+    }
+}
+
+#[test]
+fn show_as_json_is_one_object() {
+    let lab = Lab::new();
+    let (code, out, _) = lab.run(&["policy", "show", "--json"]);
+    let value: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(code, 0);
+    assert_eq!(value["name"], "default.yaml");
+    assert_eq!(value["network"]["mode"], "none");
+    assert_eq!(value["filesystem"]["write"][0]["path"], lab.project().to_str().unwrap());
+    assert!(value["filesystem"]["protect"].as_array().unwrap().len() > 20);
+}
+
+#[test]
+fn list_names_the_shipped_profiles() {
+    let lab = Lab::new();
+    let (code, out, _) = lab.run(&["policy", "list"]);
+    assert_eq!(code, 0);
+    for name in ["base", "default", "python", "toolchains", "protected"] {
+        assert!(out.lines().any(|line| line.starts_with(&format!("{name} "))), "{out}");
+    }
+    let (_, json, _) = lab.run(&["policy", "list", "--json"]);
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&json).unwrap()[0]["name"], "base");
+}
+
+#[test]
+fn check_says_ok_or_what_is_wrong_and_exits_125() {
+    let lab = Lab::new();
+    lab.write("good.yaml", "version: 1\nextends: [default]\n");
+    lab.write("bad.yaml", "version: 1\nfilesytem: {}\n");
+    assert_eq!(lab.run(&["policy", "check", "good.yaml"]), (0, "good.yaml: ok\n".into(), String::new()));
+    let (code, out, err) = lab.run(&["policy", "check", "good.yaml", "bad.yaml"]);
+    assert_eq!((code, out.as_str()), (125, "good.yaml: ok\n"));
+    assert_eq!(err, "agentbox: bad.yaml:2:1: unknown key `filesytem`: did you mean `filesystem`?\n");
+}
+
+#[test]
+fn every_bad_file_gives_one_line_and_125() {
+    let lab = Lab::new();
+    let mut bomb = String::from("version: 1\na0: &a0 [x,x,x,x,x,x,x,x,x]\n");
+    for n in 1..9 {
+        bomb.push_str(&format!("a{n}: &a{n} [{}]\n", format!("*a{},", n - 1).repeat(9)));
+    }
+    let cases: [(&str, Vec<u8>); 14] = [
+        ("unknown key", "version: 1\nfoo: 1\n".into()),
+        ("wrong type", "version: 1\nfilesystem: {read: 1}\n".into()),
+        ("bad pattern", "version: 1\nfilesystem: {deny: ['[']}\n".into()),
+        ("missing profile", "version: 1\nextends: [nope]\n".into()),
+        ("missing file", "version: 1\nextends: [./nope.yaml]\n".into()),
+        ("circle", "version: 1\nextends: [./bad.yaml]\n".into()),
+        ("not yet", "version: 1\nlimits: {memory: 1G}\n".into()),
+        ("argv", "version: 1\nexec: {deny: ['git push']}\n".into()),
+        ("bomb", bomb.into()),
+        ("large", vec![b'a'; 10 << 20]),
+        ("deep", format!("version: 1\nenv: {}", "[".repeat(100_000)).into()),
+        ("binary", (0..=255).collect()),
+        ("empty", Vec::new()),
+        ("elf", fs::read("/proc/self/exe").unwrap()[..4096].to_vec()),
+    ];
+    for (what, content) in cases {
+        lab.write("bad.yaml", content);
+        for args in [["policy", "check", "bad.yaml"], ["policy", "show", "-p./bad.yaml"]] {
+            let (code, out, err) = lab.run(&args);
+            assert_eq!((code, out.as_str()), (125, ""), "{what}: {err}");
+            assert_eq!(err.lines().count(), 1, "{what}: {err}");
+            assert!(err.starts_with("agentbox: ") && err.contains("bad.yaml"), "{what}: {err}");
+        }
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_says_why_once() {
+    let lab = Lab::new();
+    let (code, _, err) = lab.run(&["policy", "show", "-p", "./none.yaml"]);
+    assert_eq!(
+        (code, err.as_str()),
+        (125, "agentbox: cannot read policy ./none.yaml: No such file or directory (os error 2)\n")
+    );
+}
+
+#[test]
+fn the_home_and_the_root_are_refused_as_working_directory() {
+    let lab = Lab::new();
+    for dir in [lab.project().parent().unwrap(), Path::new("/")] {
+        let out = lab.agentbox(dir, &["policy", "show"]);
+        let err = String::from_utf8(out.stderr).unwrap();
+        assert_eq!(out.status.code(), Some(125), "{err}");
+        assert!(err.contains("go into a project first, or say so with -w"), "{err}");
+    }
+}
+
+#[test]
+fn a_projects_policy_is_named_until_it_is_trusted_and_again_once_it_changes() {
+    let lab = Lab::new();
+    lab.write("agentbox.yaml", "version: 1\nextends: [base]\nfilesystem: {write: [.]}\n");
+    let name = |lab: &Lab| {
+        let (code, out, err) = lab.run(&["policy", "show"]);
+        assert_eq!(code, 0, "{err}");
+        (out.lines().next().unwrap().to_string(), err)
+    };
+    let (policy, note) = name(&lab);
+    assert_eq!(policy, "policy   default.yaml");
+    assert!(note.contains("is not used: its content is not trusted") && note.lines().count() == 1, "{note}");
+    assert_eq!(lab.run(&["trust"]).0, 0);
+    assert_eq!(name(&lab), ("policy   agentbox.yaml".into(), String::new()));
+    lab.write("agentbox.yaml", "version: 1\nextends: [base]\nfilesystem: {write: [., /usr]}\n");
+    assert!(name(&lab).1.contains("has changed since it was trusted"));
+    assert_eq!(lab.run(&["trust", "agentbox.yaml"]).0, 0);
+    assert_eq!(name(&lab).0, "policy   agentbox.yaml");
+    assert_eq!(lab.run(&["trust", "--revoke"]).0, 0);
+    assert_eq!(name(&lab).0, "policy   default.yaml");
+}
+
+#[test]
+fn a_broken_file_is_not_trusted() {
+    let lab = Lab::new();
+    lab.write("agentbox.yaml", "version: 1\nfoo: 1\n");
+    let (code, _, err) = lab.run(&["trust"]);
+    assert_eq!(code, 125);
+    assert!(err.contains("unknown key `foo`"), "{err}");
+    let (code, _, err) = Lab::new().run(&["trust"]);
+    assert_eq!(code, 125);
+    assert!(err.contains("there is no agentbox.yaml here or above"), "{err}");
+}
