@@ -41,7 +41,7 @@ fn main() {
 }
 
 fn place(path: PathBuf) -> Place {
-    Place { path: BoxPath::new(path).expect("an absolute path"), directory: false, own_repository: false }
+    Place::of(BoxPath::new(path).expect("an absolute path"))
 }
 
 fn measure(policy: &Policy, what: &str, access: Access) {

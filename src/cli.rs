@@ -101,7 +101,7 @@ pub struct Run {
     #[arg(long)]
     pub dry_run: bool,
     /// The command and its arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
     pub command: Vec<std::ffi::OsString>,
 }
 
@@ -246,6 +246,12 @@ mod tests {
         assert!(run.quiet);
         assert_eq!(run.verbose, 0);
         assert_eq!(run.command, ["ls", "-v", "--", "-x"]);
+    }
+
+    #[test]
+    fn an_unknown_flag_is_not_taken_for_the_command() {
+        assert!(Cli::try_parse_from(["agentbox", "run", "--no-such-flag", "ls"]).is_err());
+        assert!(Cli::try_parse_from(["agentbox", "run", "--", "--odd-name"]).is_ok());
     }
 
     #[test]

@@ -179,6 +179,28 @@ pub struct Place {
     /// Whether it lies in a git directory that was made inside this run.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub own_repository: bool,
+    /// Set for a file that was handed to the command as a standard stream and is reopened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<Stream>,
+}
+
+impl Place {
+    /// A name about which no more is known than its path.
+    pub fn of(path: BoxPath) -> Self {
+        Self { path, directory: false, own_repository: false, stream: None }
+    }
+}
+
+/// How a file that was handed in as a standard stream is reopened (`/dev/stdin`, `/proc/self/fd/1`).
+///
+/// It lies outside the view, so no rule about paths can speak of it; its path is the one it has outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stream {
+    /// With rights that the descriptor has, too.
+    WithinRights,
+    /// With more: to read what was handed in for writing, to write to input, or to cut what is to be appended to.
+    BeyondRights,
 }
 
 /// What is done to one name.
@@ -189,7 +211,8 @@ pub enum FileOp {
     Read,
     /// Opened for writing; made if the call says so and it is missing.
     Write,
-    /// A file is made (`O_EXCL`, `mknod` of a regular file, or an unnamed temporary one).
+    /// A file is made: by an open that makes what is missing, by `mknod`, or as an unnamed temporary one that may get a
+    /// name later.
     Create,
     /// Cut to a length.
     Truncate,
@@ -263,6 +286,8 @@ pub enum Endpoint {
     Abstract {
         /// The name, escaped; empty for an unnamed one.
         name: String,
+        /// Whether it lies in the box's own network namespace, or was bound inside this run.
+        own: bool,
     },
     /// `AF_UNSPEC`: dissolves an earlier connect.
     Unspecified,

@@ -339,7 +339,7 @@ mod tests {
         }
 
         fn file(&self, op: FileOp, path: &str) -> bool {
-            let at = Place { path: BoxPath::new(path).unwrap(), directory: false, own_repository: false };
+            let at = Place::of(BoxPath::new(path).unwrap());
             let judged = self.ask(Access::File { op, at });
             let allowed = judged.allowed();
             self.gate.settle(judged, if allowed { Outcome::Ok } else { Outcome::Errno(13) });
@@ -425,7 +425,7 @@ mod tests {
     #[test]
     fn a_process_that_did_something_else_counts_as_refused() {
         let bench = bench(Level::Minimal);
-        let at = Place { path: BoxPath::new("/work/a").unwrap(), directory: false, own_repository: false };
+        let at = Place::of(BoxPath::new("/work/a").unwrap());
         let judged = bench.ask(Access::File { op: FileOp::Write, at });
         assert!(judged.allowed());
         bench.gate.settle(judged, Outcome::Killed);
@@ -438,7 +438,7 @@ mod tests {
     #[test]
     fn an_ask_with_nobody_to_answer_is_refused_and_says_so() {
         let bench = bench(Level::Minimal);
-        let at = Place { path: BoxPath::new("/work/a").unwrap(), directory: false, own_repository: false };
+        let at = Place::of(BoxPath::new("/work/a").unwrap());
         let mut judged = bench.ask(Access::File { op: FileOp::Write, at });
         judged.verdict.effect = Effect::Ask;
         assert!(!judged.allowed());

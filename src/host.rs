@@ -13,6 +13,7 @@ use nix::unistd::{ForkResult, Pid};
 use serde::Serialize;
 
 use crate::sys;
+use crate::sys::process::Alone;
 
 /// What this host's kernel can do for a box.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -83,9 +84,9 @@ fn filtered() -> bool {
 
 /// Tries in a child whether this user may make a user namespace and a mount namespace in it; the error says why not.
 ///
-/// The process must be single-threaded. Used by `doctor`; a run simply does it.
-pub fn try_user_namespace() -> Result<(), nix::errno::Errno> {
-    match sys::process::fork()? {
+/// Used by `doctor`; a run simply does it.
+pub fn try_user_namespace(alone: &Alone) -> Result<(), nix::errno::Errno> {
+    match sys::process::fork(alone)? {
         ForkResult::Child => {
             let flags = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS;
             sys::process::exit_now(unshare(flags).map_or_else(|errno| errno as i32, |()| 0))

@@ -43,7 +43,7 @@ fn policy_command(command: &PolicyCommand, world: &policy::World) -> Result<u8> 
         PolicyCommand::Show { policy, json, plan } => {
             let loaded = policy::load(&cmd::policy::request(policy), world)?;
             cmd::policy::print_notes(&loaded.notes);
-            let plan = plan.then(|| cmd::run::plan_of(&loaded.policy));
+            let plan = plan.then(|| cmd::run::plan_of(&loaded.policy)).transpose()?;
             Ok(cmd::policy::show(&loaded.policy, *json, plan))
         }
         PolicyCommand::Check { files } => Ok(cmd::policy::check(files, world)),

@@ -265,14 +265,7 @@ pub static TABLE: &[Row] = &[
     stop("open", 2, NONE, Family::Open, &[Path, OpenFlags, Mode]),
     stop("openat", 257, 56, Family::Open, &[Dir, Path, OpenFlags, Mode]),
     stop("openat2", 437, 437, Family::Open, &[Dir, Path, How, Size]),
-    stop_implying(
-        libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC,
-        "creat",
-        85,
-        NONE,
-        Family::Open,
-        &[Path, Mode],
-    ),
+    stop_implying(libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC, "creat", 85, NONE, Family::Open, &[Path, Mode]),
     // Changes by path, and those by descriptor that need no right to write.
     stop("unlink", 87, NONE, Family::Unlink, &[Path]),
     stop_implying(libc::AT_REMOVEDIR, "rmdir", 84, NONE, Family::Unlink, &[Path]),
@@ -374,31 +367,44 @@ pub static TABLE: &[Row] = &[
     refuse("iopl", 172, NONE, EPERM),
     refuse("ioperm", 173, NONE, EPERM),
     refuse("modify_ldt", 154, NONE, EPERM),
-    refuse_when("ioctl", 16, 29, EPERM, &[
-        &[Test::Is(1, TIOCSTI)],
-        &[Test::Is(1, TIOCLINUX)],
-        &[Test::Is(1, FS_IOC_SETFLAGS)],
-        &[Test::Is(1, FS_IOC32_SETFLAGS)],
-        &[Test::Is(1, FS_IOC_FSSETXATTR)],
-    ]),
-    // PER_LINUX, with and without UNAME26 (0x20000) and PER_LINUX32 (8), and the query (all ones) stay.
-    refuse_when("personality", 135, 92, EPERM, &[&[
-        Test::IsNot(0, 0),
-        Test::IsNot(0, 8),
-        Test::IsNot(0, 0x20000),
-        Test::IsNot(0, 0x20008),
-        Test::IsNot(0, 0xffff_ffff),
-    ]]),
-    refuse_when("socket", 41, 198, EAFNOSUPPORT, &[
+    refuse_when(
+        "ioctl",
+        16,
+        29,
+        EPERM,
         &[
-            Test::IsNot(0, AF_UNIX),
-            Test::IsNot(0, AF_INET),
-            Test::IsNot(0, AF_INET6),
-            Test::IsNot(0, AF_NETLINK),
+            &[Test::Is(1, TIOCSTI)],
+            &[Test::Is(1, TIOCLINUX)],
+            &[Test::Is(1, FS_IOC_SETFLAGS)],
+            &[Test::Is(1, FS_IOC32_SETFLAGS)],
+            &[Test::Is(1, FS_IOC_FSSETXATTR)],
         ],
-        // Of netlink only the route family, which libc uses to list addresses.
-        &[Test::Is(0, AF_NETLINK), Test::IsNot(2, libc::NETLINK_ROUTE as u32)],
-    ]),
+    ),
+    // PER_LINUX, with and without UNAME26 (0x20000) and PER_LINUX32 (8), and the query (all ones) stay.
+    refuse_when(
+        "personality",
+        135,
+        92,
+        EPERM,
+        &[&[
+            Test::IsNot(0, 0),
+            Test::IsNot(0, 8),
+            Test::IsNot(0, 0x20000),
+            Test::IsNot(0, 0x20008),
+            Test::IsNot(0, 0xffff_ffff),
+        ]],
+    ),
+    refuse_when(
+        "socket",
+        41,
+        198,
+        EAFNOSUPPORT,
+        &[
+            &[Test::IsNot(0, AF_UNIX), Test::IsNot(0, AF_INET), Test::IsNot(0, AF_INET6), Test::IsNot(0, AF_NETLINK)],
+            // Of netlink only the route family, which libc uses to list addresses.
+            &[Test::Is(0, AF_NETLINK), Test::IsNot(2, libc::NETLINK_ROUTE as u32)],
+        ],
+    ),
 ];
 
 #[cfg(test)]

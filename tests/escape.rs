@@ -102,6 +102,7 @@ fn furnish(scene: &Scene) {
         ("home/work/repo/.git/config", "[core]\n\tbare = false\n"),
         ("home/work/repo/.git/hooks/README.sample", "\n"),
         ("home/work/repo/.git/objects/info/none", "\n"),
+        ("state/agentbox/kept", "\n"),
         ("home/work/hookless/.git/HEAD", "ref: refs/heads/main\n"),
         ("home/work/hookless/.git/config", "[core]\n\tbare = false\n"),
     ] {
@@ -218,7 +219,7 @@ attempts! {
     create_excl_outside: change(&["create-excl", "{outside}/new"]).record("write create", "outside/new");
     read_only_open_that_creates: change(&["create-rdonly", "{outside}/new"]).record("write create", "outside/new");
     openat2_outside: change(&["openat2", "{outside}/new"]).record("write create", "outside/new");
-    unnamed_file_linked_outside: change(&["tmpfile-link", "{outside}/new"]).record("link", "outside/new");
+    unnamed_file_linked_outside: change(&["tmpfile-link", "{outside}/new"]).record("link create", "outside/new");
     dirfd_outside: change(&["dirfd", "{outside}/dir", "new"]).record("write create", "outside/dir/new");
     procfd_outside: change(&["procfd", "{outside}/dir", "new"]).record("write create", "outside/dir/new");
     cwd_outside: change(&["cwd", "{outside}/dir", "new"]).record("write create", "outside/dir/new");
@@ -249,7 +250,7 @@ attempts! {
     setxattr_outside: change(&["setxattr", "{outside}/f"]).record("xattr", "outside/f");
     fsetxattr_outside: change(&["fsetxattr", "{outside}/f"]);
     socket_file_outside: change(&["bind", "{outside}/s"]).record("bind mknod", "outside/s");
-    device_node_in_the_workspace: bare(&["mknod-device", "{work}/null"]).record("mknod", "work/null");
+    device_node_in_the_workspace: bare(&["mknod-device", "{work}/null"]).fails("EPERM");
     change_a_file_outside_the_view: bare(&["open", "{outside}/f"]).fails(UNSEEN);
     delete_a_file_outside_the_view: bare(&["unlink", "{outside}/f"]).fails(UNSEEN);
 }
@@ -261,7 +262,7 @@ attempts! {
     hook_by_open_read_only: bare(&["create-rdonly", "repo/.git/hooks/x"]).record("write create", ".git/hooks/x");
     hook_by_openat2: bare(&["openat2", "repo/.git/hooks/x"]).record("write create", ".git/hooks/x");
     hook_by_mknod: bare(&["mknod-file", "repo/.git/hooks/x"]).record("create mknod", ".git/hooks/x");
-    hook_by_unnamed_file: bare(&["tmpfile-link", "repo/.git/hooks/x"]).record("link", ".git/hooks/x");
+    hook_by_unnamed_file: bare(&["tmpfile-link", "repo/.git/hooks/x"]).record("link create", ".git/hooks/x");
     hook_by_rename: bare(&["rename", "mine", "repo/.git/hooks/x"]).record("rename", ".git/hooks/x");
     hook_by_link: bare(&["link", "mine", "repo/.git/hooks/x"]).record("link", ".git/hooks/x");
     hook_by_symlink: bare(&["symlink", "/bin/true", "repo/.git/hooks/x"]).record("symlink", ".git/hooks/x");
@@ -301,7 +302,7 @@ attempts! {
         .record("write", "work/p.yaml");
     the_policy_itself_by_rename: bare(&["rename", "mine", "{work}/p.yaml"]).flags(&["-p", "{work}/p.yaml"])
         .record("rename", "work/p.yaml");
-    agentbox_state: bare(&["create", "{root}/state/agentbox-note"]).flags(&["-w", "{root}"]).fails(UNSEEN_OR_WALL);
+    agentbox_state: bare(&["create", "{root}/state/agentbox/note"]).flags(&["-w", "{root}"]).fails(UNSEEN_OR_WALL);
 }
 
 /// State of agentbox itself may be absent from the view or stand there read-only.

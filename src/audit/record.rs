@@ -599,7 +599,7 @@ mod tests {
     use crate::event::BoxPath;
 
     fn place(path: &[u8]) -> Place {
-        Place { path: BoxPath::new(OsStr::from_bytes(path)).unwrap(), directory: false, own_repository: true }
+        Place { own_repository: true, ..Place::of(BoxPath::new(OsStr::from_bytes(path)).unwrap()) }
     }
 
     fn accesses() -> Vec<Access> {

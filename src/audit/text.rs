@@ -99,7 +99,7 @@ fn endpoint(endpoint: &Endpoint) -> String {
     match endpoint {
         Endpoint::Inet { address, .. } => address.to_string(),
         Endpoint::Unix { path, .. } => format!("unix:{path}"),
-        Endpoint::Abstract { name } => format!("unix:@{name}"),
+        Endpoint::Abstract { name, .. } => format!("unix:@{name}"),
         Endpoint::Unspecified => "unspecified".into(),
         Endpoint::Netlink => "netlink".into(),
         Endpoint::Other { number } => format!("family {number}"),

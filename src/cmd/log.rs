@@ -409,7 +409,7 @@ mod tests {
     }
 
     fn decision(path: &str, effect: Effect, outcome: Outcome) -> Record {
-        let at = Place { path: BoxPath::new(path).unwrap(), directory: false, own_repository: false };
+        let at = Place::of(BoxPath::new(path).unwrap());
         let subject = Subject { pid: 5, host: 105, exe: "/usr/bin/python3".into(), parents: vec![2, 1] };
         let rule = RuleId::new("default.yaml", "filesystem");
         Record::Decision(Decision {

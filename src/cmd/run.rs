@@ -17,7 +17,9 @@ use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
 
-use crate::audit::{Head, PolicyRef, RunDir, RunFile, RunResult, Start, Summary, WriteError, Writer, report, run, text};
+use crate::audit::{
+    Head, PolicyRef, RunDir, RunFile, RunResult, Start, Summary, WriteError, Writer, report, run, text,
+};
 use crate::cli;
 use crate::event::escape_bytes;
 use crate::gate::Gate;
@@ -31,6 +33,7 @@ use crate::sandbox::launch::{Job, Starting};
 use crate::sandbox::{self, Command, LaunchError, NamespaceError, Running, terminal};
 use crate::supervisor::{self, Supervisor, SupervisorError};
 use crate::sys;
+use crate::sys::process::{Alone, alone};
 
 /// How long workers may take over what they were at when the box ended.
 const LAST_CALLS: Duration = Duration::from_secs(1);
@@ -47,12 +50,13 @@ mod status {
 pub fn run(args: &cli::Run) -> Result<u8> {
     start_diagnostics(args.verbose);
     refuse_directories()?;
+    let alone = alone().context("agentbox has a thread already")?;
     let world = super::policy::world()?;
     let loaded = policy::load(&super::policy::request(&args.policy), &world)?;
     if !args.quiet {
         super::policy::print_notes(&loaded.notes);
     }
-    let (host, policy) = enter(loaded.policy)?;
+    let (host, policy) = enter(&alone, loaded.policy)?;
     let (plan, coverage) = plan::compile(&policy, &host);
     if args.dry_run {
         print!("{}", plan_text(&plan, &coverage));
@@ -67,7 +71,8 @@ pub fn run(args: &cli::Run) -> Result<u8> {
     let filter = seccomp::compile(&plan)?;
     let record = Record::open(args, &policy, &coverage, &world.state)?;
     let command = command(args, &policy, &record)?;
-    let mut ended = Trial { args, policy: &policy, plan: &plan, filter: &filter, command: &command }.run(&record)?;
+    let mut ended =
+        Trial { args, policy: &policy, plan: &plan, filter: &filter, command: &command }.run(alone, &record)?;
     note_repositories(&record.gate, &policy, &ended.repositories);
     let code = ended.exit_code();
     record.close(args, &coverage, ended.result())?;
@@ -75,15 +80,9 @@ pub fn run(args: &cli::Run) -> Result<u8> {
 }
 
 /// The plan and coverage of a policy on this host, for `policy show --plan`.
-pub fn plan_of(policy: &Policy) -> (String, Value) {
-    let mut host = HostFacts::probe();
-    if host.no_user_namespace.is_none()
-        && let Err(errno) = crate::host::try_user_namespace()
-    {
-        host.no_user_namespace = Some(super::doctor::refusal(&host, errno));
-    }
-    let (plan, coverage) = plan::compile(policy, &host);
-    (plan_text(&plan, &coverage), json!({ "plan": plan, "coverage": coverage }))
+pub fn plan_of(policy: &Policy) -> Result<(String, Value)> {
+    let (plan, coverage) = plan::compile(policy, &super::doctor::examined_host()?);
+    Ok((plan_text(&plan, &coverage), json!({ "plan": plan, "coverage": coverage })))
 }
 
 fn start_diagnostics(verbose: u8) {
@@ -110,10 +109,10 @@ fn refuse_directories() -> Result<()> {
 }
 
 /// Moves into the user namespace, if this host has one to give; without it the policy loses what only a view can hold.
-fn enter(policy: Policy) -> Result<(HostFacts, Policy)> {
+fn enter(alone: &Alone, policy: Policy) -> Result<(HostFacts, Policy)> {
     let mut host = HostFacts::probe();
     if host.no_user_namespace.is_none() {
-        match sandbox::enter_user_namespace() {
+        match sandbox::enter_user_namespace(alone) {
             Ok(()) => {}
             Err(NamespaceError::Refused(errno)) => host.no_user_namespace = Some(super::doctor::refusal(&host, errno)),
             Err(error) => return Err(error.into()),
@@ -164,10 +163,16 @@ fn plan_text(plan: &Plan, coverage: &Coverage) -> String {
         let _ = writeln!(text, "  view      {step}");
     }
     for tree in plan.landlock.iter().flat_map(|rules| &rules.trees) {
-        let _ = writeln!(text, "  landlock  {:<6} {}", tree.rights.to_string(), text::printable(&tree.path.to_string_lossy()));
+        let _ = writeln!(
+            text,
+            "  landlock  {:<6} {}",
+            tree.rights.to_string(),
+            text::printable(&tree.path.to_string_lossy())
+        );
     }
     let stops = &plan.stops;
-    let why = |stop: &Option<String>| stop.as_ref().map_or("run at native speed".to_string(), |why| format!("stop: {why}"));
+    let why =
+        |stop: &Option<String>| stop.as_ref().map_or("run at native speed".to_string(), |why| format!("stop: {why}"));
     let _ = writeln!(text, "  calls     programs and connections stop: {}", stops.act);
     let _ = writeln!(text, "  calls     changes {}", why(&stops.change));
     let _ = writeln!(text, "  calls     opens for writing {}", why(&stops.write_open));
@@ -249,7 +254,8 @@ impl Record {
 }
 
 fn write_report(path: &Path, report: &Value) -> Result<()> {
-    std::fs::write(path, format!("{report:#}\n")).with_context(|| format!("cannot write the report to {}", path.display()))
+    std::fs::write(path, format!("{report:#}\n"))
+        .with_context(|| format!("cannot write the report to {}", path.display()))
 }
 
 /// What a person sees at the end: nothing when nothing was denied, unless more is asked for.
@@ -306,14 +312,14 @@ struct EndOfBox {
 }
 
 impl Trial<'_> {
-    fn run(&self, record: &Record) -> Result<EndOfBox> {
+    fn run(&self, alone: Alone, record: &Record) -> Result<EndOfBox> {
         let signals = collect_signals().context("cannot collect signals")?;
         let host_proc = open_proc()?;
         let own_terminal = terminal::wanted();
         let open_files = raise_open_files()?;
         let job =
             Job { plan: self.plan, filter: self.filter, command: self.command, terminal: own_terminal, open_files };
-        let starting = sandbox::launch(&job)?;
+        let starting = sandbox::launch(alone, &job)?;
         // The box exists: from here on agentbox may have threads.
         record.writer.start()?;
         let Started { running, view, terminal, listener } = match self.follow(starting) {
@@ -340,7 +346,8 @@ impl Trial<'_> {
                 *failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(error);
             }
         };
-        let outcome = attend(&running, &signals, terminal, self.args.timeout, tick).context("cannot attend to the box")?;
+        let outcome =
+            attend(&running, &signals, terminal, self.args.timeout, tick).context("cannot attend to the box")?;
         let repositories = supervisor.as_ref().map(Supervisor::repositories).unwrap_or_default();
         if let Some(supervisor) = supervisor {
             supervisor.finish(LAST_CALLS);

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::host::HostFacts;
-use crate::policy::Policy;
+use crate::policy::{Policy, Root};
 
 /// The whole ruleset. What no rule grants, Landlock refuses, to the extent of its ABI.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -53,11 +53,28 @@ pub fn rules(policy: &Policy, host: &HostFacts, view: bool, network: bool) -> Ru
         trees.push(tree("/dev/pts", Rights::Write));
     }
     let files = &policy.files;
-    trees.extend(files.read.iter().map(|root| Tree { path: root.path.clone(), rights: Rights::Read }));
-    trees.extend(
-        files.write.iter().chain(&files.private).map(|root| Tree { path: root.path.clone(), rights: Rights::Write }),
-    );
+    let grant = |root: &Root, rights| Tree { path: root.path.clone(), rights };
+    let mut granted: Vec<Tree> =
+        files.write.iter().filter(|root| root.exists).map(|r| grant(r, Rights::Write)).collect();
+    granted.extend(files.private.iter().map(|root| grant(root, Rights::Write)));
+    granted.extend(files.read.iter().filter(|root| root.exists).map(|root| grant(root, Rights::Read)));
+    granted.sort_by(|a, b| a.path.cmp(&b.path).then((b.rights as u8).cmp(&(a.rights as u8))));
+    for tree in granted {
+        if !trees.iter().any(|above| covers(above, &tree)) {
+            trees.push(tree);
+        }
+    }
     Rules { abi: host.landlock_abi, trees, no_tcp: !network && !view }
+}
+
+/// Whether a tree's rights hold all that another is to get: rights reach down.
+fn covers(above: &Tree, tree: &Tree) -> bool {
+    tree.path.starts_with(&above.path)
+        && match above.rights {
+            Rights::Write => true,
+            Rights::Read => tree.rights == Rights::Read,
+            Rights::List | Rights::Device => false,
+        }
 }
 
 /// What an ABI below 6 lacks.

@@ -219,7 +219,9 @@ fn coverage(policy: &Policy, host: &HostFacts, plan: &Plan) -> Coverage {
 
 fn view_state(host: &HostFacts, plan: &Plan) -> State {
     match &plan.view {
-        Some(view) => State::Enforced { what: format!("own root of {} mounts; the rest is not there", view.steps.len()) },
+        Some(view) => {
+            State::Enforced { what: format!("own root of {} mounts; the rest is not there", view.steps.len()) }
+        }
         None => without_namespaces(host),
     }
 }
@@ -243,13 +245,15 @@ fn without_namespaces(host: &HostFacts) -> State {
 /// The exact step that gives this host user namespaces.
 pub fn namespace_fix(why: &str) -> String {
     if why.contains("AppArmor") {
-        "sysctl kernel.apparmor_restrict_unprivileged_userns=0, or give agentbox an AppArmor profile with `userns,`".into()
+        "sysctl kernel.apparmor_restrict_unprivileged_userns=0, or give agentbox an AppArmor profile with `userns,`"
+            .into()
     } else if why.contains("max_user_namespaces") {
         "as root: sysctl user.max_user_namespaces=10000".into()
     } else if why.contains("unprivileged_userns_clone") {
         "as root: sysctl kernel.unprivileged_userns_clone=1".into()
     } else if why.contains("filter") {
-        "start the container with a seccomp profile that allows unshare (docker: --security-opt seccomp=unconfined)".into()
+        "start the container with a seccomp profile that allows unshare (docker: --security-opt seccomp=unconfined)"
+            .into()
     } else {
         "run on a kernel with CONFIG_USER_NS, outside a container that forbids unshare".into()
     }

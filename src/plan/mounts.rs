@@ -77,7 +77,7 @@ pub fn view(policy: &Policy, host: &HostFacts) -> View {
     }
     steps.push(Step::Devices);
     steps.push(Step::Processes { guarded: host.uid == 0 });
-    steps.extend(files.deny.iter().filter_map(|guard| guard.pattern.exact()).map(|at| Step::Mask { at: at.into() }));
+    steps.extend(files.deny.iter().flat_map(|guard| guard.pattern.exacts()).map(|at| Step::Mask { at: at.into() }));
     View { steps }
 }
 
@@ -100,7 +100,7 @@ fn grants(files: &FileRules) -> Vec<Step> {
     sorted.sort_by_key(|(path, _)| path.components().count());
     let mut steps: Vec<Step> =
         sorted.iter().filter(|tree| !covered(&trees, tree)).map(|(path, grant)| step(path, *grant)).collect();
-    let roots = files.read.iter().chain(&files.write);
+    let roots = files.read.iter().chain(&files.write).filter(shown);
     steps.extend(roots.filter_map(|root| {
         let at = root.link.clone()?;
         Some(Step::Link { at, text: root.path.clone() })

@@ -7,13 +7,13 @@
 
 use std::collections::BTreeMap;
 
+use libc::sock_filter as Instruction;
 use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
     SeccompRule, TargetArch,
 };
 
 use super::{Plan, Stops};
-use crate::sys::notify::Instruction;
 use crate::syscalls::{Arg, Family, LAST_KNOWN, Row, Rule, TABLE, Test, WRITE_FLAGS};
 
 /// The programs, in the order they are installed.
@@ -155,8 +155,7 @@ fn with_prologue(program: BpfProgram, newer: Option<u32>) -> Vec<Instruction> {
     let jump = |test, k, jt, jf| Instruction { code: (libc::BPF_JMP | test | libc::BPF_K) as u16, jt, jf, k };
     let ret = |k| Instruction { code: RET, jt: 0, jf: 0, k };
 
-    let mut prologue =
-        vec![load_number, jump(libc::BPF_JGE, X32_BIT, 0, 1), ret(libc::SECCOMP_RET_KILL_PROCESS)];
+    let mut prologue = vec![load_number, jump(libc::BPF_JGE, X32_BIT, 0, 1), ret(libc::SECCOMP_RET_KILL_PROCESS)];
     if let Some(action) = newer {
         prologue.extend([jump(libc::BPF_JGT, LAST_KNOWN, 0, 1), ret(action)]);
     }

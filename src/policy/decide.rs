@@ -9,7 +9,7 @@ use std::sync::{Arc, LazyLock};
 
 use super::rules::{Probe, ProgramPattern, contains};
 use super::{Exception, FileRules, Guard, NetworkMode, Policy, ProgramRule, Root};
-use crate::event::{Access, Effect, Endpoint, Event, Exec, FileOp, MoveOp, Place, Reason, RuleId, Verdict};
+use crate::event::{Access, Effect, Endpoint, Event, Exec, FileOp, MoveOp, Place, Reason, RuleId, Stream, Verdict};
 
 static DEVICES: LazyLock<RuleId> = LazyLock::new(|| RuleId::new("built-in", "dev"));
 static PROCESSES: LazyLock<RuleId> = LazyLock::new(|| RuleId::new("built-in", "proc"));
@@ -17,17 +17,27 @@ static KERNEL: LazyLock<RuleId> = LazyLock::new(|| RuleId::new("built-in", "kern
 static VIEW: LazyLock<RuleId> = LazyLock::new(|| RuleId::new("built-in", "view"));
 static SOCKETS: LazyLock<RuleId> = LazyLock::new(|| RuleId::new("built-in", "own sockets"));
 static CALLS: LazyLock<RuleId> = LazyLock::new(|| RuleId::new("built-in", "calls"));
+static STREAMS: LazyLock<RuleId> = LazyLock::new(|| RuleId::new("built-in", "standard streams"));
 static NOTHING: LazyLock<RuleId> = LazyLock::new(|| RuleId::new("built-in", "nothing is granted"));
 
 /// Answers `event` from `policy` alone.
 pub fn decide(policy: &Policy, event: &Event) -> Verdict {
     match &event.access {
+        Access::File { at: Place { stream: Some(stream), .. }, .. } => reopened(*stream),
         Access::File { op, at } => file(policy, *op, at),
         Access::Move { op, from, to } => two_names(policy, *op, from, to),
         Access::Exec(exec) => program(policy, exec),
         Access::Connect { to } => endpoint(policy, to, false),
         Access::Bind { at } => endpoint(policy, at, true),
         Access::Call { .. } => verdict(Effect::Deny, &CALLS, Reason::Unjudged, None),
+    }
+}
+
+/// A file that was handed in was the person's choice, with the rights it was handed in with and no more.
+fn reopened(stream: Stream) -> Verdict {
+    match stream {
+        Stream::WithinRights => granted(&STREAMS),
+        Stream::BeyondRights => verdict(Effect::Deny, &STREAMS, Reason::NotGranted, None),
     }
 }
 
@@ -201,7 +211,8 @@ fn is_own_device(op: FileOp, path: &[u8]) -> bool {
 fn is_harmless_proc(path: &[u8]) -> bool {
     let number = |name: &[u8]| !name.is_empty() && name.iter().all(u8::is_ascii_digit);
     let mut names = path.split(|b| *b == b'/').skip(2);
-    if !names.next().is_some_and(number) {
+    // init is nobody's to tune.
+    if !names.next().is_some_and(|pid| number(pid) && pid != b"1") {
         return false;
     }
     let mut name = names.next();
@@ -248,12 +259,13 @@ fn endpoint(policy: &Policy, endpoint: &Endpoint, bind: bool) -> Verdict {
         (Endpoint::Inet { outside: true, .. }, NetworkMode::None) => {
             verdict(Effect::Deny, rule, Reason::NoNetwork, None)
         }
-        (Endpoint::Unix { path, .. }, _) if bind => {
-            file(policy, FileOp::Mknod, &Place { path: path.clone(), directory: false, own_repository: false })
-        }
+        (Endpoint::Unix { path, .. }, _) if bind => file(policy, FileOp::Mknod, &Place::of(path.clone())),
         (Endpoint::Unix { path, own }, _) => unix(policy, path.as_path(), *own),
-        (Endpoint::Abstract { .. } | Endpoint::Unspecified | Endpoint::Netlink, _) => granted(&SOCKETS),
-        (Endpoint::Other { .. }, _) => verdict(Effect::Deny, rule, Reason::NotGranted, None),
+        (Endpoint::Abstract { own: true, .. } | Endpoint::Unspecified | Endpoint::Netlink, _) => granted(&SOCKETS),
+        (Endpoint::Abstract { own: false, .. }, _) if bind => granted(&SOCKETS),
+        (Endpoint::Abstract { own: false, .. } | Endpoint::Other { .. }, _) => {
+            verdict(Effect::Deny, rule, Reason::NotGranted, None)
+        }
     }
 }
 
@@ -284,7 +296,7 @@ pub fn suggest(policy: &Policy, event: &Event, verdict: &Verdict) -> Option<Stri
             }
         }
         (Reason::NotGranted | Reason::Protected, Access::Bind { at: Endpoint::Unix { path, .. } }) => {
-            let place = Place { path: path.clone(), directory: false, own_repository: false };
+            let place = Place::of(path.clone());
             grant_of(policy, verdict, FileOp::Mknod, &place)
         }
         (Reason::NotGranted, Access::Exec(exec)) => Some(format!("exec: {{allow: [{}]}} in the policy", exec.program)),

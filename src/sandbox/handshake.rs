@@ -3,14 +3,14 @@
 //! A `SOCK_SEQPACKET` pair; descriptors travel beside the message (`SCM_RIGHTS`). When one side dies, the other's next
 //! call fails or reads an end of file, so nobody waits for the dead.
 
-use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::io::IoSlice;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
-};
+use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair};
 use serde::{Deserialize, Serialize};
+
+use crate::sys::socket::receive_with_fd;
 
 /// What the box's side has to say, in the order it comes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,16 +93,7 @@ impl Channel {
     /// Receives the next message; `None` when the other side is gone.
     pub fn receive(&self) -> nix::Result<Option<(Message, Option<OwnedFd>)>> {
         let mut bytes = [0u8; LONGEST];
-        let mut space = nix::cmsg_space!([RawFd; 1]);
-        let mut slices = [IoSliceMut::new(&mut bytes)];
-        let received = loop {
-            match recvmsg::<()>(self.0.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC) {
-                Err(Errno::EINTR) => {}
-                other => break other?,
-            }
-        };
-        let length = received.bytes;
-        let fd = received.cmsgs()?.find_map(received_fd);
+        let (length, fd) = receive_with_fd(self.0.as_fd(), &mut bytes)?;
         if length == 0 {
             return Ok(None);
         }
@@ -111,17 +102,9 @@ impl Channel {
     }
 }
 
-#[allow(unsafe_code)]
-fn received_fd(message: ControlMessageOwned) -> Option<OwnedFd> {
-    let ControlMessageOwned::ScmRights(fds) = message else { return None };
-    // SAFETY: the kernel has just put this descriptor into our table, and nobody else has its number.
-    fds.first().map(|fd| unsafe { OwnedFd::from_raw_fd(*fd) })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::AsFd;
 
     #[test]
     fn a_message_arrives_with_its_descriptor_and_silence_is_an_end() {

@@ -13,12 +13,13 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, getegid, geteuid, getpid};
 
 use crate::sys;
+use crate::sys::process::Alone;
 
 /// The user namespace could not be had.
 #[derive(Debug, thiserror::Error)]
 pub enum NamespaceError {
     /// The kernel or an outer sandbox refused to make one.
-    #[error("{}", refusal(*.0))]
+    #[error("the kernel refused a user namespace")]
     Refused(#[source] Errno),
     /// It was made, but its ids could not be mapped.
     #[error("cannot map user ids into the namespace")]
@@ -28,23 +29,11 @@ pub enum NamespaceError {
     Helper,
 }
 
-fn refusal(errno: Errno) -> &'static str {
-    match errno {
-        Errno::EPERM if crate::host::apparmor_restricts_user_namespaces() => {
-            "AppArmor keeps this program from making user namespaces"
-        }
-        Errno::EPERM => "a filter or the kernel forbids making user namespaces",
-        Errno::ENOSPC => "the limit of user namespaces is reached (user.max_user_namespaces)",
-        Errno::EINVAL | Errno::ENOSYS => "the kernel was built without user namespaces",
-        _ => "the kernel refused a user namespace",
-    }
-}
-
 /// Moves this process into a new user namespace that maps its own id (as root: all ids) to itself.
 ///
-/// The process gets every capability in the new namespace and keeps its rights on files. It must be single-threaded.
-pub fn enter_user_namespace() -> Result<(), NamespaceError> {
-    if geteuid().is_root() { enter_as_root() } else { enter_as_user() }
+/// The process gets every capability in the new namespace and keeps its rights on files.
+pub fn enter_user_namespace(alone: &Alone) -> Result<(), NamespaceError> {
+    if geteuid().is_root() { enter_as_root(alone) } else { enter_as_user() }
 }
 
 fn enter_as_user() -> Result<(), NamespaceError> {
@@ -57,10 +46,10 @@ fn enter_as_user() -> Result<(), NamespaceError> {
 }
 
 /// Only a process outside with the right to set ids may map more than one: a child made before.
-fn enter_as_root() -> Result<(), NamespaceError> {
+fn enter_as_root(alone: &Alone) -> Result<(), NamespaceError> {
     let (mut here, mut there) = UnixStream::pair().map_err(NamespaceError::Map)?;
     let parent = getpid();
-    match sys::process::fork().map_err(NamespaceError::Refused)? {
+    match sys::process::fork(alone).map_err(NamespaceError::Refused)? {
         ForkResult::Child => {
             drop(here);
             let done = there.read_exact(&mut [0]).is_ok() && map_all(parent.as_raw()).is_ok();

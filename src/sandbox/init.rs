@@ -15,7 +15,7 @@ use caps::CapSet;
 use nix::errno::Errno;
 use nix::pty::{PtyMaster, ptsname_r};
 use nix::sys::resource::{Resource, setrlimit};
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, chdir, execve, setsid};
 
@@ -23,7 +23,7 @@ use super::handshake::{Channel, Ended, Message};
 use super::launch::Job;
 use super::{landlock, mounts, seccomp};
 use crate::sys;
-use crate::sys::process::Fork;
+use crate::sys::process::{Alone, Fork};
 
 /// A step of init or of the command before its exec failed.
 #[derive(Debug, thiserror::Error)]
@@ -47,8 +47,8 @@ fn step<T>(doing: &'static str, result: nix::Result<T>) -> Result<T> {
 }
 
 /// Becomes init of the box and never returns.
-pub fn run(job: &Job<'_>, channel: Channel) -> ! {
-    if let Err(error) = bring_up(job, &channel) {
+pub fn run(alone: &Alone, job: &Job<'_>, channel: Channel) -> ! {
+    if let Err(error) = bring_up(alone, job, &channel) {
         fail(&channel, &error);
     }
     sys::process::exit_now(125)
@@ -65,11 +65,11 @@ fn fail(channel: &Channel, error: &InitError) {
     let _ = channel.send(&Message::Failed { step: text }, None);
 }
 
-fn bring_up(job: &Job<'_>, channel: &Channel) -> Result<()> {
+fn bring_up(alone: &Alone, job: &Job<'_>, channel: &Channel) -> Result<()> {
     let own = job.plan.namespaces.own;
     step("tie the box's life to agentbox's", sys::process::die_with_parent())?;
     step("leave the terminal's session", setsid())?;
-    drop_inherited(channel)?;
+    drop_inherited(alone, channel)?;
     if job.plan.namespaces.network {
         step("bring the box's loopback up", sys::socket::raise_loopback())?;
     }
@@ -82,7 +82,7 @@ fn bring_up(job: &Job<'_>, channel: &Channel) -> Result<()> {
     if !own {
         step("take in orphans", sys::process::adopt_orphans())?;
     }
-    let command = start_command(job, channel, terminal)?;
+    let command = start_command(alone, job, channel, terminal)?;
     step("hide init", sys::process::hide())?;
     let_go_of_streams()?;
     let ended = reap_until(command);
@@ -94,14 +94,9 @@ fn bring_up(job: &Job<'_>, channel: &Channel) -> Result<()> {
 }
 
 /// What init must not hold: agentbox's descriptors, and its environment in readable memory.
-#[allow(unsafe_code)]
-fn drop_inherited(channel: &Channel) -> Result<()> {
-    // SAFETY: this process was just forked, has one thread, uses no inherited descriptor but the channel from here on,
-    // and reads its environment never again (the command's is in the job).
-    unsafe {
-        step("close inherited descriptors", sys::file::close_all_but(channel.fd().as_fd()))?;
-        sys::process::scrub_environment();
-    }
+fn drop_inherited(alone: &Alone, channel: &Channel) -> Result<()> {
+    step("close inherited descriptors", sys::file::close_all_but(alone, channel.fd().as_fd()))?;
+    sys::process::scrub_environment(alone);
     Ok(())
 }
 
@@ -150,10 +145,8 @@ fn drop_privileges() -> Result<()> {
     }
 }
 
-#[allow(unsafe_code)]
-fn start_command(job: &Job<'_>, channel: &Channel, terminal: Option<Terminal>) -> Result<Pid> {
-    // SAFETY: init has one thread.
-    match step("fork the command", unsafe { sys::process::fork_into(0) })? {
+fn start_command(alone: &Alone, job: &Job<'_>, channel: &Channel, terminal: Option<Terminal>) -> Result<Pid> {
+    match step("fork the command", sys::process::fork_into(alone, 0))? {
         Fork::Child => {
             if let Err(error) = command(job, channel, terminal) {
                 fail(channel, &error);
@@ -178,7 +171,10 @@ fn command(job: &Job<'_>, channel: &Channel, terminal: Option<Terminal>) -> Resu
     step("restore the limit of open files", setrlimit(Resource::RLIMIT_NOFILE, soft, hard))?;
     chdir(job.plan.workdir.as_path())
         .map_err(|source| InitError::Workdir { dir: job.plan.workdir.display().to_string(), source })?;
-    let program = find(&job.command.argv[0], &job.command.env);
+    let program = match find(&job.command.argv[0], &job.command.env) {
+        Ok(program) => program,
+        Err(errno) => return not_started(channel, &job.command.argv[0], errno),
+    };
     if let Some(rules) = &job.plan.landlock {
         landlock::confine(rules)?;
     }
@@ -188,12 +184,12 @@ fn command(job: &Job<'_>, channel: &Channel, terminal: Option<Terminal>) -> Resu
         let number = listener.as_raw_fd();
         step("report the listener", channel.send(&Message::Listener { number }, None))?;
     }
-    let errno = match &program {
-        Ok(path) => start(path, &job.command.argv, &job.command.env),
-        Err(errno) => *errno,
-    };
-    let path = program.as_deref().unwrap_or(&job.command.argv[0]).to_string_lossy().into_owned();
-    let message = Message::NotStarted { path, errno: errno as i32 };
+    let errno = start(&program, &job.command.argv, &job.command.env);
+    not_started(channel, &program, errno)
+}
+
+fn not_started(channel: &Channel, path: &CStr, errno: Errno) -> Result<()> {
+    let message = Message::NotStarted { path: path.to_string_lossy().into_owned(), errno: errno as i32 };
     step("report the failed start", channel.send(&message, None))?;
     sys::process::exit_now(if errno == Errno::ENOENT { 127 } else { 126 })
 }
@@ -222,15 +218,8 @@ fn is_terminal(number: i32) -> bool {
 
 /// agentbox blocks the signals it forwards and Rust ignores SIGPIPE; the command starts with neither.
 fn restore_signals() -> Result<()> {
-    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
-    restore_handler(Signal::SIGPIPE, &default)?;
+    step("restore a signal's action", sys::process::restore_default(Signal::SIGPIPE))?;
     step("unblock signals", sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None))
-}
-
-#[allow(unsafe_code)]
-fn restore_handler(signal: Signal, action: &SigAction) -> Result<()> {
-    // SAFETY: the default action runs no code of ours.
-    step("restore a signal's action", unsafe { sigaction(signal, action) }.map(drop))
 }
 
 /// Finds a program as execvp does: a name with a slash as it is, another along the command's own PATH.

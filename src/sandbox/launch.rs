@@ -15,7 +15,7 @@ use super::init;
 use crate::plan::Plan;
 use crate::plan::seccomp::Filter;
 use crate::sys;
-use crate::sys::process::Fork;
+use crate::sys::process::{Alone, Fork};
 
 /// The command, ready for exec.
 #[derive(Debug, Clone)]
@@ -84,9 +84,9 @@ pub struct Running {
     pub channel: Channel,
 }
 
-/// Forks init. agentbox must be single-threaded and, for its own namespaces, in the box's user namespace already.
-#[allow(unsafe_code)]
-pub fn launch(job: &Job<'_>) -> Result<Starting, LaunchError> {
+/// Forks init. For the box's own namespaces agentbox must be in its user namespace already. Threads may be started as
+/// soon as this has returned.
+pub fn launch(alone: Alone, job: &Job<'_>) -> Result<Starting, LaunchError> {
     let (channel, theirs) = Channel::pair().map_err(|errno| LaunchError::Step("make a channel to the box", errno))?;
     let mut flags = 0;
     if job.plan.namespaces.own {
@@ -96,11 +96,10 @@ pub fn launch(job: &Job<'_>) -> Result<Starting, LaunchError> {
     if job.plan.namespaces.network {
         flags |= libc::CLONE_NEWNET;
     }
-    // SAFETY: agentbox starts its threads after this call only.
-    match unsafe { sys::process::fork_into(flags) }.map_err(|e| LaunchError::Step("make the box's namespaces", e))? {
+    match sys::process::fork_into(&alone, flags).map_err(|e| LaunchError::Step("make the box's namespaces", e))? {
         Fork::Child => {
             drop(channel);
-            init::run(job, theirs)
+            init::run(&alone, job, theirs)
         }
         Fork::Parent { pid, pidfd } => Ok(Starting { init: Pid::from_raw(pid), init_fd: pidfd, channel }),
     }

@@ -300,14 +300,14 @@ impl Builder {
     }
 
     fn is_own(&self, directory: &OwnedFd) -> Result<bool> {
-        let stat = file::fstatat(directory.as_raw_fd(), c"", libc::AT_EMPTY_PATH)
-            .map_err(step("look at", Path::new("/")))?;
+        let stat =
+            file::fstatat(directory.as_raw_fd(), c"", libc::AT_EMPTY_PATH).map_err(step("look at", Path::new("/")))?;
         Ok(self.own.contains(&stat.st_dev))
     }
 
     fn adopt(&mut self, directory: &OwnedFd) -> Result<()> {
-        let stat = file::fstatat(directory.as_raw_fd(), c"", libc::AT_EMPTY_PATH)
-            .map_err(step("look at", Path::new("/")))?;
+        let stat =
+            file::fstatat(directory.as_raw_fd(), c"", libc::AT_EMPTY_PATH).map_err(step("look at", Path::new("/")))?;
         self.own.insert(stat.st_dev);
         Ok(())
     }
@@ -375,4 +375,3 @@ fn c_path(path: &Path) -> CString {
     let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
     CString::new(&bytes[..end]).unwrap_or_default()
 }
-

@@ -107,7 +107,8 @@ fn interpreters(context: &Context<'_>, program: &OwnedFd) -> Result<Vec<Interpre
 /// A file that may be run but not read has no line that we can see; then what runs is verified to be that file itself.
 fn script_line(file: &OwnedFd) -> Option<(CString, Option<CString>)> {
     let mut buffer = [0; 24];
-    let opened = file::openat(libc::AT_FDCWD, own_fd(file.as_raw_fd(), &mut buffer), libc::O_RDONLY | libc::O_NONBLOCK, 0);
+    let opened =
+        file::openat(libc::AT_FDCWD, own_fd(file.as_raw_fd(), &mut buffer), libc::O_RDONLY | libc::O_NONBLOCK, 0);
     let mut head = [0u8; 256];
     let length = nix::sys::uio::pread(&opened.ok()?, &mut head, 0).ok()?;
     let line = head[..length].strip_prefix(b"#!")?;
@@ -205,7 +206,9 @@ fn follow(approved: &Approved) -> Outcome {
         let flags = WaitPidFlag::WEXITED | WaitPidFlag::WSTOPPED | WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
         match waitid(Id::All, flags) {
             Err(Errno::EINTR) => {}
-            Ok(WaitStatus::PtraceEvent(pid, Signal::SIGTRAP, event)) if event == TraceEvent::PTRACE_EVENT_EXEC as i32 => {
+            Ok(WaitStatus::PtraceEvent(pid, Signal::SIGTRAP, event))
+                if event == TraceEvent::PTRACE_EVENT_EXEC as i32 =>
+            {
                 return verify(pid, approved);
             }
             Ok(WaitStatus::PtraceEvent(pid, ..)) => return failed(pid, None),
@@ -225,7 +228,18 @@ fn verify(pid: Pid, approved: &Approved) -> Outcome {
     }
     // The stop is before the first instruction of whatever this is; it never runs one.
     let _ = nix::sys::signal::kill(pid, Signal::SIGKILL);
+    reap(pid);
     Outcome::Killed
+}
+
+/// Waits for the end of a traced process: until its tracer has, its parent cannot see it.
+fn reap(pid: Pid) {
+    loop {
+        match waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD) {
+            Err(Errno::EINTR) => {}
+            _ => return,
+        }
+    }
 }
 
 /// Whether the stopped process runs the approved executable with the approved arguments.

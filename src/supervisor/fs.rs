@@ -13,7 +13,7 @@ use super::lineage::Status;
 use super::notification::Reply;
 use super::resolve::{Last, Resolved, Spot, Unresolved, as_asked, descriptor, object, own_fd, resolve};
 use super::{Context, Handled, Stop};
-use crate::event::{Access, FileOp, MoveOp, Place, Unjudged, escape_bytes};
+use crate::event::{Access, FileOp, MoveOp, Place, Stream, Unjudged, escape_bytes};
 use crate::sys::file::{self, OpenHow};
 use crate::syscalls::Arg;
 
@@ -66,6 +66,15 @@ impl Wanted {
         if itself { Last::Itself } else { Last::Followed }
     }
 
+    /// Whether it asks for no more than a descriptor with these flags can do already.
+    fn is_within(self, flags: i32) -> bool {
+        let (reads, writes) = rights(self.flags);
+        let (may_read, may_write) = rights(flags);
+        let appends = flags & libc::O_APPEND != 0;
+        let cuts = self.has(libc::O_TRUNC) || !self.has(libc::O_APPEND) && writes;
+        (may_read || !reads) && (may_write || !(writes || self.has(libc::O_TRUNC))) && !(appends && cuts)
+    }
+
     /// What is done to what was found.
     fn op(self, found: &Resolved) -> FileOp {
         match (&found.stat, self.has(libc::O_CREAT)) {
@@ -74,6 +83,15 @@ impl Wanted {
             _ if self.writes() => FileOp::Write,
             _ => FileOp::Read,
         }
+    }
+}
+
+/// Whether open flags ask for reading and for writing.
+fn rights(flags: i32) -> (bool, bool) {
+    match flags & libc::O_ACCMODE {
+        libc::O_RDONLY => (true, false),
+        libc::O_WRONLY => (false, true),
+        _ => (true, true),
     }
 }
 
@@ -111,7 +129,8 @@ fn wanted(context: &Context<'_>) -> Result<Wanted, Stop> {
         KNOWN => {}
         // A larger structure may only hold zeroes where this kernel knows nothing: openat2(2).
         size @ ..=PAGE => {
-            let tail = context.memory(call.stopped.target.bytes(call.word(Arg::How) + KNOWN, (size - KNOWN) as usize))?;
+            let tail =
+                context.memory(call.stopped.target.bytes(call.word(Arg::How) + KNOWN, (size - KNOWN) as usize))?;
             if tail.iter().any(|byte| *byte != 0) {
                 return Err(Stop::Errno(Errno::E2BIG));
             }
@@ -134,7 +153,7 @@ fn find_to_open(context: &Context<'_>, dir: i32, path: &CStr, wanted: Wanted) ->
     let found = resolve(target, context.task, dir, path, wanted.last())?;
     // An unnamed file is made in a directory, which is entered like any other.
     if wanted.unnamed() && found.is_directory() && !matches!(&found.spot, Spot::Name { name, .. } if &**name == c".") {
-        return object(found.object()?);
+        return object(found.object()?, || libc::O_RDONLY);
     }
     Ok(found)
 }
@@ -147,7 +166,7 @@ fn find_with(context: &Context<'_>, dir: i32, path: &CStr, wanted: Wanted) -> Re
     let how = OpenHow { flags, mode: 0, resolve: wanted.resolve };
     match file::openat2(base.as_raw_fd(), path, how) {
         Err(Errno::ENOENT) if wanted.has(libc::O_CREAT) => {}
-        opened => return object(opened?),
+        opened => return object(opened?, || libc::O_RDONLY),
     }
     let bytes = path.to_bytes();
     let cut = bytes.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
@@ -161,24 +180,22 @@ fn find_with(context: &Context<'_>, dir: i32, path: &CStr, wanted: Wanted) -> Re
 }
 
 /// Judges, opens and answers; `None` where what was found has changed and must be looked for again.
-fn open_found(
-    context: &Context<'_>,
-    path: &CStr,
-    wanted: Wanted,
-    found: Resolved,
-) -> Result<Option<()>, Stop> {
+fn open_found(context: &Context<'_>, path: &CStr, wanted: Wanted, found: Resolved) -> Result<Option<()>, Stop> {
     if found.stat.is_some() && wanted.has(libc::O_CREAT | libc::O_EXCL) && !wanted.unnamed() {
         return Err(Stop::Errno(Errno::EEXIST));
     }
     if found.is(libc::S_IFLNK) && !wanted.has(libc::O_PATH) {
         return Err(Stop::Errno(Errno::ELOOP));
     }
-    let access = Access::File { op: wanted.op(&found), at: place(context, &found) };
+    let mut at = place(context, &found);
+    at.stream = found
+        .handed_in()
+        .map(|flags| if wanted.is_within(flags) { Stream::WithinRights } else { Stream::BeyondRights });
+    let access = Access::File { op: wanted.op(&found), at };
     let asked = asked(path, &found);
     // What has no name in the file system (a pipe, a deleted file) was the caller's already; a descriptor without any
     // right to the file gives none.
-    let nameless = matches!(found.spot, Spot::Object { named: false, .. });
-    if nameless || wanted.has(libc::O_PATH) {
+    if found.is_nameless() || wanted.has(libc::O_PATH) {
         return answer_open(context, None, wanted, &found);
     }
     let judged = context.judge(access, asked);
@@ -195,9 +212,8 @@ fn answer_open(
     wanted: Wanted,
     found: &Resolved,
 ) -> Result<Option<()>, Stop> {
-    let waits = found.is(libc::S_IFIFO)
-        && !wanted.has(libc::O_NONBLOCK)
-        && wanted.flags & libc::O_ACCMODE != libc::O_RDWR;
+    let waits =
+        found.is(libc::S_IFIFO) && !wanted.has(libc::O_NONBLOCK) && wanted.flags & libc::O_ACCMODE != libc::O_RDWR;
     if waits {
         context.may_wait();
     }
@@ -313,11 +329,7 @@ pub fn symlink(context: &Context<'_>) -> Handled {
 }
 
 /// A call that makes or removes one name.
-fn change_name(
-    context: &Context<'_>,
-    op: FileOp,
-    act: impl FnOnce(&OwnedFd, &CStr) -> Result<(), Errno>,
-) -> Handled {
+fn change_name(context: &Context<'_>, op: FileOp, act: impl FnOnce(&OwnedFd, &CStr) -> Result<(), Errno>) -> Handled {
     let path = context.memory(context.call.path(Arg::Path))?;
     let dir = context.call.dir(Arg::Dir);
     let found = match resolve(context.call.stopped.target, context.task, dir, &path, Last::Itself) {
@@ -383,8 +395,7 @@ pub fn link(context: &Context<'_>) -> Handled {
     if to.stat.is_some() {
         return Err(Stop::Errno(Errno::EEXIST));
     }
-    let nameless = matches!(from.spot, Spot::Object { named: false, .. });
-    let access = if nameless {
+    let access = if from.is_nameless() {
         // An unnamed temporary file gets its name: that is when it is made.
         Access::File { op: FileOp::Create, at: place(context, &to) }
     } else {
@@ -424,7 +435,7 @@ fn two_names(context: &Context<'_>, last: Last, op: MoveOp) -> Result<Result<Two
     };
     let to = resolve(target, context.task, call.dir(Arg::NewDir), &new_path, Last::Itself);
     context.still_there()?;
-    let bare = |path: &crate::event::BoxPath| Place { path: path.clone(), directory: false, own_repository: false };
+    let bare = |path: &crate::event::BoxPath| Place::of(path.clone());
     Ok(match (from, to) {
         (Ok(from), Ok(to)) => {
             let asked = asked_two(&path, &new_path, &from, &to);
@@ -560,7 +571,9 @@ fn change_object(context: &Context<'_>, op: FileOp, act: impl Fn(&OwnedFd) -> Re
             Err(missing) => return context.nowhere(missing, |at| Access::File { op, at }),
         };
         context.still_there()?;
-        let access = Access::File { op, at: place(context, &found) };
+        let mut at = place(context, &found);
+        at.stream = found.handed_in().map(|_| Stream::BeyondRights);
+        let access = Access::File { op, at };
         if found.stat.is_none() {
             let judged = context.judge(access, asked(&path, &found));
             return context.conclude(judged, Reply::Errno(Errno::ENOENT));
@@ -570,7 +583,7 @@ fn change_object(context: &Context<'_>, op: FileOp, act: impl Fn(&OwnedFd) -> Re
             Err(Errno::ELOOP | Errno::ENOENT) => continue,
             other => other.map_err(Stop::Errno)?,
         };
-        if matches!(found.spot, Spot::Object { named: false, .. }) {
+        if found.is_nameless() {
             // A pipe or a deleted file: nothing that a rule could name changes.
             let _ = context.call.stopped.answer(reply(act(&object)));
             return Ok(());
@@ -610,6 +623,7 @@ fn place(context: &Context<'_>, found: &Resolved) -> Place {
         path: found.path.clone(),
         directory: found.is_directory(),
         own_repository: context.shared.made.owns(found),
+        stream: None,
     }
 }
 

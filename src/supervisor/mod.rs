@@ -86,7 +86,7 @@ struct Shared {
     target: Box,
     listener: OwnedFd,
     lineage: Lineage,
-    /// Git directories and unix sockets that were made in this run, by device and inode.
+    /// What was made in this run: git directories and unix sockets.
     made: Made,
     /// Devices of the box's private file systems.
     private: HashSet<u64>,
@@ -107,6 +107,8 @@ struct Made {
     repositories: Mutex<HashSet<(u64, u64)>>,
     repository_paths: Mutex<Vec<PathBuf>>,
     sockets: Mutex<HashSet<(u64, u64)>>,
+    /// Names of abstract sockets that were bound in this run.
+    abstract_names: Mutex<HashSet<Vec<u8>>>,
 }
 
 #[derive(Default)]
@@ -343,10 +345,11 @@ impl Shared {
 
     /// Whether a file system belongs to the box alone.
     fn is_private(&self, device: u64) -> bool {
-        self.private.contains(&device) || self.target.private.iter().any(|path| {
-            use std::os::unix::fs::MetadataExt;
-            path.symlink_metadata().is_ok_and(|stat| stat.dev() == device)
-        })
+        self.private.contains(&device)
+            || self.target.private.iter().any(|path| {
+                use std::os::unix::fs::MetadataExt;
+                path.symlink_metadata().is_ok_and(|stat| stat.dev() == device)
+            })
     }
 }
 
@@ -461,7 +464,7 @@ impl Context<'_> {
             });
         };
         self.still_there()?;
-        let place = crate::event::Place { path, directory: false, own_repository: false };
+        let place = crate::event::Place::of(path);
         let judged = self.judge(access(place), None);
         self.conclude(judged, Reply::Errno(errno))
     }

@@ -101,12 +101,19 @@ pub fn bind(context: &Context<'_>) -> Handled {
     if let Parsed::Path(path) = parsed {
         return bind_path(context, &socket, &path);
     }
+    let abstract_name = match &parsed {
+        Parsed::Abstract(name) => Some(name.clone()),
+        _ => None,
+    };
     let at = endpoint(context, parsed)?;
     let judged = context.judge(Access::Bind { at }, None);
     if !judged.allowed() {
         return context.conclude_refused(judged, None);
     }
     let done = socket::bind(socket.as_fd(), &address);
+    if let (Some(name), Ok(())) = (abstract_name, &done) {
+        lock(&context.shared.made.abstract_names).insert(name);
+    }
     context.conclude(judged, super::fs::reply(done))
 }
 
@@ -122,7 +129,7 @@ fn bind_path(context: &Context<'_>, socket: &OwnedFd, path: &std::ffi::CStr) -> 
         return Err(Stop::Errno(Errno::EADDRINUSE));
     }
     let own_repository = context.shared.made.owns(&found);
-    let place = Place { path: found.path.clone(), directory: false, own_repository };
+    let place = Place { own_repository, ..Place::of(found.path.clone()) };
     let judged = context.judge(Access::File { op: FileOp::Mknod, at: place }, None);
     if !judged.allowed() {
         return context.conclude_refused(judged, None);
@@ -163,8 +170,7 @@ fn act(
 
 /// Whether a socket file belongs to this box: it was made in this run, or lies where only this run can make any.
 fn is_own(context: &Context<'_>, stat: &libc::stat) -> bool {
-    lock(&context.shared.made.sockets).contains(&(stat.st_dev, stat.st_ino))
-        || context.shared.is_private(stat.st_dev)
+    lock(&context.shared.made.sockets).contains(&(stat.st_dev, stat.st_ino)) || context.shared.is_private(stat.st_dev)
 }
 
 /// An address, taken apart.
@@ -218,7 +224,11 @@ fn endpoint(context: &Context<'_>, parsed: Parsed) -> Result<Endpoint, Stop> {
             let inside = context.shared.target.own_network && is_loopback(address.ip());
             Endpoint::Inet { address, outside: !inside }
         }
-        Parsed::Abstract(name) => Endpoint::Abstract { name: escape_bytes(&name) },
+        // Landlock keeps the box's own tasks from abstract sockets outside; a worker has no Landlock, so it must know.
+        Parsed::Abstract(name) => Endpoint::Abstract {
+            own: context.shared.target.own_network || lock(&context.shared.made.abstract_names).contains(&name),
+            name: escape_bytes(&name),
+        },
         Parsed::Unspecified => Endpoint::Unspecified,
         Parsed::Netlink => Endpoint::Netlink,
         Parsed::Other(number) => Endpoint::Other { number },

@@ -120,7 +120,14 @@ fn runs(section: &str, key: &str) -> bool {
     match section {
         "core" => matches!(
             key,
-            "hookspath" | "fsmonitor" | "sshcommand" | "editor" | "pager" | "askpass" | "gitproxy" | "alternaterefscommand"
+            "hookspath"
+                | "fsmonitor"
+                | "sshcommand"
+                | "editor"
+                | "pager"
+                | "askpass"
+                | "gitproxy"
+                | "alternaterefscommand"
         ),
         "filter" => matches!(key, "clean" | "smudge" | "process"),
         "diff" => matches!(key, "external" | "command" | "textconv"),

@@ -53,9 +53,20 @@ pub enum Spot {
     Object {
         /// An `O_PATH` descriptor of it.
         object: OwnedFd,
-        /// Whether it has a name in the file system.
-        named: bool,
+        /// Where it stands.
+        standing: Standing,
     },
+}
+
+/// Where an object stands that was reached without its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Its path leads to it.
+    Named,
+    /// It has no name: a pipe, a socket, a deleted file.
+    Nameless,
+    /// It lies outside the view: a file that was handed in as a standard stream, opened with these flags.
+    HandedIn(i32),
 }
 
 /// A path that leads nowhere.
@@ -86,6 +97,19 @@ impl Resolved {
         self.stat.is_some_and(|stat| stat.st_mode & libc::S_IFMT == kind)
     }
 
+    /// Whether it has no name that a rule could be about.
+    pub fn is_nameless(&self) -> bool {
+        matches!(self.spot, Spot::Object { standing: Standing::Nameless, .. })
+    }
+
+    /// The flags of the descriptor, if it is a file that was handed in as a standard stream.
+    pub fn handed_in(&self) -> Option<i32> {
+        match self.spot {
+            Spot::Object { standing: Standing::HandedIn(flags), .. } => Some(flags),
+            _ => None,
+        }
+    }
+
     /// Opens the object without any right but to act on it by descriptor. A name that has become a link since gives
     /// `ELOOP`.
     pub fn object(&self) -> std::result::Result<OwnedFd, Errno> {
@@ -114,18 +138,40 @@ pub fn resolve(target: Target, task: &Task, dir: i32, path: &CStr, last: Last) -
 
 /// What the caller's descriptor `number` stands for (`AT_EMPTY_PATH`, or a call by descriptor).
 pub fn descriptor(target: Target, number: i32) -> Result<Resolved> {
-    object(target.base(number)?)
+    object(target.base(number)?, || descriptor_flags(&target.entry(&format!("fdinfo/{number}"))))
 }
 
-/// A resolved object, from an `O_PATH` descriptor of it.
-pub fn object(object: OwnedFd) -> Result<Resolved> {
+/// A resolved object, from an `O_PATH` descriptor of it. `flags` tells those of the descriptor it was reached through.
+pub fn object(object: OwnedFd, flags: impl FnOnce() -> i32) -> Result<Resolved> {
     let stat = file::fstatat(object.as_raw_fd(), c"", libc::AT_EMPTY_PATH)?;
     let path = real_path(&object)?;
-    let nameless = stat.st_nlink == 0 || !path.is_absolute();
-    // Pipes, sockets and deleted files are nowhere; they are named for the record only.
+    let standing = if stat.st_nlink == 0 || !path.is_absolute() {
+        Standing::Nameless
+    } else if leads_to(&path, &stat) {
+        Standing::Named
+    } else {
+        Standing::HandedIn(flags())
+    };
+    // What is nowhere is named for the record only.
     let shown = if path.is_absolute() { path } else { Path::new("/").join(path) };
     let path = BoxPath::new(shown).ok_or(Errno::ENOENT)?;
-    Ok(Resolved { spot: Spot::Object { object, named: !nameless }, path, stat: Some(stat) })
+    Ok(Resolved { spot: Spot::Object { object, standing }, path, stat: Some(stat) })
+}
+
+/// Whether a path means this object in the view. A file from outside shows the path it has there, which may mean
+/// another file inside, or one that rules grant.
+fn leads_to(path: &Path, stat: &libc::stat) -> bool {
+    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
+    file::fstatat(libc::AT_FDCWD, &path, libc::AT_SYMLINK_NOFOLLOW)
+        .is_ok_and(|found| (found.st_dev, found.st_ino) == (stat.st_dev, stat.st_ino))
+}
+
+/// The flags in a `/proc/PID/fdinfo/N`; those of a descriptor without any right if it cannot be read.
+fn descriptor_flags(path: &CStr) -> i32 {
+    const NO_RIGHT: i32 = libc::O_RDONLY | libc::O_APPEND;
+    let text = std::fs::read_to_string(OsStr::from_bytes(path.to_bytes())).unwrap_or_default();
+    let flags = text.lines().find_map(|line| line.strip_prefix("flags:"));
+    flags.and_then(|octal| i32::from_str_radix(octal.trim(), 8).ok()).unwrap_or(NO_RIGHT)
 }
 
 /// A name in a directory that is held open already; a symbolic link there is a loop.
@@ -197,7 +243,13 @@ impl Walk<'_> {
             self.count_link()?;
             if path_of_parent.starts_with("/proc") {
                 match self.proc_link(&parent, &path_of_parent, name)? {
-                    ProcLink::Object(found) => return object(found),
+                    ProcLink::Object(found) => {
+                        let name = OsStr::from_bytes(name);
+                        let info = path_of_parent.with_file_name("fdinfo").join(name);
+                        return object(found, || {
+                            descriptor_flags(&c_string(info.as_os_str().as_bytes()).unwrap_or_default())
+                        });
+                    }
                     ProcLink::Text(text) => path = text,
                 }
             } else {
@@ -225,11 +277,8 @@ impl Walk<'_> {
 
     /// Opens a directory: by the kernel where it can, step by step where it cannot.
     fn directory(&mut self, base: Option<OwnedFd>, path: &[u8]) -> Result<OwnedFd> {
-        let how = OpenHow {
-            flags: (libc::O_PATH | libc::O_DIRECTORY) as u64,
-            mode: 0,
-            resolve: libc::RESOLVE_NO_MAGICLINKS,
-        };
+        let how =
+            OpenHow { flags: (libc::O_PATH | libc::O_DIRECTORY) as u64, mode: 0, resolve: libc::RESOLVE_NO_MAGICLINKS };
         let from = base.as_ref().map_or(libc::AT_FDCWD, AsRawFd::as_raw_fd);
         match file::openat2(from, &c_string(path)?, how) {
             // `/proc/self` would be the worker's own wherever the worker is visible: never trust it.
@@ -253,8 +302,7 @@ impl Walk<'_> {
             let opened = file::openat(here.as_raw_fd(), &c_name, libc::O_PATH | libc::O_NOFOLLOW, 0);
             let missing = |errno| {
                 let so_far = real_path(&here).unwrap_or_else(|_| "/".into());
-                let tail: Vec<&[u8]> =
-                    std::iter::once(&name[..]).chain(rest.iter().rev().map(Vec::as_slice)).collect();
+                let tail: Vec<&[u8]> = std::iter::once(&name[..]).chain(rest.iter().rev().map(Vec::as_slice)).collect();
                 Unresolved { errno, path: lexical(&so_far, &tail.join(&b'/')) }
             };
             let next = opened.map_err(missing)?;

@@ -44,9 +44,7 @@ pub fn openat2(dir: RawFd, path: &CStr, mut how: OpenHow) -> nix::Result<OwnedFd
 /// `readlinkat(2)` into `buffer`; returns how many bytes were written. A result that fills the buffer may be cut.
 pub fn readlinkat(dir: RawFd, path: &CStr, buffer: &mut [u8]) -> nix::Result<usize> {
     // SAFETY: the kernel writes at most `buffer.len()` bytes into a buffer that we borrow exclusively.
-    let read = unsafe {
-        libc::syscall(libc::SYS_readlinkat, dir, path.as_ptr(), buffer.as_mut_ptr(), buffer.len())
-    };
+    let read = unsafe { libc::syscall(libc::SYS_readlinkat, dir, path.as_ptr(), buffer.as_mut_ptr(), buffer.len()) };
     check(read).map(|n| n as usize)
 }
 
@@ -113,16 +111,14 @@ pub fn symlinkat(text: &CStr, dir: RawFd, path: &CStr) -> nix::Result<()> {
 /// `linkat(2)`.
 pub fn linkat(dir: RawFd, path: &CStr, new_dir: RawFd, new_path: &CStr, flags: i32) -> nix::Result<()> {
     // SAFETY: both strings live across the call.
-    let done =
-        unsafe { libc::syscall(libc::SYS_linkat, dir, path.as_ptr(), new_dir, new_path.as_ptr(), flags) };
+    let done = unsafe { libc::syscall(libc::SYS_linkat, dir, path.as_ptr(), new_dir, new_path.as_ptr(), flags) };
     check(done).map(drop)
 }
 
 /// `renameat2(2)`.
 pub fn renameat2(dir: RawFd, path: &CStr, new_dir: RawFd, new_path: &CStr, flags: u32) -> nix::Result<()> {
     // SAFETY: both strings live across the call.
-    let done =
-        unsafe { libc::syscall(libc::SYS_renameat2, dir, path.as_ptr(), new_dir, new_path.as_ptr(), flags) };
+    let done = unsafe { libc::syscall(libc::SYS_renameat2, dir, path.as_ptr(), new_dir, new_path.as_ptr(), flags) };
     check(done).map(drop)
 }
 
@@ -135,9 +131,8 @@ pub fn truncate(path: &CStr, length: i64) -> nix::Result<()> {
 /// `setxattr(2)` on `path`, following links.
 pub fn setxattr(path: &CStr, name: &CStr, value: &[u8], flags: i32) -> nix::Result<()> {
     // SAFETY: all three live across the call and the size is that of `value`.
-    let done = unsafe {
-        libc::syscall(libc::SYS_setxattr, path.as_ptr(), name.as_ptr(), value.as_ptr(), value.len(), flags)
-    };
+    let done =
+        unsafe { libc::syscall(libc::SYS_setxattr, path.as_ptr(), name.as_ptr(), value.as_ptr(), value.len(), flags) };
     check(done).map(drop)
 }
 
@@ -155,12 +150,11 @@ pub fn fchdir(dir: BorrowedFd<'_>) -> nix::Result<()> {
 
 /// Closes every descriptor above 2 but `keep`, by `close_range(2)`.
 ///
-/// # Safety
-/// The caller must own no other descriptor above 2 that it will use or close again. Only init calls it, right after the
-/// fork: what it inherited belongs to agentbox's own side and is never touched there again.
-pub unsafe fn close_all_but(keep: BorrowedFd<'_>) -> nix::Result<()> {
+/// For init, right after the fork: what it inherited belongs to agentbox's own side of the fork and is never used or
+/// dropped on this one, because init ends without running destructors.
+pub fn close_all_but(_: &super::process::Alone, keep: BorrowedFd<'_>) -> nix::Result<()> {
     let keep = keep.as_raw_fd() as u32;
-    // SAFETY: the caller vouches that nothing it still uses is closed.
+    // SAFETY: the single thread of this process owns no other descriptor that it will use or close again; see above.
     unsafe {
         if keep > 3 {
             check(libc::syscall(libc::SYS_close_range, 3, keep - 1, 0))?;

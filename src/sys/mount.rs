@@ -73,8 +73,7 @@ pub fn place(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> nix::Result<()> {
     let empty = c"".as_ptr();
     let flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH;
     // SAFETY: the empty paths are static.
-    let done = unsafe {
-        libc::syscall(libc::SYS_move_mount, tree.as_raw_fd(), empty, target.as_raw_fd(), empty, flags)
-    };
+    let done =
+        unsafe { libc::syscall(libc::SYS_move_mount, tree.as_raw_fd(), empty, target.as_raw_fd(), empty, flags) };
     check(done).map(drop)
 }

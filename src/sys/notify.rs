@@ -6,20 +6,6 @@ use nix::errno::Errno;
 
 use super::check;
 
-/// One BPF instruction, laid out as the kernel's `struct sock_filter`.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Instruction {
-    /// Operation.
-    pub code: u16,
-    /// How far to jump if the test holds.
-    pub jt: u8,
-    /// How far to jump if not.
-    pub jf: u8,
-    /// Operand.
-    pub k: u32,
-}
-
 /// A stopped call, as the kernel reports it.
 pub type Notification = libc::seccomp_notif;
 
@@ -32,7 +18,7 @@ const IOCTL_ID_VALID: libc::c_ulong = 0x4008_2102;
 const IOCTL_ADDFD: libc::c_ulong = 0x4018_2103;
 
 /// Installs a filter on the calling thread. The kernel copies the program.
-pub fn install(program: &[Instruction]) -> nix::Result<()> {
+pub fn install(program: &[libc::sock_filter]) -> nix::Result<()> {
     load(program, 0).map(drop)
 }
 
@@ -41,7 +27,7 @@ pub fn install(program: &[Instruction]) -> nix::Result<()> {
 /// `killable` makes a stopped caller wait through every signal but a fatal one, from the moment its call is received
 /// (`WAIT_KILLABLE_RECV`, Linux 5.19): without it a signal makes the kernel repeat calls that have already been
 /// carried out.
-pub fn install_listener(program: &[Instruction], killable: bool) -> nix::Result<OwnedFd> {
+pub fn install_listener(program: &[libc::sock_filter], killable: bool) -> nix::Result<OwnedFd> {
     let mut flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
     if killable {
         flags |= libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
@@ -51,10 +37,10 @@ pub fn install_listener(program: &[Instruction], killable: bool) -> nix::Result<
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
-fn load(program: &[Instruction], flags: libc::c_ulong) -> nix::Result<libc::c_long> {
+fn load(program: &[libc::sock_filter], flags: libc::c_ulong) -> nix::Result<libc::c_long> {
     let length = u16::try_from(program.len()).map_err(|_| Errno::E2BIG)?;
-    let fprog = libc::sock_fprog { len: length, filter: program.as_ptr() as *mut libc::sock_filter };
-    // SAFETY: `Instruction` has the layout of `sock_filter`; the kernel reads `length` of them during the call and
+    let fprog = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut() };
+    // SAFETY: the kernel reads `length` of them during the call and
     // never writes through the pointer.
     check(unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const fprog) })
 }
@@ -122,12 +108,7 @@ fn send(listener: BorrowedFd<'_>, mut response: libc::seccomp_notif_resp) -> nix
 /// Puts a copy of `file` into the caller's descriptor table and answers the call with its number, in one step.
 ///
 /// `EMFILE` if the caller's table is full: the call is then still unanswered.
-pub fn answer_with_fd(
-    listener: BorrowedFd<'_>,
-    id: u64,
-    file: BorrowedFd<'_>,
-    close_on_exec: bool,
-) -> nix::Result<()> {
+pub fn answer_with_fd(listener: BorrowedFd<'_>, id: u64, file: BorrowedFd<'_>, close_on_exec: bool) -> nix::Result<()> {
     let mut addfd = libc::seccomp_notif_addfd {
         id,
         flags: libc::SECCOMP_ADDFD_FLAG_SEND as u32,

@@ -2,7 +2,8 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-use nix::sys::signal::Signal;
+use nix::errno::Errno;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
 use super::check;
 
@@ -20,16 +21,29 @@ pub enum Fork {
     },
 }
 
+/// Proof that this process had one thread when it was asked, which forking and changing what all threads share need.
+///
+/// Only its holder starts threads afterwards: agentbox drops it before the first one, and init and the command never
+/// start any.
+#[derive(Debug)]
+pub struct Alone(());
+
+/// Asks the kernel whether this is the only thread of the process; `EBUSY` if not.
+pub fn alone() -> nix::Result<Alone> {
+    let stat = std::fs::read_to_string("/proc/self/stat").map_err(|_| Errno::last())?;
+    // Behind the program's name, which ends at the last parenthesis, the number of threads is the 18th field.
+    let threads = stat.rsplit_once(')').and_then(|(_, fields)| fields.split_whitespace().nth(17));
+    if threads == Some("1") { Ok(Alone(())) } else { Err(Errno::EBUSY) }
+}
+
 /// Forks into the new namespaces that `flags` (`CLONE_NEW*`) name.
 ///
-/// # Safety
-/// The caller must be the only thread of its process: locks that another thread held would stay locked in the child.
 /// C library functions that cache the thread id (`raise`, `abort`) see the parent's in the child.
-pub unsafe fn fork_into(flags: libc::c_int) -> nix::Result<Fork> {
+pub fn fork_into(_: &Alone, flags: libc::c_int) -> nix::Result<Fork> {
     let mut pidfd: RawFd = -1;
     let flags = flags | libc::CLONE_PIDFD | libc::SIGCHLD;
-    // SAFETY: with a null stack and without CLONE_VM the child goes on with a copy of this stack, as after fork; the
-    // kernel writes the descriptor's number before it returns in the parent. (This is clone, not clone3, so that an
+    // SAFETY: the process has one thread, so no lock is held by a thread that the child would lack. With a null stack
+    // and without CLONE_VM the child goes on with a copy of this stack, as after fork; the kernel writes the descriptor's number before it returns in the parent. (This is clone, not clone3, so that an
     // outer filter that refuses clone3 does not stop us. Argument order is x86_64's and aarch64's common part.)
     let pid = check(unsafe { libc::syscall(libc::SYS_clone, flags, 0, &raw mut pidfd, 0, 0) })?;
     if pid == 0 {
@@ -72,16 +86,13 @@ pub fn exit_now(status: i32) -> ! {
 }
 
 /// Overwrites the environment strings this process was started with, so that nobody who may read
-/// `/proc/PID/environ` finds them.
-///
-/// # Safety
-/// The caller must be the only thread and must not read its environment afterwards.
-pub unsafe fn scrub_environment() {
+/// `/proc/PID/environ` finds them. Afterwards every variable reads as empty.
+pub fn scrub_environment(_: &Alone) {
     unsafe extern "C" {
         static mut environ: *mut *mut libc::c_char;
     }
     // SAFETY: `environ` is a null-terminated array of NUL-terminated strings in memory that this process owns and may
-    // write (the initial stack, or the heap); no other thread reads it.
+    // write (the initial stack, or the heap); no other thread reads it. Each string stays NUL-terminated.
     unsafe {
         let mut entry = environ;
         while !entry.is_null() && !(*entry).is_null() {
@@ -147,9 +158,7 @@ pub fn new_session_keyring() -> nix::Result<()> {
 }
 
 /// `fork(2)`.
-///
-/// Every caller runs before agentbox has a second thread, which is the condition `fork` needs; see `lib.rs`.
-pub fn fork() -> nix::Result<nix::unistd::ForkResult> {
+pub fn fork(_: &Alone) -> nix::Result<nix::unistd::ForkResult> {
     // SAFETY: the process is single-threaded, so no lock is held by a thread that the child would lack.
     unsafe { nix::unistd::fork() }
 }
@@ -160,4 +169,18 @@ pub fn landlock_version() -> nix::Result<i32> {
     let null = std::ptr::null::<libc::c_void>();
     // SAFETY: with the version flag the kernel takes a null attribute of size 0.
     check(unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, null, 0, VERSION) }).map(|abi| abi as i32)
+}
+
+/// Gives `signal` its default action back.
+pub fn restore_default(signal: Signal) -> nix::Result<()> {
+    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    // SAFETY: the default action runs no code of ours.
+    unsafe { sigaction(signal, &default) }.map(drop)
+}
+
+/// Has this process ignore `signal`.
+pub fn ignore(signal: Signal) -> nix::Result<()> {
+    let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
+    // SAFETY: ignoring runs no code of ours.
+    unsafe { sigaction(signal, &ignore) }.map(drop)
 }

@@ -1,8 +1,10 @@
 //! Sockets: addresses as raw bytes, interface flags.
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::io::IoSliceMut;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, socket};
 
 use super::check;
 
@@ -30,4 +32,22 @@ pub fn raise_loopback() -> nix::Result<()> {
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
     // SAFETY: the kernel reads the structure during the call; the name ends in NUL.
     check(unsafe { libc::ioctl(any.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) }.into()).map(drop)
+}
+
+/// Receives one packet and the descriptor beside it, if any (close-on-exec). A length of 0 is the other side's end.
+pub fn receive_with_fd(socket: BorrowedFd<'_>, into: &mut [u8]) -> nix::Result<(usize, Option<OwnedFd>)> {
+    let mut space = nix::cmsg_space!([RawFd; 1]);
+    let mut slices = [IoSliceMut::new(into)];
+    let received = loop {
+        match recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC) {
+            Err(Errno::EINTR) => {}
+            other => break other?,
+        }
+    };
+    let fd = received.cmsgs()?.find_map(|message| match message {
+        // SAFETY: the kernel has just put this descriptor into our table, and nobody else has its number.
+        ControlMessageOwned::ScmRights(fds) => fds.first().map(|fd| unsafe { OwnedFd::from_raw_fd(*fd) }),
+        _ => None,
+    });
+    Ok((received.bytes, fd))
 }

@@ -5,6 +5,11 @@
  * argv: the program is FIRST; its one argument lies in shared memory and alternates between A and B. */
 #include "attempt.h"
 
+/* Long enough for a store to be seen by the other processor before the next one. */
+static void linger(void) {
+    for (volatile int turn = 0; turn < 100; turn++);
+}
+
 int main(int argc, char **argv) {
     char *shared = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     int tries = atoi(argv[2]), ended = 0, killed = 0;
@@ -16,7 +21,7 @@ int main(int argc, char **argv) {
     if ((other = fork()) == 0) {
         for (;;) {
             volatile char *byte = shared;
-            if (HOW("argv")) { *byte = 'A'; *byte = 'B'; continue; }
+            if (HOW("argv")) { *byte = 'A'; linger(); *byte = 'B'; linger(); continue; }
             if (HOW("link")) {
                 unlink("next"); if (symlink(second, "next") || rename("next", "turning")) continue;
                 unlink("next"); if (symlink(first, "next") || rename("next", "turning")) continue;
@@ -26,7 +31,9 @@ int main(int argc, char **argv) {
             while (first[at] == second[at]) at++;
             byte += at;
             *byte = first[at];
+            linger();
             *byte = second[at];
+            linger();
         }
     }
     for (int i = 0; i < tries; i++) {

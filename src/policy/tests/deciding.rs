@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Lab, strings};
 use crate::event::{
-    Access, BoxPath, Effect, Endpoint, Event, Exec, FileOp, MoveOp, Place, Reason, Subject, Unjudged, Verdict,
+    Access, BoxPath, Effect, Endpoint, Event, Exec, FileOp, MoveOp, Place, Reason, Stream, Subject, Unjudged, Verdict,
 };
 use crate::policy::{Policy, Request, decide, suggest};
 
@@ -11,7 +11,7 @@ fn event(access: Access) -> Event {
 }
 
 fn place(path: impl Into<PathBuf>) -> Place {
-    Place { path: BoxPath::new(path).unwrap(), directory: false, own_repository: false }
+    Place::of(BoxPath::new(path).unwrap())
 }
 
 fn directory(path: impl Into<PathBuf>) -> Place {
@@ -404,7 +404,8 @@ fn the_network_mode_decides_on_addresses_outside() {
         (inet(true), Effect::Deny, Effect::Allow),
         (unix(true), Effect::Allow, Effect::Allow),
         (unix(false), Effect::Deny, Effect::Deny),
-        (Endpoint::Abstract { name: "x".into() }, Effect::Allow, Effect::Allow),
+        (Endpoint::Abstract { name: "x".into(), own: true }, Effect::Allow, Effect::Allow),
+        (Endpoint::Abstract { name: "x".into(), own: false }, Effect::Deny, Effect::Deny),
         (Endpoint::Unspecified, Effect::Allow, Effect::Allow),
         (Endpoint::Netlink, Effect::Allow, Effect::Allow),
         (Endpoint::Other { number: 40 }, Effect::Deny, Effect::Deny),
@@ -414,6 +415,17 @@ fn the_network_mode_decides_on_addresses_outside() {
     }
     let out = decide(&none, &event(Access::Connect { to: inet(true) }));
     assert_eq!((out.reason, &*out.rule.0), (Reason::NoNetwork, "default.yaml network.mode"));
+}
+
+#[test]
+fn a_stream_that_was_handed_in_is_reopened_with_its_own_rights_only() {
+    let lab = Lab::new();
+    let policy = lab.default_policy();
+    for (stream, effect) in [(Stream::WithinRights, Effect::Allow), (Stream::BeyondRights, Effect::Deny)] {
+        // The path lies in a private tree, which would grant anything.
+        let at = Place { stream: Some(stream), ..Place::of(BoxPath::new("/tmp/out").unwrap()) };
+        assert_eq!(decide(&policy, &event(Access::File { op: FileOp::Write, at })).effect, effect);
+    }
 }
 
 #[test]
