@@ -30,7 +30,7 @@ use crate::policy::{self, Policy};
 use crate::sandbox::attend::{Outcome, attend, collect_signals};
 use crate::sandbox::handshake::Ended;
 use crate::sandbox::launch::{Job, Starting};
-use crate::sandbox::{self, Command, LaunchError, NamespaceError, Running, terminal};
+use crate::sandbox::{self, Command, LaunchError, Mapping, NamespaceError, Running, terminal};
 use crate::supervisor::{self, Supervisor, SupervisorError};
 use crate::sys;
 use crate::sys::process::{Alone, alone};
@@ -56,8 +56,11 @@ pub fn run(args: &cli::Run) -> Result<u8> {
     if !args.quiet {
         super::policy::print_notes(&loaded.notes);
     }
-    let (host, policy) = enter(&alone, loaded.policy)?;
+    let (host, mapping) = enter(&alone)?;
+    let policy = if host.no_user_namespace.is_some() { loaded.policy.without_view() } else { loaded.policy };
     let (plan, coverage) = plan::compile(&policy, &host);
+    let filter = seccomp::compile(&plan)?;
+    mapping.map(Mapping::finish).transpose()?;
     if args.dry_run {
         print!("{}", plan_text(&plan, &coverage));
     }
@@ -68,7 +71,6 @@ pub fn run(args: &cli::Run) -> Result<u8> {
     if args.verbose > 0 {
         eprint!("{}", coverage_text(&coverage));
     }
-    let filter = seccomp::compile(&plan)?;
     let record = Record::open(args, &policy, &coverage, &world.state)?;
     let command = command(args, &policy, &record)?;
     let mut ended =
@@ -108,18 +110,19 @@ fn refuse_directories() -> Result<()> {
     Ok(())
 }
 
-/// Moves into the user namespace, if this host has one to give; without it the policy loses what only a view can hold.
-fn enter(alone: &Alone, policy: Policy) -> Result<(HostFacts, Policy)> {
+/// Moves into a user namespace, if this host has one to give. Until the ids are mapped no file may be touched: owners
+/// could not be told apart.
+fn enter(alone: &Alone) -> Result<(HostFacts, Option<Mapping>)> {
     let mut host = HostFacts::probe();
-    if host.no_user_namespace.is_none() {
-        match sandbox::enter_user_namespace(alone) {
-            Ok(()) => {}
-            Err(NamespaceError::Refused(errno)) => host.no_user_namespace = Some(super::doctor::refusal(&host, errno)),
-            Err(error) => return Err(error.into()),
-        }
+    if host.no_user_namespace.is_some() {
+        return Ok((host, None));
     }
-    let policy = if host.no_user_namespace.is_some() { policy.without_view() } else { policy };
-    Ok((host, policy))
+    match sandbox::enter_user_namespace(alone) {
+        Ok(mapping) => return Ok((host, Some(mapping))),
+        Err(NamespaceError::Refused(errno)) => host.no_user_namespace = Some(super::doctor::refusal(&host, errno)),
+        Err(error) => return Err(error.into()),
+    }
+    Ok((host, None))
 }
 
 /// Nothing weakens silently: a layer that the policy needs and the host lacks stops the run, unless the user accepts it.
@@ -322,16 +325,9 @@ impl Trial<'_> {
         let starting = sandbox::launch(alone, &job)?;
         // The box exists: from here on agentbox may have threads.
         record.writer.start()?;
-        let Started { running, view, terminal, listener } = match self.follow(starting) {
+        let Started { running, terminal, supervisor } = match self.follow(starting, record, host_proc) {
             Ok(started) => started,
             Err(error) => return Ok(EndOfBox::not_started(error)),
-        };
-        let supervisor = match listener {
-            Some(listener) => {
-                let target = self.target(&running, view, host_proc);
-                Some(Supervisor::start(Arc::clone(&record.gate), target, listener)?)
-            }
-            None => None,
         };
         if !own_terminal {
             let_go_of_streams()?;
@@ -356,42 +352,50 @@ impl Trial<'_> {
         Ok(EndOfBox { outcome: Ok(outcome), failure, repositories })
     }
 
-    fn follow(&self, starting: Starting) -> std::result::Result<Started, LaunchError> {
+    /// Follows the box as it comes up; the supervisor gets ready while the command is prepared.
+    fn follow(&self, starting: Starting, record: &Record, host_proc: OwnedFd) -> Result<Started> {
         let view = starting.view()?;
+        let supervisor = match self.plan.notify {
+            true => Some(Supervisor::start(Arc::clone(&record.gate), self.target(&starting, host_proc), view)?),
+            false => None,
+        };
         let terminal = if terminal::wanted() { Some(starting.terminal()?) } else { None };
         if let Some(master) = &terminal {
             terminal::copy_settings(master);
             terminal::copy_window_size(master);
         }
-        let (running, listener) = starting.command(self.plan.notify)?;
-        Ok(Started { running, view, terminal, listener })
+        let (running, listener) = starting.command(supervisor.is_some())?;
+        if let (Some(supervisor), Some(listener)) = (&supervisor, listener) {
+            supervisor.listen(listener);
+        }
+        Ok(Started { running, terminal, supervisor })
     }
 
-    fn target(&self, running: &Running, view: Option<OwnedFd>, host_proc: OwnedFd) -> supervisor::Box {
+    fn target(&self, starting: &Starting, host_proc: OwnedFd) -> supervisor::Box {
+        let own_view = self.plan.view.is_some();
         let mut private: Vec<PathBuf> = self.policy.files.private.iter().map(|root| root.path.clone()).collect();
-        if view.is_some() {
+        if own_view {
             private.push("/dev/shm".into());
         }
         let own_network = self.plan.namespaces.network;
-        supervisor::Box { init: running.init.as_raw(), view, host_proc, private, own_network }
+        supervisor::Box { init: starting.init().as_raw(), own_view, host_proc, private, own_network }
     }
 }
 
-/// A box with its command, and what the handshake brought.
+/// A box with its command, and what looks after it.
 struct Started {
     running: Running,
-    /// Its mount namespace.
-    view: Option<OwnedFd>,
     /// The master side of its terminal.
     terminal: Option<OwnedFd>,
-    listener: Option<OwnedFd>,
+    supervisor: Option<Supervisor>,
 }
 
 impl EndOfBox {
-    fn not_started(error: LaunchError) -> Self {
-        let outcome = match error {
-            LaunchError::NotStarted { path, source } => Ok(Outcome::NotStarted { path, errno: source }),
-            other => Err(format!("{:#}", anyhow!(other))),
+    fn not_started(error: anyhow::Error) -> Self {
+        let outcome = match error.downcast() {
+            Ok(LaunchError::NotStarted { path, source }) => Ok(Outcome::NotStarted { path, errno: source }),
+            Ok(other) => Err(format!("{:#}", anyhow!(other))),
+            Err(other) => Err(format!("{other:#}")),
         };
         Self { outcome, failure: None, repositories: Vec::new() }
     }

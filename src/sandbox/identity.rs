@@ -9,8 +9,8 @@ use std::os::unix::net::UnixStream;
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::wait::waitpid;
-use nix::unistd::{ForkResult, getegid, geteuid, getpid};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, getegid, geteuid, getpid};
 
 use crate::sys;
 use crate::sys::process::Alone;
@@ -29,24 +29,43 @@ pub enum NamespaceError {
     Helper,
 }
 
+/// Ids that are being mapped.
+#[derive(Debug)]
+pub struct Mapping {
+    /// The process that maps root's ids; an ordinary user's are mapped already.
+    helper: Option<Pid>,
+}
+
+impl Mapping {
+    /// Waits until the ids are mapped; before that no further namespace can be made.
+    pub fn finish(self) -> Result<(), NamespaceError> {
+        let Some(helper) = self.helper else { return Ok(()) };
+        match waitpid(helper, None) {
+            Ok(WaitStatus::Exited(_, 0)) => Ok(()),
+            _ => Err(NamespaceError::Helper),
+        }
+    }
+}
+
 /// Moves this process into a new user namespace that maps its own id (as root: all ids) to itself.
 ///
 /// The process gets every capability in the new namespace and keeps its rights on files.
-pub fn enter_user_namespace(alone: &Alone) -> Result<(), NamespaceError> {
+pub fn enter_user_namespace(alone: &Alone) -> Result<Mapping, NamespaceError> {
     if geteuid().is_root() { enter_as_root(alone) } else { enter_as_user() }
 }
 
-fn enter_as_user() -> Result<(), NamespaceError> {
+fn enter_as_user() -> Result<Mapping, NamespaceError> {
     let (uid, gid) = (geteuid(), getegid());
     unshare(CloneFlags::CLONE_NEWUSER).map_err(NamespaceError::Refused)?;
     // Without the right to set groups outside, a user must give it up inside before mapping a group: user_namespaces(7).
     write("/proc/self/setgroups", "deny")?;
     write("/proc/self/uid_map", &format!("{uid} {uid} 1"))?;
-    write("/proc/self/gid_map", &format!("{gid} {gid} 1"))
+    write("/proc/self/gid_map", &format!("{gid} {gid} 1"))?;
+    Ok(Mapping { helper: None })
 }
 
 /// Only a process outside with the right to set ids may map more than one: a child made before.
-fn enter_as_root(alone: &Alone) -> Result<(), NamespaceError> {
+fn enter_as_root(alone: &Alone) -> Result<Mapping, NamespaceError> {
     let (mut here, mut there) = UnixStream::pair().map_err(NamespaceError::Map)?;
     let parent = getpid();
     match sys::process::fork(alone).map_err(NamespaceError::Refused)? {
@@ -57,17 +76,15 @@ fn enter_as_root(alone: &Alone) -> Result<(), NamespaceError> {
         }
         ForkResult::Parent { child } => {
             drop(there);
-            let entered = unshare(CloneFlags::CLONE_NEWUSER);
-            if entered.is_ok() {
-                here.write_all(&[1]).map_err(NamespaceError::Map)?;
+            let mapping = Mapping { helper: Some(child) };
+            if let Err(errno) = unshare(CloneFlags::CLONE_NEWUSER) {
+                // Without a word from here the helper ends and maps nothing.
+                drop(here);
+                let _ = mapping.finish();
+                return Err(NamespaceError::Refused(errno));
             }
-            drop(here);
-            let status = waitpid(child, None);
-            entered.map_err(NamespaceError::Refused)?;
-            match status {
-                Ok(nix::sys::wait::WaitStatus::Exited(_, 0)) => Ok(()),
-                _ => Err(NamespaceError::Helper),
-            }
+            here.write_all(&[1]).map_err(NamespaceError::Map)?;
+            Ok(mapping)
         }
     }
 }

@@ -1,19 +1,24 @@
 //! The box's side: pid 1, and the command it starts.
 //!
 //! Everything here runs between agentbox's fork and the command's exec, in processes with one thread and prepared data.
-//! Order matters and is explained where it does. init never returns to agentbox's code: it ends with the command, and
-//! the kernel ends the process namespace with it.
+//! Order matters and is explained where it does. The command is forked first and prepares itself while init builds the
+//! view; then it enters. init never returns to agentbox's code: it ends with the command, and the kernel ends the process
+//! namespace with it.
 
 use std::ffi::{CStr, CString};
 use std::fs::OpenOptions;
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use caps::CapSet;
 use nix::errno::Errno;
 use nix::pty::{PtyMaster, ptsname_r};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -70,22 +75,25 @@ fn bring_up(alone: &Alone, job: &Job<'_>, channel: &Channel) -> Result<()> {
     step("tie the box's life to agentbox's", sys::process::die_with_parent())?;
     step("leave the terminal's session", setsid())?;
     drop_inherited(alone, channel)?;
-    if job.plan.namespaces.network {
-        step("bring the box's loopback up", sys::socket::raise_loopback())?;
+    if !own {
+        step("take in orphans", sys::process::adopt_orphans())?;
     }
+    // The command makes the network namespace, the dearest of them, while this process builds the view.
+    let mut command = fork_command(alone, job, channel)?;
     if let Some(view) = &job.plan.view {
         mounts::build(view)?;
+    }
+    if job.plan.namespaces.network {
+        command.share_network()?;
     }
     report_view(job, channel)?;
     let terminal = if job.terminal { Some(open_terminal(channel)?) } else { None };
     drop_privileges()?;
-    if !own {
-        step("take in orphans", sys::process::adopt_orphans())?;
-    }
-    let command = start_command(alone, job, channel, terminal)?;
+    step("report the command", channel.send(&Message::Command, Some(command.pidfd.as_fd())))?;
+    command.let_in(terminal.as_ref())?;
     step("hide init", sys::process::hide())?;
     let_go_of_streams()?;
-    let ended = reap_until(command);
+    let ended = reap_until(command.pid);
     if !own {
         end_descendants();
     }
@@ -145,30 +153,75 @@ fn drop_privileges() -> Result<()> {
     }
 }
 
-fn start_command(alone: &Alone, job: &Job<'_>, channel: &Channel, terminal: Option<Terminal>) -> Result<Pid> {
+/// The command's process, as init holds it.
+struct Forked {
+    pid: Pid,
+    pidfd: OwnedFd,
+    /// Carries one byte here when the network namespace stands, and the terminal's name there when the view does.
+    line: UnixStream,
+}
+
+fn fork_command(alone: &Alone, job: &Job<'_>, channel: &Channel) -> Result<Forked> {
+    let (line, theirs) = UnixStream::pair().map_err(|_| InitError::Step("talk to the command", Errno::last()))?;
     match step("fork the command", sys::process::fork_into(alone, 0))? {
         Fork::Child => {
-            if let Err(error) = command(job, channel, terminal) {
+            drop(line);
+            if let Err(error) = command(job, channel, theirs) {
                 fail(channel, &error);
             }
             sys::process::exit_now(125)
         }
-        Fork::Parent { pid, pidfd } => {
-            step("report the command", channel.send(&Message::Command, Some(pidfd.as_fd())))?;
-            Ok(Pid::from_raw(pid))
-        }
+        Fork::Parent { pid, pidfd } => Ok(Forked { pid: Pid::from_raw(pid), pidfd, line }),
+    }
+}
+
+impl Forked {
+    /// Joins the network namespace that the command has made: what `/proc/1/net` shows must be the box's own.
+    fn share_network(&mut self) -> Result<()> {
+        let ready = self.line.read_exact(&mut [0]);
+        ready.map_err(|_| InitError::Step("wait for the box's network", Errno::EPIPE))?;
+        step("join the box's network", setns(&self.pidfd, CloneFlags::CLONE_NEWNET))
+    }
+
+    /// Lets the command go on in the view that stands now.
+    fn let_in(&mut self, terminal: Option<&Terminal>) -> Result<()> {
+        let name = terminal.map_or("", |terminal| &terminal.slave);
+        let sent = self.line.write_all(format!("{GO}{name}").as_bytes());
+        sent.and_then(|()| self.line.shutdown(Shutdown::Both))
+            .map_err(|_| InitError::Step("let the command in", Errno::EPIPE))
+    }
+}
+
+/// Tells a word from init apart from the end of it.
+const GO: char = '>';
+
+/// Waits for the view; returns the name of the box's terminal, if it has one.
+fn wait_for_view(line: &mut UnixStream) -> Result<Option<String>> {
+    let mut word = String::new();
+    let read = line.read_to_string(&mut word);
+    match (read, word.strip_prefix(GO)) {
+        (Ok(_), Some("")) => Ok(None),
+        (Ok(_), Some(name)) => Ok(Some(name.to_string())),
+        // init is gone, and so is this process in a moment.
+        _ => Err(InitError::Step("wait for the view", Errno::EPIPE)),
     }
 }
 
 /// Becomes the command. Landlock and seccomp come last, the listener last of all: from then on exec stops.
-fn command(job: &Job<'_>, channel: &Channel, terminal: Option<Terminal>) -> Result<()> {
-    step("open a session", setsid())?;
-    if let Some(terminal) = terminal {
-        attach(&terminal)?;
+fn command(job: &Job<'_>, channel: &Channel, mut line: UnixStream) -> Result<()> {
+    if job.plan.namespaces.network {
+        step("make the box's network", unshare(CloneFlags::CLONE_NEWNET))?;
+        step("bring the box's loopback up", sys::socket::raise_loopback())?;
+        line.write_all(&[0]).map_err(|_| InitError::Step("report the network", Errno::EPIPE))?;
     }
+    step("open a session", setsid())?;
     restore_signals()?;
     let (soft, hard) = job.open_files;
     step("restore the limit of open files", setrlimit(Resource::RLIMIT_NOFILE, soft, hard))?;
+    drop_privileges()?;
+    if let Some(terminal) = wait_for_view(&mut line)? {
+        attach(&terminal)?;
+    }
     chdir(job.plan.workdir.as_path())
         .map_err(|source| InitError::Workdir { dir: job.plan.workdir.display().to_string(), source })?;
     let program = match find(&job.command.argv[0], &job.command.env) {
@@ -180,7 +233,6 @@ fn command(job: &Job<'_>, channel: &Channel, terminal: Option<Terminal>) -> Resu
     }
     let listener = step("install the filter", seccomp::install(job.filter, job.plan.wait_killable))?;
     if let Some(listener) = &listener {
-        use std::os::fd::AsRawFd;
         let number = listener.as_raw_fd();
         step("report the listener", channel.send(&Message::Listener { number }, None))?;
     }
@@ -195,9 +247,9 @@ fn not_started(channel: &Channel, path: &CStr, errno: Errno) -> Result<()> {
 }
 
 /// Puts the terminal in place of those standard streams that were terminals.
-fn attach(terminal: &Terminal) -> Result<()> {
+fn attach(terminal: &str) -> Result<()> {
     let how = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOCTTY).to_owned();
-    let slave = step("open the terminal", open(&terminal.slave, &how))?;
+    let slave = step("open the terminal", open(terminal, &how))?;
     step("take the terminal", sys::process::take_terminal(slave.as_fd()))?;
     for number in 0..=2 {
         if is_terminal(number) {

@@ -93,9 +93,6 @@ pub fn launch(alone: Alone, job: &Job<'_>) -> Result<Starting, LaunchError> {
         flags |= libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
         flags |= libc::CLONE_NEWCGROUP;
     }
-    if job.plan.namespaces.network {
-        flags |= libc::CLONE_NEWNET;
-    }
     match sys::process::fork_into(&alone, flags).map_err(|e| LaunchError::Step("make the box's namespaces", e))? {
         Fork::Child => {
             drop(channel);
@@ -106,6 +103,11 @@ pub fn launch(alone: Alone, job: &Job<'_>) -> Result<Starting, LaunchError> {
 }
 
 impl Starting {
+    /// init, as this side numbers it.
+    pub fn init(&self) -> Pid {
+        self.init
+    }
+
     /// Waits until the view stands; returns its mount namespace, if the box has one of its own.
     pub fn view(&self) -> Result<Option<OwnedFd>, LaunchError> {
         match self.next()? {

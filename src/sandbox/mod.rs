@@ -14,5 +14,5 @@ mod mounts;
 mod seccomp;
 pub mod terminal;
 
-pub use identity::{NamespaceError, enter_user_namespace};
+pub use identity::{Mapping, NamespaceError, enter_user_namespace};
 pub use launch::{Command, LaunchError, Running, launch};

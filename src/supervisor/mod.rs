@@ -1,11 +1,9 @@
 //! The supervisor: threads that answer stopped calls.
 //!
-//! A worker sees the box's view and holds no right but to trace, so what it carries out is subject to the same
-//! permissions as the caller. One worker at a time leads: it receives and answers. Before anything that can wait (an
-//! exec, a FIFO, a connect) it hands the lead to another, so that no question holds up the rest; and if a call that
-//! should not wait does, `Supervisor::relieve` (called from the main thread) hands the lead on in its place.
-//!
-//! Every verdict comes from the gate; the table of system calls picks the handler.
+//! A worker (`workers`) sees the box's view and holds no right but to trace, so what it carries out is subject to the
+//! same permissions as the caller. It receives a call, finds its row in the table and hands it to the family's handler
+//! (`fs`, `exec`, `net`), which reads the arguments (`target`), resolves names (`resolve`), asks the gate, acts and
+//! answers (`notification`). Every verdict comes from the gate.
 
 mod exec;
 mod fs;
@@ -15,114 +13,50 @@ mod notification;
 mod repository;
 mod resolve;
 mod target;
+mod workers;
 
 use std::collections::HashSet;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use caps::{CapSet, Capability, CapsHashSet};
+use caps::{CapSet, Capability};
 use nix::errno::Errno;
-use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::event::{Access, Event, Unjudged};
-use crate::gate::{Gate, Judged, Outcome};
-use crate::sys::{self, file};
+use crate::gate::{Judged, Outcome};
 use crate::syscalls::{self, Family};
-use lineage::{Lineage, Task};
+use lineage::Task;
 use notification::{Call, Reply, Stopped};
 use resolve::Unresolved;
+use workers::Shared;
 
 pub use repository::{Finding, inspect};
-
-/// More workers than this are never started; then a call that waits does hold up others.
-const MOST_WORKERS: usize = 256;
-/// How long a leader may take over a call that should not wait.
-const PATIENCE: Duration = Duration::from_millis(100);
-const STACK: usize = 256 * 1024;
+pub use workers::{Supervisor, SupervisorError};
 
 /// What the supervisor needs to know of the box it serves.
 #[derive(Debug)]
 pub struct Box {
     /// init's number on the host.
     pub init: i32,
-    /// The box's mount namespace; `None` where it has none of its own.
-    pub view: Option<OwnedFd>,
     /// The host's `/proc`, opened before the view was made.
     pub host_proc: OwnedFd,
+    /// Whether the box has a mount view of its own, and so a user namespace in which workers hold rights.
+    pub own_view: bool,
     /// Directories whose file systems belong to the box alone.
     pub private: Vec<PathBuf>,
     /// Whether the box has a network namespace of its own, so that its loopback is its own.
     pub own_network: bool,
 }
 
-/// A worker could not be set up.
-#[derive(Debug, thiserror::Error)]
-pub enum SupervisorError {
-    /// A call failed.
-    #[error("cannot {0}")]
-    Step(&'static str, #[source] Errno),
-    /// Capabilities could not be dropped.
-    #[error("cannot drop the supervisor's capabilities")]
-    Capabilities(#[source] caps::errors::CapsError),
-    /// No thread.
-    #[error("cannot start a worker thread")]
-    Thread(#[source] std::io::Error),
-    /// A worker ended before it was ready.
-    #[error("a worker thread ended early")]
-    Died,
-}
-
-/// The running supervisor.
-pub struct Supervisor {
-    shared: Arc<Shared>,
-}
-
-/// What all workers share.
-struct Shared {
-    gate: Arc<Gate>,
-    target: Box,
-    listener: OwnedFd,
-    lineage: Lineage,
-    /// What was made in this run: git directories and unix sockets.
-    made: Made,
-    /// Devices of the box's private file systems.
-    private: HashSet<u64>,
-    lead: Mutex<Lead>,
-    /// The lead is free, or the box is gone.
-    free: Condvar,
-    /// A further worker is wanted.
-    wanted: Condvar,
-    /// A worker waits or has ended.
-    idle: Condvar,
-    /// When the leader took up the call it is at, in milliseconds since `start`; 0 while it waits for one.
-    busy_since: AtomicU64,
-    start: Instant,
-}
-
+/// What was made in this run.
 #[derive(Default)]
 struct Made {
     repositories: Mutex<HashSet<(u64, u64)>>,
     repository_paths: Mutex<Vec<PathBuf>>,
     sockets: Mutex<HashSet<(u64, u64)>>,
-    /// Names of abstract sockets that were bound in this run.
+    /// Names of abstract sockets that were bound.
     abstract_names: Mutex<HashSet<Vec<u8>>>,
-}
-
-#[derive(Default)]
-struct Lead {
-    /// Whether somebody leads.
-    taken: bool,
-    /// Grows whenever the lead changes hands, so that a leader that was relieved notices.
-    term: u64,
-    workers: usize,
-    waiting: usize,
-    /// Workers that the nursery is to start; counted in `workers` already.
-    wanted: usize,
-    over: bool,
-    failed: Option<SupervisorError>,
 }
 
 /// One worker's view of a call: what handlers are given.
@@ -131,226 +65,6 @@ struct Context<'a> {
     call: &'a Call<'a>,
     task: &'a Task,
     term: u64,
-}
-
-impl Supervisor {
-    /// Starts the first worker; calls that have stopped already are answered at once.
-    pub fn start(gate: Arc<Gate>, target: Box, listener: OwnedFd) -> Result<Self, SupervisorError> {
-        // Not fatal: older kernels wake the worker on another CPU, which is slower and nothing else.
-        if let Err(errno) = sys::notify::wake_on_same_cpu(listener.as_fd()) {
-            tracing::debug!(%errno, "no wake-ups on the caller's CPU");
-        }
-        let shared = Arc::new(Shared {
-            gate,
-            lineage: Lineage::new(target.init),
-            listener,
-            made: Made::default(),
-            private: HashSet::new(),
-            lead: Mutex::new(Lead { workers: 1, ..Lead::default() }),
-            free: Condvar::new(),
-            wanted: Condvar::new(),
-            idle: Condvar::new(),
-            busy_since: AtomicU64::new(0),
-            start: Instant::now(),
-            target,
-        });
-        Shared::spawn(&shared).map_err(SupervisorError::Thread)?;
-        Shared::open_nursery(&shared).map_err(SupervisorError::Thread)?;
-        Ok(Self { shared })
-    }
-
-    /// Hands the lead on if the leader has been at one call for too long. Cheap; called about ten times a second.
-    pub fn relieve(&self) {
-        let since = self.shared.busy_since.load(Ordering::Relaxed);
-        if since != 0 && self.shared.now().saturating_sub(since) > PATIENCE.as_millis() as u64 {
-            let term = self.shared.lead().term;
-            Shared::hand_over(&self.shared, term);
-        }
-    }
-
-    /// An error that ended a worker, if any: the box is then without an answer and must be ended.
-    pub fn failure(&self) -> Option<SupervisorError> {
-        self.shared.lead().failed.take()
-    }
-
-    /// Waits until the workers have settled what they were at, for `patience` at most; to be called when the box is gone.
-    pub fn finish(&self, patience: Duration) {
-        let mut lead = self.shared.end();
-        let deadline = Instant::now() + patience;
-        while lead.workers > lead.waiting {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return;
-            }
-            lead = self.shared.idle.wait_timeout(lead, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-    }
-
-    /// What the git repositories that were made in this run carry along: hooks, and settings that run programs.
-    ///
-    /// `open` reads a file of the box, by its path inside; used after the run, so what it finds is what was left.
-    pub fn repositories(&self) -> Vec<PathBuf> {
-        lock(&self.shared.made.repository_paths).clone()
-    }
-}
-
-impl Shared {
-    /// Starts the thread that starts workers: a worker has laid down the rights that a new one needs to enter the view.
-    fn open_nursery(shared: &Arc<Self>) -> std::io::Result<()> {
-        let shared = Arc::clone(shared);
-        let work = move || {
-            while shared.wait_for_want() {
-                if let Err(error) = Self::spawn(&shared) {
-                    tracing::warn!(%error, "no further worker");
-                    shared.lead().workers -= 1;
-                }
-            }
-        };
-        std::thread::Builder::new().name("nursery".into()).stack_size(STACK).spawn(work).map(drop)
-    }
-
-    /// Waits until a worker is wanted; false once the box is gone.
-    fn wait_for_want(&self) -> bool {
-        let mut lead = self.lead();
-        while lead.wanted == 0 && !lead.over {
-            lead = self.wanted.wait(lead).unwrap_or_else(PoisonError::into_inner);
-        }
-        if lead.over {
-            return false;
-        }
-        lead.wanted -= 1;
-        true
-    }
-
-    fn spawn(shared: &Arc<Self>) -> std::io::Result<()> {
-        let shared = Arc::clone(shared);
-        let work = move || {
-            let result = shared.enter_box().map(|()| shared.serve());
-            let mut lead = shared.lead();
-            lead.workers -= 1;
-            if let Err(error) = result {
-                lead.failed = Some(error);
-            }
-            shared.idle.notify_all();
-        };
-        std::thread::Builder::new().name("worker".into()).stack_size(STACK).spawn(work).map(drop)
-    }
-
-    /// Moves the calling thread into the box's view and lays down every right but to trace.
-    fn enter_box(&self) -> Result<(), SupervisorError> {
-        let step = |doing| move |errno| SupervisorError::Step(doing, errno);
-        unshare(CloneFlags::CLONE_FS).map_err(step("give a worker its own directories"))?;
-        if let Some(view) = &self.target.view {
-            setns(view, CloneFlags::CLONE_NEWNS).map_err(step("enter the box's view"))?;
-            let trace = CapsHashSet::from([Capability::CAP_SYS_PTRACE]);
-            for set in [CapSet::Ambient, CapSet::Inheritable] {
-                caps::clear(None, set).map_err(SupervisorError::Capabilities)?;
-            }
-            for set in [CapSet::Effective, CapSet::Permitted] {
-                caps::set(None, set, &trace).map_err(SupervisorError::Capabilities)?;
-            }
-        }
-        file::fchdir(self.target.host_proc.as_fd()).map_err(step("enter the host's /proc"))
-    }
-
-    /// Leads when the lead is free, until the box is gone.
-    fn serve(self: &Arc<Self>) {
-        while let Some(term) = self.take_lead() {
-            while self.leads(term) {
-                match Stopped::next(self.listener.as_fd()) {
-                    Ok(stopped) => self.attend(&stopped, term),
-                    Err(Errno::EINTR) => {}
-                    // The caller died before its call was taken up, or nobody is left.
-                    Err(Errno::ENOENT) if !self.deserted() => {}
-                    Err(_) => {
-                        drop(self.end());
-                        return;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Whether no task uses the filter any more.
-    fn deserted(&self) -> bool {
-        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-        let mut fds = [PollFd::new(self.listener.as_fd(), PollFlags::POLLIN)];
-        let polled = poll(&mut fds, PollTimeout::ZERO);
-        polled.is_ok() && fds[0].revents().is_some_and(|events| events.contains(PollFlags::POLLHUP))
-    }
-
-    fn attend(self: &Arc<Self>, stopped: &Stopped<'_>, term: u64) {
-        self.busy_since.store(self.now(), Ordering::Relaxed);
-        handle(self, stopped, term);
-        if self.leads(term) {
-            self.busy_since.store(0, Ordering::Relaxed);
-        }
-    }
-
-    /// Milliseconds since the start, never 0.
-    fn now(&self) -> u64 {
-        self.start.elapsed().as_millis() as u64 + 1
-    }
-
-    fn take_lead(&self) -> Option<u64> {
-        let mut lead = self.lead();
-        lead.waiting += 1;
-        self.idle.notify_all();
-        while lead.taken && !lead.over {
-            lead = self.free.wait(lead).unwrap_or_else(PoisonError::into_inner);
-        }
-        lead.waiting -= 1;
-        if lead.over {
-            return None;
-        }
-        lead.taken = true;
-        Some(lead.term)
-    }
-
-    fn leads(&self, term: u64) -> bool {
-        self.lead().term == term
-    }
-
-    /// Lets another worker receive while this one waits for something.
-    fn hand_over(shared: &Arc<Self>, term: u64) {
-        let mut lead = shared.lead();
-        if lead.term != term {
-            return;
-        }
-        lead.term += 1;
-        lead.taken = false;
-        shared.busy_since.store(0, Ordering::Relaxed);
-        if lead.waiting > 0 {
-            shared.free.notify_one();
-        } else if lead.workers < MOST_WORKERS {
-            lead.workers += 1;
-            lead.wanted += 1;
-            shared.wanted.notify_one();
-        }
-    }
-
-    /// The box is gone: nobody needs to wait for anything any more.
-    fn end(&self) -> MutexGuard<'_, Lead> {
-        let mut lead = self.lead();
-        lead.over = true;
-        lead.workers -= std::mem::take(&mut lead.wanted);
-        self.free.notify_all();
-        self.wanted.notify_all();
-        lead
-    }
-
-    fn lead(&self) -> MutexGuard<'_, Lead> {
-        lock(&self.lead)
-    }
-
-    /// Whether a file system belongs to the box alone.
-    fn is_private(&self, device: u64) -> bool {
-        self.private.contains(&device)
-            || self.target.private.iter().any(|path| {
-                use std::os::unix::fs::MetadataExt;
-                path.symlink_metadata().is_ok_and(|stat| stat.dev() == device)
-            })
-    }
 }
 
 /// Nothing panics while it holds one of these locks, and each use leaves the value whole.
@@ -471,7 +185,7 @@ impl Context<'_> {
 
     /// Lets another worker take up calls before this one waits.
     fn may_wait(&self) {
-        Shared::hand_over(self.shared, self.term);
+        self.shared.hand_over(self.term);
     }
 }
 

@@ -1,0 +1,318 @@
+//! The threads: one that may enter the box's view and starts the others, and workers that take turns at leading.
+//!
+//! One worker at a time leads: it receives and answers. Before anything that can wait (an exec, a FIFO, a connect) it
+//! hands the lead to another, so that no question holds up the rest; and if a call that should not wait does,
+//! [`Supervisor::relieve`] (called from the main thread) hands the lead on in its place. Only one receives because the
+//! kernel wakes every receiver for every call.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use caps::{CapSet, Capability, CapsHashSet};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, setns, unshare};
+
+use super::lineage::Lineage;
+use super::notification::Stopped;
+use super::{Box, Made, handle, lock};
+use crate::gate::Gate;
+use crate::sys::{self, file};
+
+/// More workers than this are never started; then a call that waits does hold up others.
+const MOST_WORKERS: usize = 256;
+/// How long a leader may take over a call that should not wait.
+const PATIENCE: Duration = Duration::from_millis(100);
+const STACK: usize = 256 * 1024;
+
+/// A worker could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum SupervisorError {
+    /// A call failed.
+    #[error("cannot {0}")]
+    Step(&'static str, #[source] Errno),
+    /// Capabilities could not be dropped.
+    #[error("cannot drop the supervisor's capabilities")]
+    Capabilities(#[source] caps::errors::CapsError),
+    /// No thread.
+    #[error("cannot start a worker thread")]
+    Thread(#[source] std::io::Error),
+}
+
+/// The running supervisor.
+pub struct Supervisor {
+    shared: Arc<Shared>,
+}
+
+/// What all workers share.
+pub(super) struct Shared {
+    pub(super) gate: Arc<Gate>,
+    pub(super) target: Box,
+    pub(super) lineage: Lineage,
+    pub(super) made: Made,
+    listener: OnceLock<OwnedFd>,
+    lead: Mutex<Lead>,
+    /// The lead is free, or the box is gone.
+    free: Condvar,
+    /// A further worker is wanted, or the box is gone.
+    wanted: Condvar,
+    /// A worker waits or has ended.
+    idle: Condvar,
+    /// When the leader took up the call it is at, in milliseconds since `start`; 0 while it waits for one.
+    busy_since: AtomicU64,
+    start: Instant,
+}
+
+#[derive(Default)]
+struct Lead {
+    /// Whether somebody leads. True until there is a listener to receive from.
+    taken: bool,
+    /// Grows whenever the lead changes hands, so that a leader that was relieved notices.
+    term: u64,
+    workers: usize,
+    waiting: usize,
+    /// Workers that the nursery is to start; counted in `workers` already.
+    wanted: usize,
+    over: bool,
+    failed: Option<SupervisorError>,
+}
+
+impl Supervisor {
+    /// Starts the threads; they enter the box's mount namespace `view`, if it has one of its own, and wait for
+    /// [`Supervisor::listen`]. The command may be prepared meanwhile.
+    pub fn start(gate: Arc<Gate>, target: Box, view: Option<OwnedFd>) -> Result<Self, SupervisorError> {
+        let shared = Arc::new(Shared {
+            gate,
+            lineage: Lineage::new(target.init),
+            target,
+            made: Made::default(),
+            listener: OnceLock::new(),
+            lead: Mutex::new(Lead { taken: true, workers: 1, wanted: 1, ..Lead::default() }),
+            free: Condvar::new(),
+            wanted: Condvar::new(),
+            idle: Condvar::new(),
+            busy_since: AtomicU64::new(0),
+            start: Instant::now(),
+        });
+        Shared::open_nursery(&shared, view).map_err(SupervisorError::Thread)?;
+        Ok(Self { shared })
+    }
+
+    /// Has the workers answer what arrives at `listener`; calls that have stopped already are answered at once.
+    pub fn listen(&self, listener: OwnedFd) {
+        // Not fatal: older kernels wake the worker on another CPU, which is slower and nothing else.
+        if let Err(errno) = sys::notify::wake_on_same_cpu(listener.as_fd()) {
+            tracing::debug!(%errno, "no wake-ups on the caller's CPU");
+        }
+        if self.shared.listener.set(listener).is_ok() {
+            self.shared.lead().taken = false;
+            self.shared.free.notify_one();
+        }
+    }
+
+    /// Hands the lead on if the leader has been at one call for too long. Cheap; called about ten times a second.
+    pub fn relieve(&self) {
+        let since = self.shared.busy_since.load(Ordering::Relaxed);
+        if since != 0 && self.shared.now().saturating_sub(since) > PATIENCE.as_millis() as u64 {
+            let term = self.shared.lead().term;
+            self.shared.hand_over(term);
+        }
+    }
+
+    /// An error that ended a worker, if any: the box is then without an answer and must be ended.
+    pub fn failure(&self) -> Option<SupervisorError> {
+        self.shared.lead().failed.take()
+    }
+
+    /// Waits until the workers have settled what they were at, for `patience` at most; to be called when the box is gone.
+    pub fn finish(&self, patience: Duration) {
+        let mut lead = self.shared.end();
+        let deadline = Instant::now() + patience;
+        while lead.workers > lead.waiting {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            lead = self.shared.idle.wait_timeout(lead, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// The git directories that were made in this run, by the paths they had then.
+    pub fn repositories(&self) -> Vec<PathBuf> {
+        lock(&self.shared.made.repository_paths).clone()
+    }
+}
+
+impl Shared {
+    /// Starts the thread that starts workers. It keeps the right to enter the view, which workers lay down, and lets go
+    /// of the namespace as soon as it is in.
+    fn open_nursery(shared: &Arc<Self>, view: Option<OwnedFd>) -> std::io::Result<()> {
+        let shared = Arc::clone(shared);
+        let work = move || {
+            if let Err(error) = shared.enter_view(view) {
+                let mut lead = shared.end();
+                lead.failed = Some(error);
+                return;
+            }
+            while shared.wait_for_want() {
+                if let Err(error) = Self::spawn(&shared) {
+                    tracing::warn!(%error, "no further worker");
+                    shared.lead().workers -= 1;
+                }
+            }
+        };
+        std::thread::Builder::new().name("nursery".into()).stack_size(STACK).spawn(work).map(drop)
+    }
+
+    fn enter_view(&self, view: Option<OwnedFd>) -> Result<(), SupervisorError> {
+        let step = |doing| move |errno| SupervisorError::Step(doing, errno);
+        unshare(CloneFlags::CLONE_FS).map_err(step("give the supervisor its own directories"))?;
+        if let Some(view) = view {
+            setns(view, CloneFlags::CLONE_NEWNS).map_err(step("enter the box's view"))?;
+        }
+        file::fchdir(self.target.host_proc.as_fd()).map_err(step("enter the host's /proc"))
+    }
+
+    /// Waits until a worker is wanted; false once the box is gone.
+    fn wait_for_want(&self) -> bool {
+        let mut lead = self.lead();
+        while lead.wanted == 0 && !lead.over {
+            lead = self.wanted.wait(lead).unwrap_or_else(PoisonError::into_inner);
+        }
+        if lead.over {
+            return false;
+        }
+        lead.wanted -= 1;
+        true
+    }
+
+    fn spawn(shared: &Arc<Self>) -> std::io::Result<()> {
+        let shared = Arc::clone(shared);
+        let work = move || {
+            let result = shared.lay_down_rights().map(|()| shared.serve());
+            let mut lead = shared.lead();
+            lead.workers -= 1;
+            if let Err(error) = result {
+                lead.failed = Some(error);
+            }
+            shared.idle.notify_all();
+        };
+        std::thread::Builder::new().name("worker".into()).stack_size(STACK).spawn(work).map(drop)
+    }
+
+    /// Gives the calling thread directories and a creation mask of its own, and takes every right but to trace.
+    fn lay_down_rights(&self) -> Result<(), SupervisorError> {
+        unshare(CloneFlags::CLONE_FS)
+            .map_err(|errno| SupervisorError::Step("give a worker its own directories", errno))?;
+        if self.target.own_view {
+            let trace = CapsHashSet::from([Capability::CAP_SYS_PTRACE]);
+            for set in [CapSet::Ambient, CapSet::Inheritable] {
+                caps::clear(None, set).map_err(SupervisorError::Capabilities)?;
+            }
+            for set in [CapSet::Effective, CapSet::Permitted] {
+                caps::set(None, set, &trace).map_err(SupervisorError::Capabilities)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Leads when the lead is free, until the box is gone.
+    fn serve(self: &Arc<Self>) {
+        while let Some((term, listener)) = self.take_lead() {
+            while self.leads(term) {
+                match Stopped::next(listener.as_fd()) {
+                    Ok(stopped) => self.attend(&stopped, term),
+                    Err(Errno::EINTR) => {}
+                    // The caller died before its call was taken up, or nobody is left.
+                    Err(Errno::ENOENT) if !deserted(listener) => {}
+                    Err(_) => {
+                        drop(self.end());
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn attend(self: &Arc<Self>, stopped: &Stopped<'_>, term: u64) {
+        self.busy_since.store(self.now(), Ordering::Relaxed);
+        handle(self, stopped, term);
+        if self.leads(term) {
+            self.busy_since.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Milliseconds since the start, never 0.
+    fn now(&self) -> u64 {
+        self.start.elapsed().as_millis() as u64 + 1
+    }
+
+    fn take_lead(&self) -> Option<(u64, &OwnedFd)> {
+        let mut lead = self.lead();
+        lead.waiting += 1;
+        self.idle.notify_all();
+        while lead.taken && !lead.over {
+            lead = self.free.wait(lead).unwrap_or_else(PoisonError::into_inner);
+        }
+        lead.waiting -= 1;
+        if lead.over {
+            return None;
+        }
+        lead.taken = true;
+        // The lead is free only where there is a listener.
+        self.listener.get().map(|listener| (lead.term, listener))
+    }
+
+    fn leads(&self, term: u64) -> bool {
+        self.lead().term == term
+    }
+
+    /// Lets another worker receive while the leader of `term` waits for something.
+    pub(super) fn hand_over(&self, term: u64) {
+        let mut lead = self.lead();
+        if lead.term != term {
+            return;
+        }
+        lead.term += 1;
+        lead.taken = false;
+        self.busy_since.store(0, Ordering::Relaxed);
+        if lead.waiting > 0 {
+            self.free.notify_one();
+        } else if lead.workers < MOST_WORKERS {
+            lead.workers += 1;
+            lead.wanted += 1;
+            self.wanted.notify_one();
+        }
+    }
+
+    /// The box is gone: nobody needs to wait for anything any more.
+    fn end(&self) -> MutexGuard<'_, Lead> {
+        let mut lead = self.lead();
+        lead.over = true;
+        lead.workers -= std::mem::take(&mut lead.wanted);
+        self.free.notify_all();
+        self.wanted.notify_all();
+        lead
+    }
+
+    fn lead(&self) -> MutexGuard<'_, Lead> {
+        lock(&self.lead)
+    }
+
+    /// Whether a file system belongs to the box alone.
+    pub(super) fn is_private(&self, device: u64) -> bool {
+        use std::os::unix::fs::MetadataExt;
+        let lies_on = |path: &PathBuf| path.symlink_metadata().is_ok_and(|stat| stat.dev() == device);
+        self.target.private.iter().any(lies_on)
+    }
+}
+
+/// Whether no task uses the filter any more.
+fn deserted(listener: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+    let polled = poll(&mut fds, PollTimeout::ZERO);
+    polled.is_ok() && fds[0].revents().is_some_and(|events| events.contains(PollFlags::POLLHUP))
+}
