@@ -184,6 +184,11 @@ impl RunDir {
         made.map_err(|(path, source)| RunError::Make { path, source })
     }
 
+    /// Removes the directory of a run that never began.
+    pub fn abandon(&self) {
+        let _ = fs::remove_dir(&self.path);
+    }
+
     /// The run's id.
     pub fn id(&self) -> &RunId {
         &self.id

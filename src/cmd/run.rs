@@ -14,23 +14,24 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use nix::errno::Errno;
+use nix::sys::signalfd::SignalFd;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
 
 use crate::audit::{
-    Head, PolicyRef, RunDir, RunFile, RunResult, Start, Summary, WriteError, Writer, report, run, text,
+    Head, PolicyRef, RunDir, RunFile, RunId, RunResult, Start, Summary, WriteError, Writer, report, run, text,
 };
 use crate::cli;
 use crate::event::escape_bytes;
 use crate::gate::Gate;
-use crate::host::HostFacts;
+use crate::host::{HostFacts, apparmor_restricts_user_namespaces};
 use crate::plan::seccomp::{self, Filter};
 use crate::plan::{self, Coverage, Layer, Plan, namespace_fix};
 use crate::policy::{self, Policy};
 use crate::sandbox::attend::{Outcome, attend, collect_signals};
 use crate::sandbox::handshake::Ended;
 use crate::sandbox::launch::{Job, Starting};
-use crate::sandbox::{self, Command, LaunchError, Mapping, NamespaceError, Running, terminal};
+use crate::sandbox::{self, Command, LaunchError, Running, terminal};
 use crate::supervisor::{self, Supervisor, SupervisorError};
 use crate::sys;
 use crate::sys::process::{Alone, alone};
@@ -56,29 +57,52 @@ pub fn run(args: &cli::Run) -> Result<u8> {
     if !args.quiet {
         super::policy::print_notes(&loaded.notes);
     }
-    let (host, mapping) = enter(&alone)?;
-    let policy = if host.no_user_namespace.is_some() { loaded.policy.without_view() } else { loaded.policy };
-    let (plan, coverage) = plan::compile(&policy, &host);
-    let filter = seccomp::compile(&plan)?;
-    mapping.map(Mapping::finish).transpose()?;
     if args.dry_run {
-        print!("{}", plan_text(&plan, &coverage));
+        return dry_run(args, loaded.policy);
     }
-    check(&coverage, args)?;
-    if args.dry_run {
-        return Ok(0);
-    }
+    let prepared = Prepared::new(loaded.policy, HostFacts::probe(), args)?;
+    let dir = RunDir::create(&world.state, SystemTime::now())?;
+    let trial = Trial { args, command: command(args, &prepared.policy, dir.id())?, outside: Outside::collect()? };
+    let (prepared, starting) = trial.launch(&alone, prepared).inspect_err(|_| dir.abandon())?;
+    // init waits for a word, and nothing has started: the last moment to find out that nothing can be written.
+    let record = Record::open(args, &prepared, dir)?;
     if args.verbose > 0 {
-        eprint!("{}", coverage_text(&coverage));
+        eprint!("{}", coverage_text(&prepared.coverage));
     }
-    let record = Record::open(args, &policy, &coverage, &world.state)?;
-    let command = command(args, &policy, &record)?;
-    let mut ended =
-        Trial { args, policy: &policy, plan: &plan, filter: &filter, command: &command }.run(alone, &record)?;
-    note_repositories(&record.gate, &policy, &ended.repositories);
+    let mut ended = trial.run(&prepared, starting, &record)?;
+    note_repositories(&record.gate, &prepared.policy, &ended.repositories);
     let code = ended.exit_code();
-    record.close(args, &coverage, ended.result())?;
+    record.close(args, &prepared.coverage, ended.result())?;
     Ok(code)
+}
+
+/// Prints what a run would do and whether it would start.
+fn dry_run(args: &cli::Run, policy: Policy) -> Result<u8> {
+    let host = super::doctor::examined_host()?;
+    let (plan, coverage) = plan::compile(&policy, &host);
+    print!("{}", plan_text(&plan, &coverage));
+    check(&coverage, args)?;
+    Ok(0)
+}
+
+/// A policy worked out for this host, down to the filter.
+struct Prepared {
+    host: HostFacts,
+    policy: Policy,
+    plan: Plan,
+    coverage: Coverage,
+    filter: Filter,
+}
+
+impl Prepared {
+    /// Fails if the host cannot hold what the policy needs and the user has not accepted that.
+    fn new(policy: Policy, host: HostFacts, args: &cli::Run) -> Result<Self> {
+        let policy = if host.no_user_namespace.is_some() { policy.without_view() } else { policy };
+        let (plan, coverage) = plan::compile(&policy, &host);
+        check(&coverage, args)?;
+        let filter = seccomp::compile(&plan)?;
+        Ok(Self { host, policy, plan, coverage, filter })
+    }
 }
 
 /// The plan and coverage of a policy on this host, for `policy show --plan`.
@@ -108,21 +132,6 @@ fn refuse_directories() -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Moves into a user namespace, if this host has one to give. Until the ids are mapped no file may be touched: owners
-/// could not be told apart.
-fn enter(alone: &Alone) -> Result<(HostFacts, Option<Mapping>)> {
-    let mut host = HostFacts::probe();
-    if host.no_user_namespace.is_some() {
-        return Ok((host, None));
-    }
-    match sandbox::enter_user_namespace(alone) {
-        Ok(mapping) => return Ok((host, Some(mapping))),
-        Err(NamespaceError::Refused(errno)) => host.no_user_namespace = Some(super::doctor::refusal(&host, errno)),
-        Err(error) => return Err(error.into()),
-    }
-    Ok((host, None))
 }
 
 /// Nothing weakens silently: a layer that the policy needs and the host lacks stops the run, unless the user accepts it.
@@ -197,9 +206,9 @@ struct Record {
 
 impl Record {
     /// Opens all that the run will write: if any of it cannot be written, nothing starts.
-    fn open(args: &cli::Run, policy: &Policy, coverage: &Coverage, state: &Path) -> Result<Self> {
+    fn open(args: &cli::Run, prepared: &Prepared, dir: RunDir) -> Result<Self> {
+        let Prepared { policy, coverage, .. } = prepared;
         let now = SystemTime::now();
-        let dir = RunDir::create(state, now)?;
         let log = match &args.log {
             Some(log) => std::path::absolute(log).context("cannot find the current directory")?,
             None => dir.log_path(),
@@ -279,12 +288,12 @@ fn say(args: &cli::Run, summary: &Summary, log: &str) {
     }
 }
 
-fn command(args: &cli::Run, policy: &Policy, record: &Record) -> Result<Command> {
+fn command(args: &cli::Run, policy: &Policy, run: &RunId) -> Result<Command> {
     let argv = args.command.iter().map(|argument| c_string(argument.clone())).collect::<Result<Vec<_>>>()?;
     if argv[0].is_empty() {
         bail!("the command is an empty name");
     }
-    let run = (OsString::from("AGENTBOX_RUN_ID"), OsString::from(record.dir.id().as_str()));
+    let run = (OsString::from("AGENTBOX_RUN_ID"), OsString::from(run.as_str()));
     let vars = policy.env.vars.iter().map(|(name, value)| (name.clone(), value.clone())).chain([run]);
     let env = vars.map(|(mut pair, value)| {
         pair.push("=");
@@ -298,13 +307,33 @@ fn c_string(text: OsString) -> Result<CString> {
     CString::new(text.into_vec()).context("an argument or variable holds a NUL byte")
 }
 
+/// What is taken from the world outside before the fork.
+struct Outside {
+    signals: SignalFd,
+    /// The host's `/proc`.
+    proc: OwnedFd,
+    /// Whether the command gets a terminal of its own.
+    terminal: bool,
+    /// The limit of open files that the command gets back.
+    open_files: (u64, u64),
+}
+
+impl Outside {
+    fn collect() -> Result<Self> {
+        Ok(Self {
+            signals: collect_signals().context("cannot collect signals")?,
+            proc: open_proc()?,
+            terminal: terminal::wanted(),
+            open_files: raise_open_files()?,
+        })
+    }
+}
+
 /// One box, from fork to end.
 struct Trial<'a> {
     args: &'a cli::Run,
-    policy: &'a Policy,
-    plan: &'a Plan,
-    filter: &'a Filter,
-    command: &'a Command,
+    command: Command,
+    outside: Outside,
 }
 
 /// How a box ended.
@@ -315,21 +344,39 @@ struct EndOfBox {
 }
 
 impl Trial<'_> {
-    fn run(&self, alone: Alone, record: &Record) -> Result<EndOfBox> {
-        let signals = collect_signals().context("cannot collect signals")?;
-        let host_proc = open_proc()?;
-        let own_terminal = terminal::wanted();
-        let open_files = raise_open_files()?;
-        let job =
-            Job { plan: self.plan, filter: self.filter, command: self.command, terminal: own_terminal, open_files };
-        let starting = sandbox::launch(alone, &job)?;
-        // The box exists: from here on agentbox may have threads.
+    /// Forks the box's init. Where user namespaces turn out to be refused the policy is worked out again without them.
+    fn launch(&self, alone: &Alone, prepared: Prepared) -> Result<(Prepared, Starting)> {
+        match sandbox::launch(alone, &self.job(&prepared)) {
+            Err(LaunchError::NoNamespaces(errno)) => {
+                let mut host = prepared.host;
+                host.no_user_namespace = Some(super::doctor::refusal(&host, errno));
+                let prepared = Prepared::new(prepared.policy, host, self.args)?;
+                let starting = sandbox::launch(alone, &self.job(&prepared))?;
+                Ok((prepared, starting))
+            }
+            launched => Ok((prepared, launched?)),
+        }
+    }
+
+    fn job<'a>(&'a self, prepared: &'a Prepared) -> Job<'a> {
+        Job {
+            plan: &prepared.plan,
+            filter: &prepared.filter,
+            command: &self.command,
+            terminal: self.outside.terminal,
+            open_files: self.outside.open_files,
+        }
+    }
+
+    fn run(&self, prepared: &Prepared, starting: Starting, record: &Record) -> Result<EndOfBox> {
+        starting.begin()?;
+        sys::process::share_one_arena();
         record.writer.start()?;
-        let Started { running, terminal, supervisor } = match self.follow(starting, record, host_proc) {
+        let Started { running, terminal, supervisor } = match self.follow(prepared, starting, record) {
             Ok(started) => started,
             Err(error) => return Ok(EndOfBox::not_started(error)),
         };
-        if !own_terminal {
+        if !self.outside.terminal {
             let_go_of_streams()?;
         }
         let failure: Mutex<Option<SupervisorError>> = Mutex::default();
@@ -342,8 +389,8 @@ impl Trial<'_> {
                 *failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(error);
             }
         };
-        let outcome =
-            attend(&running, &signals, terminal, self.args.timeout, tick).context("cannot attend to the box")?;
+        let outcome = attend(&running, &self.outside.signals, terminal, self.args.timeout, tick)
+            .context("cannot attend to the box")?;
         let repositories = supervisor.as_ref().map(Supervisor::repositories).unwrap_or_default();
         if let Some(supervisor) = supervisor {
             supervisor.finish(LAST_CALLS);
@@ -353,13 +400,13 @@ impl Trial<'_> {
     }
 
     /// Follows the box as it comes up; the supervisor gets ready while the command is prepared.
-    fn follow(&self, starting: Starting, record: &Record, host_proc: OwnedFd) -> Result<Started> {
+    fn follow(&self, prepared: &Prepared, starting: Starting, record: &Record) -> Result<Started> {
         let view = starting.view()?;
-        let supervisor = match self.plan.notify {
-            true => Some(Supervisor::start(Arc::clone(&record.gate), self.target(&starting, host_proc), view)?),
+        let supervisor = match prepared.plan.notify {
+            true => Some(Supervisor::start(Arc::clone(&record.gate), self.target(prepared, &starting)?, view)?),
             false => None,
         };
-        let terminal = if terminal::wanted() { Some(starting.terminal()?) } else { None };
+        let terminal = if self.outside.terminal { Some(starting.terminal()?) } else { None };
         if let Some(master) = &terminal {
             terminal::copy_settings(master);
             terminal::copy_window_size(master);
@@ -371,14 +418,15 @@ impl Trial<'_> {
         Ok(Started { running, terminal, supervisor })
     }
 
-    fn target(&self, starting: &Starting, host_proc: OwnedFd) -> supervisor::Box {
-        let own_view = self.plan.view.is_some();
-        let mut private: Vec<PathBuf> = self.policy.files.private.iter().map(|root| root.path.clone()).collect();
+    fn target(&self, prepared: &Prepared, starting: &Starting) -> Result<supervisor::Box> {
+        let own_view = prepared.plan.view.is_some();
+        let mut private: Vec<PathBuf> = prepared.policy.files.private.iter().map(|root| root.path.clone()).collect();
         if own_view {
             private.push("/dev/shm".into());
         }
-        let own_network = self.plan.namespaces.network;
-        supervisor::Box { init: starting.init().as_raw(), own_view, host_proc, private, own_network }
+        let own_network = prepared.plan.namespaces.network;
+        let host_proc = self.outside.proc.try_clone().context("cannot keep the host's /proc")?;
+        Ok(supervisor::Box { init: starting.init().as_raw(), own_view, host_proc, private, own_network })
     }
 }
 
@@ -414,8 +462,8 @@ impl EndOfBox {
             }
             Ok(Outcome::Failed { step }) | Err(step) => {
                 eprintln!("agentbox: {}", text::printable(step));
-                if step.contains("user namespace") {
-                    eprintln!("agentbox: {}", namespace_fix(step));
+                if apparmor_restricts_user_namespaces() {
+                    eprintln!("agentbox: {}", namespace_fix("AppArmor"));
                 }
                 status::FAILED
             }

@@ -1,4 +1,4 @@
-//! What init and the command tell agentbox while the box comes up: typed messages, one packet each.
+//! What agentbox, init and the command tell each other while the box comes up: typed messages, one packet each.
 //!
 //! A `SOCK_SEQPACKET` pair; descriptors travel beside the message (`SCM_RIGHTS`). When one side dies, the other's next
 //! call fails or reads an end of file, so nobody waits for the dead.
@@ -12,9 +12,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::sys::socket::receive_with_fd;
 
-/// What the box's side has to say, in the order it comes.
+/// What there is to say, in the order it comes. All but the first come from the box's side.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
+    /// agentbox is ready: ids are mapped, records can be written.
+    Begin,
     /// The view stands; with its mount namespace, if the box has one of its own.
     View,
     /// The box's terminal, if one was asked for: its master side.

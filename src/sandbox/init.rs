@@ -73,6 +73,11 @@ fn fail(channel: &Channel, error: &InitError) {
 fn bring_up(alone: &Alone, job: &Job<'_>, channel: &Channel) -> Result<()> {
     let own = job.plan.namespaces.own;
     step("tie the box's life to agentbox's", sys::process::die_with_parent())?;
+    match step("wait for agentbox", channel.receive())? {
+        Some((Message::Begin, _)) => {}
+        // agentbox is gone, or gave up before anything was started.
+        _ => sys::process::exit_now(125),
+    }
     step("leave the terminal's session", setsid())?;
     drop_inherited(alone, channel)?;
     if !own {

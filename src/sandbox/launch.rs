@@ -1,7 +1,7 @@
 //! agentbox's side of the start: forks init into the plan's namespaces and follows the handshake.
 //!
-//! Runs while agentbox has one thread; threads may be started as soon as [`launch`] has forked, which is why it is cut
-//! in two: [`launch`] forks, and the methods of [`Starting`], called in their order, wait for what the supervisor needs.
+//! Runs while agentbox has one thread; threads may be started as soon as [`launch`] has returned. The methods of
+//! [`Starting`], called in their order, then follow the box as it comes up.
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,6 +11,7 @@ use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
 use super::handshake::{Channel, Message};
+use super::identity::{self, IdentityError};
 use super::init;
 use crate::plan::Plan;
 use crate::plan::seccomp::Filter;
@@ -47,6 +48,12 @@ pub enum LaunchError {
     /// A call on this side failed.
     #[error("cannot {0}")]
     Step(&'static str, #[source] Errno),
+    /// The kernel, or a filter around this process, refuses new user namespaces.
+    #[error("user namespaces cannot be had")]
+    NoNamespaces(#[source] Errno),
+    /// The user namespace could not be set up.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     /// A step inside failed.
     #[error("cannot make the box: {0}")]
     Inside(String),
@@ -84,25 +91,40 @@ pub struct Running {
     pub channel: Channel,
 }
 
-/// Forks init. For the box's own namespaces agentbox must be in its user namespace already. Threads may be started as
-/// soon as this has returned.
-pub fn launch(alone: Alone, job: &Job<'_>) -> Result<Starting, LaunchError> {
+/// Forks init, which waits for [`Starting::begin`], and moves agentbox into the box's user namespace. Threads may be
+/// started as soon as this has returned.
+pub fn launch(alone: &Alone, job: &Job<'_>) -> Result<Starting, LaunchError> {
     let (channel, theirs) = Channel::pair().map_err(|errno| LaunchError::Step("make a channel to the box", errno))?;
     let mut flags = 0;
     if job.plan.namespaces.own {
-        flags |= libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+        flags |= libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
         flags |= libc::CLONE_NEWCGROUP;
     }
-    match sys::process::fork_into(&alone, flags).map_err(|e| LaunchError::Step("make the box's namespaces", e))? {
+    let refused = |errno| match flags {
+        0 => LaunchError::Step("fork", errno),
+        _ => LaunchError::NoNamespaces(errno),
+    };
+    match sys::process::fork_into(alone, flags).map_err(refused)? {
         Fork::Child => {
             drop(channel);
-            init::run(&alone, job, theirs)
+            init::run(alone, job, theirs)
         }
-        Fork::Parent { pid, pidfd } => Ok(Starting { init: Pid::from_raw(pid), init_fd: pidfd, channel }),
+        Fork::Parent { pid, pidfd } => {
+            let starting = Starting { init: Pid::from_raw(pid), init_fd: pidfd, channel };
+            if job.plan.namespaces.own {
+                identity::adopt(starting.init, &starting.init_fd)?;
+            }
+            Ok(starting)
+        }
     }
 }
 
 impl Starting {
+    /// Lets init begin.
+    pub fn begin(&self) -> Result<(), LaunchError> {
+        self.channel.send(&Message::Begin, None).map_err(|errno| LaunchError::Step("let the box begin", errno))
+    }
+
     /// init, as this side numbers it.
     pub fn init(&self) -> Pid {
         self.init

@@ -14,5 +14,4 @@ mod mounts;
 mod seccomp;
 pub mod terminal;
 
-pub use identity::{Mapping, NamespaceError, enter_user_namespace};
 pub use launch::{Command, LaunchError, Running, launch};

@@ -64,7 +64,8 @@ struct Context<'a> {
     shared: &'a Arc<Shared>,
     call: &'a Call<'a>,
     task: &'a Task,
-    term: u64,
+    /// The worker's term as leader; `None` while nobody else could take over anything.
+    term: Option<u64>,
 }
 
 /// Nothing panics while it holds one of these locks, and each use leaves the value whole.
@@ -73,7 +74,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Finds the handler of a stopped call and has it answer.
-fn handle(shared: &Arc<Shared>, stopped: &Stopped<'_>, term: u64) {
+fn handle(shared: &Arc<Shared>, stopped: &Stopped<'_>, term: Option<u64>) {
     let task = shared.lineage.task(stopped.target.tid, stopped.received);
     let call = syscalls::row(stopped.number).and_then(|row| Call::new(stopped, row));
     let Some(call) = call else {
@@ -185,7 +186,9 @@ impl Context<'_> {
 
     /// Lets another worker take up calls before this one waits.
     fn may_wait(&self) {
-        self.shared.hand_over(self.term);
+        if let Some(term) = self.term {
+            Shared::hand_over(self.shared, term);
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The threads: one that may enter the box's view and starts the others, and workers that take turns at leading.
+//! The threads: workers that take turns at leading. The first enters the box's view; those it starts are in it by birth.
 //!
 //! One worker at a time leads: it receives and answers. Before anything that can wait (an exec, a FIFO, a connect) it
 //! hands the lead to another, so that no question holds up the rest; and if a call that should not wait does,
@@ -7,7 +7,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -57,12 +57,12 @@ pub(super) struct Shared {
     lead: Mutex<Lead>,
     /// The lead is free, or the box is gone.
     free: Condvar,
-    /// A further worker is wanted, or the box is gone.
-    wanted: Condvar,
     /// A worker waits or has ended.
     idle: Condvar,
     /// When the leader took up the call it is at, in milliseconds since `start`; 0 while it waits for one.
     busy_since: AtomicU64,
+    /// Whether the box's first call has come.
+    begun: AtomicBool,
     start: Instant,
 }
 
@@ -74,8 +74,6 @@ struct Lead {
     term: u64,
     workers: usize,
     waiting: usize,
-    /// Workers that the nursery is to start; counted in `workers` already.
-    wanted: usize,
     over: bool,
     failed: Option<SupervisorError>,
 }
@@ -90,14 +88,14 @@ impl Supervisor {
             target,
             made: Made::default(),
             listener: OnceLock::new(),
-            lead: Mutex::new(Lead { taken: true, workers: 1, wanted: 1, ..Lead::default() }),
+            lead: Mutex::new(Lead { taken: true, workers: 1, ..Lead::default() }),
             free: Condvar::new(),
-            wanted: Condvar::new(),
             idle: Condvar::new(),
             busy_since: AtomicU64::new(0),
+            begun: AtomicBool::new(false),
             start: Instant::now(),
         });
-        Shared::open_nursery(&shared, view).map_err(SupervisorError::Thread)?;
+        Shared::spawn_first(&shared, view).map_err(SupervisorError::Thread)?;
         Ok(Self { shared })
     }
 
@@ -117,8 +115,11 @@ impl Supervisor {
     pub fn relieve(&self) {
         let since = self.shared.busy_since.load(Ordering::Relaxed);
         if since != 0 && self.shared.now().saturating_sub(since) > PATIENCE.as_millis() as u64 {
-            let term = self.shared.lead().term;
-            self.shared.hand_over(term);
+            let mut lead = self.shared.lead();
+            // A worker can only be started by one that is in the view; there is a spare one unless all wait.
+            if lead.waiting > 0 {
+                self.shared.pass_on(&mut lead);
+            }
         }
     }
 
@@ -147,52 +148,18 @@ impl Supervisor {
 }
 
 impl Shared {
-    /// Starts the thread that starts workers. It keeps the right to enter the view, which workers lay down, and lets go
-    /// of the namespace as soon as it is in.
-    fn open_nursery(shared: &Arc<Self>, view: Option<OwnedFd>) -> std::io::Result<()> {
+    /// Starts the first worker, which enters the view, lays down the right to do so again, and lets go of the namespace.
+    fn spawn_first(shared: &Arc<Self>, view: Option<OwnedFd>) -> std::io::Result<()> {
+        Self::spawn(shared, move |shared| shared.enter_view(view))
+    }
+
+    fn spawn(
+        shared: &Arc<Self>,
+        prepare: impl FnOnce(&Self) -> Result<(), SupervisorError> + Send + 'static,
+    ) -> std::io::Result<()> {
         let shared = Arc::clone(shared);
         let work = move || {
-            if let Err(error) = shared.enter_view(view) {
-                let mut lead = shared.end();
-                lead.failed = Some(error);
-                return;
-            }
-            while shared.wait_for_want() {
-                if let Err(error) = Self::spawn(&shared) {
-                    tracing::warn!(%error, "no further worker");
-                    shared.lead().workers -= 1;
-                }
-            }
-        };
-        std::thread::Builder::new().name("nursery".into()).stack_size(STACK).spawn(work).map(drop)
-    }
-
-    fn enter_view(&self, view: Option<OwnedFd>) -> Result<(), SupervisorError> {
-        let step = |doing| move |errno| SupervisorError::Step(doing, errno);
-        unshare(CloneFlags::CLONE_FS).map_err(step("give the supervisor its own directories"))?;
-        if let Some(view) = view {
-            setns(view, CloneFlags::CLONE_NEWNS).map_err(step("enter the box's view"))?;
-        }
-        file::fchdir(self.target.host_proc.as_fd()).map_err(step("enter the host's /proc"))
-    }
-
-    /// Waits until a worker is wanted; false once the box is gone.
-    fn wait_for_want(&self) -> bool {
-        let mut lead = self.lead();
-        while lead.wanted == 0 && !lead.over {
-            lead = self.wanted.wait(lead).unwrap_or_else(PoisonError::into_inner);
-        }
-        if lead.over {
-            return false;
-        }
-        lead.wanted -= 1;
-        true
-    }
-
-    fn spawn(shared: &Arc<Self>) -> std::io::Result<()> {
-        let shared = Arc::clone(shared);
-        let work = move || {
-            let result = shared.lay_down_rights().map(|()| shared.serve());
+            let result = prepare(&shared).map(|()| shared.serve());
             let mut lead = shared.lead();
             lead.workers -= 1;
             if let Err(error) = result {
@@ -203,11 +170,12 @@ impl Shared {
         std::thread::Builder::new().name("worker".into()).stack_size(STACK).spawn(work).map(drop)
     }
 
-    /// Gives the calling thread directories and a creation mask of its own, and takes every right but to trace.
-    fn lay_down_rights(&self) -> Result<(), SupervisorError> {
-        unshare(CloneFlags::CLONE_FS)
-            .map_err(|errno| SupervisorError::Step("give a worker its own directories", errno))?;
-        if self.target.own_view {
+    /// Moves the calling thread into the view and takes every right from it but to trace.
+    fn enter_view(&self, view: Option<OwnedFd>) -> Result<(), SupervisorError> {
+        let step = |doing| move |errno| SupervisorError::Step(doing, errno);
+        self.own_directories()?;
+        if let Some(view) = view {
+            setns(view, CloneFlags::CLONE_NEWNS).map_err(step("enter the box's view"))?;
             let trace = CapsHashSet::from([Capability::CAP_SYS_PTRACE]);
             for set in [CapSet::Ambient, CapSet::Inheritable] {
                 caps::clear(None, set).map_err(SupervisorError::Capabilities)?;
@@ -216,15 +184,30 @@ impl Shared {
                 caps::set(None, set, &trace).map_err(SupervisorError::Capabilities)?;
             }
         }
-        Ok(())
+        file::fchdir(self.target.host_proc.as_fd()).map_err(step("enter the host's /proc"))
+    }
+
+    /// Gives the calling thread directories and a creation mask of its own.
+    fn own_directories(&self) -> Result<(), SupervisorError> {
+        unshare(CloneFlags::CLONE_FS)
+            .map_err(|errno| SupervisorError::Step("give a worker its own directories", errno))
     }
 
     /// Leads when the lead is free, until the box is gone.
+    ///
+    /// The box's first call, the exec of its command, is attended to without a second worker: there is nobody else who
+    /// could ask for anything, and a short run is over before a second would be of use.
     fn serve(self: &Arc<Self>) {
         while let Some((term, listener)) = self.take_lead() {
             while self.leads(term) {
                 match Stopped::next(listener.as_fd()) {
-                    Ok(stopped) => self.attend(&stopped, term),
+                    Ok(stopped) => {
+                        let first = !self.begun.swap(true, Ordering::Relaxed);
+                        self.attend(&stopped, term, first);
+                        if first {
+                            Self::keep_spare(self);
+                        }
+                    }
                     Err(Errno::EINTR) => {}
                     // The caller died before its call was taken up, or nobody is left.
                     Err(Errno::ENOENT) if !deserted(listener) => {}
@@ -237,9 +220,9 @@ impl Shared {
         }
     }
 
-    fn attend(self: &Arc<Self>, stopped: &Stopped<'_>, term: u64) {
+    fn attend(self: &Arc<Self>, stopped: &Stopped<'_>, term: u64, first: bool) {
         self.busy_since.store(self.now(), Ordering::Relaxed);
-        handle(self, stopped, term);
+        handle(self, stopped, (!first).then_some(term));
         if self.leads(term) {
             self.busy_since.store(0, Ordering::Relaxed);
         }
@@ -271,20 +254,35 @@ impl Shared {
     }
 
     /// Lets another worker receive while the leader of `term` waits for something.
-    pub(super) fn hand_over(&self, term: u64) {
-        let mut lead = self.lead();
+    pub(super) fn hand_over(shared: &Arc<Self>, term: u64) {
+        let mut lead = shared.lead();
         if lead.term != term {
             return;
         }
+        shared.pass_on(&mut lead);
+        drop(lead);
+        Self::keep_spare(shared);
+    }
+
+    fn pass_on(&self, lead: &mut Lead) {
         lead.term += 1;
         lead.taken = false;
         self.busy_since.store(0, Ordering::Relaxed);
-        if lead.waiting > 0 {
-            self.free.notify_one();
-        } else if lead.workers < MOST_WORKERS {
-            lead.workers += 1;
-            lead.wanted += 1;
-            self.wanted.notify_one();
+        self.free.notify_one();
+    }
+
+    /// Starts a worker if none waits to take the lead; called by workers only, as the new one inherits their view.
+    fn keep_spare(shared: &Arc<Self>) {
+        let mut lead = shared.lead();
+        let waiting = lead.waiting - usize::from(lead.waiting > 0 && !lead.taken);
+        if waiting > 0 || lead.over || lead.workers >= MOST_WORKERS {
+            return;
+        }
+        lead.workers += 1;
+        drop(lead);
+        if let Err(error) = Self::spawn(shared, Self::own_directories) {
+            tracing::warn!(%error, "no further worker");
+            shared.lead().workers -= 1;
         }
     }
 
@@ -292,9 +290,7 @@ impl Shared {
     fn end(&self) -> MutexGuard<'_, Lead> {
         let mut lead = self.lead();
         lead.over = true;
-        lead.workers -= std::mem::take(&mut lead.wanted);
         self.free.notify_all();
-        self.wanted.notify_all();
         lead
     }
 
