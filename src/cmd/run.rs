@@ -64,7 +64,7 @@ pub fn run(args: &cli::Run) -> Result<u8> {
     let dir = RunDir::create(&world.state, SystemTime::now())?;
     let trial = Trial { args, command: command(args, &prepared.policy, dir.id())?, outside: Outside::collect()? };
     let (prepared, starting) = trial.launch(&alone, prepared).inspect_err(|_| dir.abandon())?;
-    // init waits for a word, and nothing has started: the last moment to find out that nothing can be written.
+    // init builds the view and waits for a word: the last moment to find out that nothing can be written.
     let record = Record::open(args, &prepared, dir)?;
     if args.verbose > 0 {
         eprint!("{}", coverage_text(&prepared.coverage));
@@ -369,7 +369,7 @@ impl Trial<'_> {
     }
 
     fn run(&self, prepared: &Prepared, starting: Starting, record: &Record) -> Result<EndOfBox> {
-        starting.begin()?;
+        starting.enter()?;
         sys::process::share_one_arena();
         record.writer.start()?;
         let Started { running, terminal, supervisor } = match self.follow(prepared, starting, record) {

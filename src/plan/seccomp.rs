@@ -1,9 +1,9 @@
-//! The filter: BPF programs made from the table of system calls.
+//! The filter: one BPF program made from the table of system calls.
 //!
 //! The published seccompiler has neither a notify action nor more than two actions in one filter. So the calls to
-//! refuse are compiled into one program for each error number and the calls to stop into another whose stand-in action
-//! is rewritten to `RET_USER_NOTIF`; the kernel runs all and obeys the strictest, so a refusal never wakes the
-//! supervisor. A prologue kills x32 calls, which seccompiler takes for unknown native ones.
+//! refuse are compiled into one part for each error number and the calls to stop into another whose stand-in action is
+//! rewritten to `RET_USER_NOTIF`; the parts are then joined: where one would allow, the next goes on. A refusal comes
+//! first, so it never wakes the supervisor. A prologue kills x32 calls, which seccompiler takes for unknown native ones.
 
 use std::collections::BTreeMap;
 
@@ -16,13 +16,13 @@ use seccompiler::{
 use super::{Plan, Stops};
 use crate::syscalls::{Arg, Family, LAST_KNOWN, Row, Rule, TABLE, Test, WRITE_FLAGS};
 
-/// The programs, in the order they are installed.
+/// The program.
 #[derive(Debug, Clone)]
 pub struct Filter {
-    /// Programs that refuse.
-    pub refuse: Vec<Vec<Instruction>>,
-    /// The program that stops calls for the supervisor; installed last, with a listener.
-    pub notify: Option<Vec<Instruction>>,
+    /// Its instructions.
+    pub program: Vec<Instruction>,
+    /// Whether it stops calls, so that it needs a listener.
+    pub listens: bool,
 }
 
 /// The table and seccompiler disagree.
@@ -39,16 +39,21 @@ pub enum FilterError {
         /// How many there must be at least.
         expected: usize,
     },
+    /// A program does not begin as it must to be joined: the crate's output changed.
+    #[error("the compiled filter begins otherwise than expected; this is a bug")]
+    Shape,
     /// This architecture has no filter.
     #[error("there is no filter for the {0} architecture")]
     Architecture(&'static str),
 }
 
-/// Makes the programs of a plan.
+/// Makes the program of a plan.
 pub fn compile(plan: &Plan) -> Result<Filter, FilterError> {
-    let refuse = refusals().into_iter().map(|(errno, rules)| refusing(errno, rules)).collect::<Result<_, _>>()?;
-    let notify = if plan.notify { Some(notifying(&plan.stops)?) } else { None };
-    Ok(Filter { refuse, notify })
+    let mut parts = refusals().into_iter().map(|(errno, rows)| refusing(errno, rows)).collect::<Result<Vec<_>, _>>()?;
+    if plan.notify {
+        parts.push(notifying(&plan.stops)?);
+    }
+    Ok(Filter { program: joined(&parts, plan.notify)?, listens: plan.notify })
 }
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
@@ -68,7 +73,7 @@ fn refusals() -> BTreeMap<i32, Vec<&'static Row>> {
     by_errno
 }
 
-fn refusing(errno: i32, rows: Vec<&Row>) -> Result<Vec<Instruction>, FilterError> {
+fn refusing(errno: i32, rows: Vec<&Row>) -> Result<BpfProgram, FilterError> {
     let mut rules = Rules::new();
     for row in rows {
         let (Some(number), Rule::Refuse { when, .. }) = (row.number.here(), &row.rule) else { continue };
@@ -79,8 +84,7 @@ fn refusing(errno: i32, rows: Vec<&Row>) -> Result<Vec<Instruction>, FilterError
         }
     }
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(errno as u32), architecture()?)?;
-    let program: BpfProgram = filter.try_into()?;
-    Ok(with_prologue(program, None))
+    Ok(filter.try_into()?)
 }
 
 fn condition(test: &Test) -> Result<SeccompCondition, BackendError> {
@@ -96,7 +100,7 @@ fn condition(test: &Test) -> Result<SeccompCondition, BackendError> {
 const STAND_IN: u16 = 0x0bad;
 const RET: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
 
-fn notifying(stops: &Stops) -> Result<Vec<Instruction>, FilterError> {
+fn notifying(stops: &Stops) -> Result<BpfProgram, FilterError> {
     let mut rules = Rules::new();
     for row in TABLE {
         let (Some(number), Some(when)) = (row.number.here(), stopped_when(row, stops)?) else { continue };
@@ -115,7 +119,7 @@ fn notifying(stops: &Stops) -> Result<Vec<Instruction>, FilterError> {
     if found < expected {
         return Err(FilterError::Rewrite { found, expected });
     }
-    Ok(with_prologue(program, Some(libc::SECCOMP_RET_USER_NOTIF)))
+    Ok(program)
 }
 
 /// The rules under which a row's call stops; `None` if it does not, an empty list if always.
@@ -144,23 +148,177 @@ fn any_write_flag(at: usize) -> Result<Vec<SeccompRule>, BackendError> {
     WRITE_FLAGS.iter().map(rule).collect()
 }
 
-/// How many instructions at the start of seccompiler's programs test the architecture.
-const ARCHITECTURE_TEST: usize = 3;
+/// What every program of seccompiler's begins with: load the architecture, go on if it is ours, else kill; load the number.
+const PREAMBLE: usize = 4;
 
-/// Puts the tests that seccompiler lacks behind its test of the architecture: x32 calls are fatal, and calls newer than
-/// the table get `newer`, if given.
-fn with_prologue(program: BpfProgram, newer: Option<u32>) -> Vec<Instruction> {
+/// Joins programs into one: the preamble once, the tests that seccompiler lacks, then the parts in order, where each
+/// place that would allow jumps to the next part.
+///
+/// Calls newer than the table stop, if `notify`, so that they can be refused on record; else they fail with `ENOSYS`.
+fn joined(parts: &[BpfProgram], notify: bool) -> Result<Vec<Instruction>, FilterError> {
     const X32_BIT: u32 = 0x4000_0000;
-    let load_number = Instruction { code: (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16, jt: 0, jf: 0, k: 0 };
     let jump = |test, k, jt, jf| Instruction { code: (libc::BPF_JMP | test | libc::BPF_K) as u16, jt, jf, k };
     let ret = |k| Instruction { code: RET, jt: 0, jf: 0, k };
+    let newer = if notify { libc::SECCOMP_RET_USER_NOTIF } else { libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32 };
+    let Some(first) = parts.first().filter(|_| parts.iter().all(begins_as_known)) else {
+        return Err(FilterError::Shape);
+    };
 
-    let mut prologue = vec![load_number, jump(libc::BPF_JGE, X32_BIT, 0, 1), ret(libc::SECCOMP_RET_KILL_PROCESS)];
-    if let Some(action) = newer {
-        prologue.extend([jump(libc::BPF_JGT, LAST_KNOWN, 0, 1), ret(action)]);
+    let mut program: Vec<Instruction> = first[..PREAMBLE].iter().map(own).collect();
+    program.extend([
+        jump(libc::BPF_JGE, X32_BIT, 0, 1),
+        ret(libc::SECCOMP_RET_KILL_PROCESS),
+        jump(libc::BPF_JGT, LAST_KNOWN, 0, 1),
+        ret(newer),
+    ]);
+    for (at, part) in parts.iter().enumerate() {
+        // The first instruction is kept: a part may leave an argument in the accumulator, the next needs the number.
+        let body = &part[PREAMBLE - 1..];
+        let last = at + 1 == parts.len();
+        program.extend(body.iter().enumerate().map(|(place, instruction)| match own(instruction) {
+            allow if allow.code == RET && allow.k == libc::SECCOMP_RET_ALLOW && !last => {
+                jump(libc::BPF_JA, (body.len() - place - 1) as u32, 0, 0)
+            }
+            other => other,
+        }));
     }
-    let own = program.iter().map(|i| Instruction { code: i.code, jt: i.jt, jf: i.jf, k: i.k });
-    let (test, rest): (Vec<_>, Vec<_>) = own.enumerate().partition(|(at, _)| *at < ARCHITECTURE_TEST);
-    let plain = |list: Vec<(usize, Instruction)>| list.into_iter().map(|(_, instruction)| instruction);
-    plain(test).chain(prologue).chain(plain(rest)).collect()
+    Ok(program)
+}
+
+fn own(instruction: &seccompiler::sock_filter) -> Instruction {
+    Instruction { code: instruction.code, jt: instruction.jt, jf: instruction.jf, k: instruction.k }
+}
+
+/// Whether a program has the preamble that joining relies on.
+fn begins_as_known(program: &BpfProgram) -> bool {
+    const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+    const EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+    matches!(program.get(..PREAMBLE), Some([arch, test, kill, number])
+        if (arch.code, arch.k) == (LOAD, 4)
+            && (test.code, test.jt, test.jf) == (EQUAL, 1, 0)
+            && (kill.code, kill.k) == (RET, libc::SECCOMP_RET_KILL_PROCESS)
+            && (number.code, number.k) == (LOAD, 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::syscalls::row;
+
+    fn filter(reads: bool, notify: bool) -> Vec<Instruction> {
+        let why = Some(String::new());
+        let plan = Plan {
+            namespaces: crate::plan::Namespaces { own: true, network: true },
+            view: None,
+            landlock: None,
+            stops: Stops {
+                write_open: why.clone(),
+                read_open: if reads { why.clone() } else { None },
+                change: why,
+                act: String::new(),
+            },
+            notify,
+            wait_killable: true,
+            workdir: "/".into(),
+        };
+        compile(&plan).unwrap().program
+    }
+
+    /// Runs a program as the kernel would, on the few instructions that filters use.
+    fn run(program: &[Instruction], arch: u32, number: u32, args: [u64; 6]) -> u32 {
+        let mut data = [number, arch, 0, 0].map(u32::to_ne_bytes).concat();
+        data.extend(args.iter().flat_map(|arg| arg.to_ne_bytes()));
+        let (mut at, mut a) = (0usize, 0u32);
+        loop {
+            let i = program[at];
+            at += 1;
+            let class = u32::from(i.code) & 0x07;
+            match class {
+                libc::BPF_LD => a = u32::from_ne_bytes(data[i.k as usize..][..4].try_into().unwrap()),
+                libc::BPF_ALU => a &= i.k,
+                libc::BPF_RET => return i.k,
+                libc::BPF_JMP => {
+                    let holds = match u32::from(i.code) & 0xf0 {
+                        libc::BPF_JA => {
+                            at += i.k as usize;
+                            continue;
+                        }
+                        libc::BPF_JEQ => a == i.k,
+                        libc::BPF_JGE => a >= i.k,
+                        libc::BPF_JGT => a > i.k,
+                        libc::BPF_JSET => a & i.k != 0,
+                        other => panic!("jump {other:#x}"),
+                    };
+                    at += usize::from(if holds { i.jt } else { i.jf });
+                }
+                other => panic!("class {other:#x}"),
+            }
+        }
+    }
+
+    const X86_64: u32 = 0xc000_003e;
+    const NOTIFY: u32 = libc::SECCOMP_RET_USER_NOTIF;
+    const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
+    const KILL: u32 = libc::SECCOMP_RET_KILL_PROCESS;
+
+    fn refuse(errno: i32) -> u32 {
+        libc::SECCOMP_RET_ERRNO | errno as u32
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn each_call_meets_its_row_and_foreign_ones_are_fatal() {
+        let program = filter(false, true);
+        let call = |number: i64, args| run(&program, X86_64, number as u32, args);
+        assert_eq!(call(libc::SYS_read, [0; 6]), ALLOW);
+        assert_eq!(call(libc::SYS_openat, [0; 6]), ALLOW);
+        for flag in WRITE_FLAGS {
+            assert_eq!(call(libc::SYS_openat, [0, 0, flag.into(), 0, 0, 0]), NOTIFY, "{flag:#o}");
+            assert_eq!(call(libc::SYS_open, [0, (flag | 0o2000000).into(), 0, 0, 0, 0]), NOTIFY, "{flag:#o}");
+        }
+        // The kernel takes an int: high bits must not hide a flag.
+        assert_eq!(call(libc::SYS_openat, [0, 0, 0xffff_ffff_0000_0001, 0, 0, 0]), NOTIFY);
+        assert_eq!(call(libc::SYS_openat2, [0; 6]), NOTIFY);
+        assert_eq!(call(libc::SYS_unlinkat, [0; 6]), NOTIFY);
+        assert_eq!(call(libc::SYS_execve, [0; 6]), NOTIFY);
+        assert_eq!(call(libc::SYS_clone3, [0; 6]), refuse(libc::ENOSYS));
+        assert_eq!(call(libc::SYS_clone, [libc::SIGCHLD as u64, 0, 0, 0, 0, 0]), ALLOW);
+        assert_eq!(call(libc::SYS_clone, [libc::CLONE_NEWUSER as u64, 0, 0, 0, 0, 0]), refuse(libc::EPERM));
+        assert_eq!(call(libc::SYS_mount, [0; 6]), refuse(libc::EPERM));
+        assert_eq!(call(libc::SYS_ioctl, [0, 0x5412, 0, 0, 0, 0]), refuse(libc::EPERM));
+        assert_eq!(call(libc::SYS_ioctl, [0, 0xffff_ffff_0000_5412, 0, 0, 0, 0]), refuse(libc::EPERM));
+        assert_eq!(call(libc::SYS_ioctl, [0, 0x5401, 0, 0, 0, 0]), ALLOW);
+        assert_eq!(call(libc::SYS_socket, [2, 1, 0, 0, 0, 0]), ALLOW);
+        assert_eq!(call(libc::SYS_socket, [17, 3, 0, 0, 0, 0]), refuse(libc::EAFNOSUPPORT));
+        assert_eq!(call(libc::SYS_socket, [16, 3, 0, 0, 0, 0]), ALLOW);
+        assert_eq!(call(libc::SYS_socket, [16, 3, 12, 0, 0, 0]), refuse(libc::EAFNOSUPPORT));
+        assert_eq!(call(libc::SYS_personality, [0; 6]), ALLOW);
+        assert_eq!(call(libc::SYS_personality, [0x0040_0000, 0, 0, 0, 0, 0]), refuse(libc::EPERM));
+        assert_eq!(call(i64::from(LAST_KNOWN) + 1, [0; 6]), NOTIFY);
+        assert_eq!(call(libc::SYS_read | 0x4000_0000, [0; 6]), KILL);
+        assert_eq!(run(&program, 0x4000_0003, libc::SYS_read as u32, [0; 6]), KILL);
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn every_row_of_the_table_is_in_the_filter() {
+        let program = filter(true, true);
+        for (number, row) in (0..=LAST_KNOWN).filter_map(|number| Some((number, row(number)?))) {
+            let meets = run(&program, X86_64, number, [0; 6]);
+            match row.rule {
+                Rule::Stop { .. } => assert_eq!(meets, NOTIFY, "{}", row.name),
+                Rule::Refuse { errno, when: [] } => assert_eq!(meets, refuse(errno), "{}", row.name),
+                Rule::Refuse { .. } => {}
+            }
+        }
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn without_a_supervisor_nothing_stops_and_unknown_calls_do_not_exist() {
+        let program = filter(true, false);
+        assert!(program.iter().all(|i| !(i.code == RET && i.k == NOTIFY)));
+        assert_eq!(run(&program, X86_64, LAST_KNOWN + 1, [0; 6]), refuse(libc::ENOSYS));
+        assert_eq!(run(&program, X86_64, libc::SYS_mount as u32, [0; 6]), refuse(libc::EPERM));
+    }
 }

@@ -12,13 +12,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::sys::socket::receive_with_fd;
 
-/// What there is to say, in the order it comes. All but the first come from the box's side.
+/// What there is to say, in the order it comes. All but `Begin` and `Enter` come from the box's side.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
-    /// agentbox is ready: ids are mapped, records can be written.
+    /// Ids are mapped: the view can be built.
     Begin,
     /// The view stands; with its mount namespace, if the box has one of its own.
     View,
+    /// Records can be written: the command may enter.
+    Enter,
     /// The box's terminal, if one was asked for: its master side.
     Terminal,
     /// The command's process exists; with its process descriptor.

@@ -73,16 +73,13 @@ fn fail(channel: &Channel, error: &InitError) {
 fn bring_up(alone: &Alone, job: &Job<'_>, channel: &Channel) -> Result<()> {
     let own = job.plan.namespaces.own;
     step("tie the box's life to agentbox's", sys::process::die_with_parent())?;
-    match step("wait for agentbox", channel.receive())? {
-        Some((Message::Begin, _)) => {}
-        // agentbox is gone, or gave up before anything was started.
-        _ => sys::process::exit_now(125),
-    }
+    wait_for(channel, &Message::Begin)?;
     step("leave the terminal's session", setsid())?;
     drop_inherited(alone, channel)?;
     if !own {
         step("take in orphans", sys::process::adopt_orphans())?;
     }
+    close_the_way_back()?;
     // The command makes the network namespace, the dearest of them, while this process builds the view.
     let mut command = fork_command(alone, job, channel)?;
     if let Some(view) = &job.plan.view {
@@ -92,6 +89,7 @@ fn bring_up(alone: &Alone, job: &Job<'_>, channel: &Channel) -> Result<()> {
         command.share_network()?;
     }
     report_view(job, channel)?;
+    wait_for(channel, &Message::Enter)?;
     let terminal = if job.terminal { Some(open_terminal(channel)?) } else { None };
     drop_privileges()?;
     step("report the command", channel.send(&Message::Command, Some(command.pidfd.as_fd())))?;
@@ -104,6 +102,14 @@ fn bring_up(alone: &Alone, job: &Job<'_>, channel: &Channel) -> Result<()> {
     }
     step("report the end", channel.send(&Message::Ended(ended), None))?;
     sys::process::exit_now(0)
+}
+
+/// Waits for a word from agentbox. Anything else means that it is gone, or gave up before anything was started.
+fn wait_for(channel: &Channel, word: &Message) -> Result<()> {
+    match step("wait for agentbox", channel.receive())? {
+        Some((message, _)) if message == *word => Ok(()),
+        _ => sys::process::exit_now(125),
+    }
 }
 
 /// What init must not hold: agentbox's descriptors, and its environment in readable memory.
@@ -142,11 +148,17 @@ fn open_terminal(channel: &Channel) -> Result<Terminal> {
     Ok(Terminal { _master: master, slave })
 }
 
-/// Drops every capability, and every way back: as uid 0 an exec would otherwise regain the bounding set.
-fn drop_privileges() -> Result<()> {
+/// Empties the bounding set, from which uid 0 would regain capabilities by an exec. Before the command is forked, which
+/// inherits it empty; what is held already is not touched.
+fn close_the_way_back() -> Result<()> {
     for cap in caps::runtime::thread_all_supported() {
         caps::drop(None, CapSet::Bounding, cap).map_err(InitError::Capabilities)?;
     }
+    Ok(())
+}
+
+/// Drops every capability.
+fn drop_privileges() -> Result<()> {
     for set in [CapSet::Ambient, CapSet::Inheritable, CapSet::Effective, CapSet::Permitted] {
         caps::clear(None, set).map_err(InitError::Capabilities)?;
     }

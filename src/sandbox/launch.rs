@@ -91,8 +91,8 @@ pub struct Running {
     pub channel: Channel,
 }
 
-/// Forks init, which waits for [`Starting::begin`], and moves agentbox into the box's user namespace. Threads may be
-/// started as soon as this has returned.
+/// Forks init, which builds the view and then waits for [`Starting::enter`], and moves agentbox into the box's user
+/// namespace. Threads may be started as soon as this has returned.
 pub fn launch(alone: &Alone, job: &Job<'_>) -> Result<Starting, LaunchError> {
     let (channel, theirs) = Channel::pair().map_err(|errno| LaunchError::Step("make a channel to the box", errno))?;
     let mut flags = 0;
@@ -114,15 +114,17 @@ pub fn launch(alone: &Alone, job: &Job<'_>) -> Result<Starting, LaunchError> {
             if job.plan.namespaces.own {
                 identity::adopt(starting.init, &starting.init_fd)?;
             }
+            let begun = starting.channel.send(&Message::Begin, None);
+            begun.map_err(|errno| LaunchError::Step("let the box begin", errno))?;
             Ok(starting)
         }
     }
 }
 
 impl Starting {
-    /// Lets init begin.
-    pub fn begin(&self) -> Result<(), LaunchError> {
-        self.channel.send(&Message::Begin, None).map_err(|errno| LaunchError::Step("let the box begin", errno))
+    /// Lets the command enter once the view stands; until then nothing of the user's runs.
+    pub fn enter(&self) -> Result<(), LaunchError> {
+        self.channel.send(&Message::Enter, None).map_err(|errno| LaunchError::Step("let the command enter", errno))
     }
 
     /// init, as this side numbers it.

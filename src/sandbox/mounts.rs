@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -68,6 +68,8 @@ struct Builder {
     root: OwnedFd,
     /// Device numbers of the file systems that belong to this box alone.
     own: HashSet<u64>,
+    /// Directories of the view's own file system that were made here and are not covered.
+    plain: HashSet<PathBuf>,
     /// What covers a file, and what covers a directory.
     covers: Option<(OwnedFd, OwnedFd)>,
 }
@@ -77,7 +79,8 @@ impl Builder {
         let staging = staging(view)?;
         tmpfs(&staging, "mode=0755").map_err(step("mount a file system on", &staging))?;
         let root = open_dir(libc::AT_FDCWD, &c_path(&staging)).map_err(step("open", &staging))?;
-        let mut builder = Self { own: HashSet::new(), root, covers: None };
+        let plain = HashSet::from([PathBuf::from("/")]);
+        let mut builder = Self { own: HashSet::new(), plain, root, covers: None };
         builder.adopt(&builder.root.try_clone().map_err(|_| MountError::NoStaging)?)?;
         Ok(builder)
     }
@@ -99,6 +102,7 @@ impl Builder {
         let tree = self.clone_from(from, writable)?;
         place(tree.as_fd(), self.root.as_fd()).map_err(step("show", from))?;
         self.root = tree;
+        self.plain.clear();
         Ok(())
     }
 
@@ -106,7 +110,7 @@ impl Builder {
         let tree = self.clone_from(from, writable)?;
         let stat = file::fstatat(tree.as_raw_fd(), c"", libc::AT_EMPTY_PATH).map_err(step("look at", from))?;
         let target = if is_directory(&stat) { self.directory(at, 0o755)? } else { self.file(at)? };
-        place(tree.as_fd(), target.as_fd()).map_err(step("show", at))
+        self.place_at(&tree, &target, at)
     }
 
     fn clone_from(&self, from: &Path, writable: bool) -> Result<OwnedFd> {
@@ -119,22 +123,21 @@ impl Builder {
 
     /// A directory of the box's own file system will do where there is one; elsewhere a new file system is mounted.
     fn private(&mut self, at: &Path, mode: u32) -> Result<()> {
-        let above = self.nearest(at.parent().unwrap_or(at))?;
-        if self.is_own(&above)? {
+        let above = at.parent().unwrap_or(at);
+        if self.plain.contains(above) || self.is_own(&self.nearest(above)?)? {
             let directory = self.directory(at, 0o755)?;
             return chmod(&directory, mode).map_err(step("set the mode of", at));
         }
         let directory = self.directory(at, mode)?;
         mount_at(&directory, "tmpfs", &format!("mode={mode:o}")).map_err(step("mount a file system on", at))?;
-        let mounted = self.directory(at, mode)?;
+        let mounted = self.open(at).map_err(step("open", at))?;
         self.adopt(&mounted)
     }
 
     /// A link that a bound tree already shows is left as it is.
     fn link(&mut self, at: &Path, text: &Path) -> Result<()> {
         let (Some(above), Some(name)) = (at.parent(), at.file_name()) else { return Ok(()) };
-        let directory = self.nearest(above)?;
-        if !self.is_own(&directory)? {
+        if !self.plain.contains(above) && !self.is_own(&self.nearest(above)?)? {
             return Ok(());
         }
         let directory = self.directory(above, 0o755)?;
@@ -153,7 +156,7 @@ impl Builder {
             let node = clone_tree(libc::AT_FDCWD, &c_path(&path), false).map_err(step("find", &path))?;
             set_attributes(node.as_fd(), Attributes(Attributes::NO_SUID)).map_err(step("show", &path))?;
             let target = self.file(&path)?;
-            place(node.as_fd(), target.as_fd()).map_err(step("show", &path))?;
+            self.place_at(&node, &target, &path)?;
         }
         for (name, text) in [
             (c"fd", c"/proc/self/fd"),
@@ -234,30 +237,39 @@ impl Builder {
     }
 
     /// Opens `at` in the view, making it and its parents where the file system is the box's own.
-    fn directory(&self, at: &Path, mode: u32) -> Result<OwnedFd> {
-        match self.open(at) {
-            Ok(found) => Ok(found),
-            Err(Errno::ENOENT) => {
-                self.make(at, |above, name| file::mkdirat(above.as_raw_fd(), name, mode))?;
-                self.open(at).map_err(step("open", at))
-            }
-            Err(errno) => Err(step("open", at)(errno)),
+    fn directory(&mut self, at: &Path, mode: u32) -> Result<OwnedFd> {
+        let own = at.parent().is_some_and(|above| self.plain.contains(above));
+        let opened = self.open_or_make(at, |above, name| file::mkdirat(above, name, mode))?;
+        if own {
+            self.plain.insert(at.to_path_buf());
         }
+        Ok(opened)
     }
 
     /// Opens `at` in the view, making an empty file where the file system is the box's own.
-    fn file(&self, at: &Path) -> Result<OwnedFd> {
+    fn file(&mut self, at: &Path) -> Result<OwnedFd> {
+        self.open_or_make(at, |above, name| file::mknodat(above, name, libc::S_IFREG | 0o444, 0))
+    }
+
+    fn open_or_make(&mut self, at: &Path, make: impl Fn(RawFd, &CStr) -> nix::Result<()>) -> Result<OwnedFd> {
+        // Below a directory of our own making there is no link to mind, so the name can be made without a look.
+        if at.parent().is_some_and(|above| self.plain.contains(above)) {
+            match make(self.root.as_raw_fd(), &relative(at)) {
+                Ok(()) | Err(Errno::EEXIST) => {}
+                Err(errno) => return Err(step("make", at)(errno)),
+            }
+            return self.open(at).map_err(step("open", at));
+        }
         match self.open(at) {
-            Ok(found) => Ok(found),
             Err(Errno::ENOENT) => {
-                self.make(at, |above, name| file::mknodat(above.as_raw_fd(), name, libc::S_IFREG | 0o444, 0))?;
+                self.make(at, make)?;
                 self.open(at).map_err(step("open", at))
             }
-            Err(errno) => Err(step("open", at)(errno)),
+            opened => opened.map_err(step("open", at)),
         }
     }
 
-    fn make(&self, at: &Path, make: impl Fn(&OwnedFd, &CStr) -> nix::Result<()>) -> Result<()> {
+    fn make(&mut self, at: &Path, make: impl Fn(RawFd, &CStr) -> nix::Result<()>) -> Result<()> {
         let (Some(above), Some(name)) = (at.parent(), at.file_name()) else {
             return Err(MountError::NoPlace { path: at.into() });
         };
@@ -265,7 +277,13 @@ impl Builder {
         if !self.is_own(&above)? {
             return Err(MountError::NoPlace { path: at.into() });
         }
-        make(&above, &c_path(Path::new(name))).map_err(step("make", at))
+        make(above.as_raw_fd(), &c_path(Path::new(name))).map_err(step("make", at))
+    }
+
+    /// Places `tree` at `at`: what is below is no longer of our making.
+    fn place_at(&mut self, tree: &OwnedFd, target: &OwnedFd, at: &Path) -> Result<()> {
+        self.plain.remove(at);
+        place(tree.as_fd(), target.as_fd()).map_err(step("show", at))
     }
 
     /// Opens the nearest ancestor of `at` (or `at` itself) that the view has.

@@ -1,14 +1,14 @@
-//! Installs the compiled filter on the calling thread: refusals first, the listener last. Runs in the command's process.
+//! Installs the compiled filter on the calling thread. Runs in the command's process, last of all layers.
 
 use std::os::fd::OwnedFd;
 
 use crate::plan::seccomp::Filter;
 use crate::sys::notify;
 
-/// Installs `filter`; returns the listener if it has a part that stops calls.
+/// Installs `filter`; returns the listener if it stops calls.
 pub fn install(filter: &Filter, wait_killable: bool) -> nix::Result<Option<OwnedFd>> {
-    for program in &filter.refuse {
-        notify::install(program)?;
+    if filter.listens {
+        return notify::install_listener(&filter.program, wait_killable).map(Some);
     }
-    filter.notify.as_ref().map(|program| notify::install_listener(program, wait_killable)).transpose()
+    notify::install(&filter.program).map(|()| None)
 }
