@@ -25,7 +25,11 @@ pub enum IdentityError {
 ///
 /// agentbox gets every capability there and keeps its rights on files.
 pub fn adopt(init: Pid, init_fd: &OwnedFd) -> Result<(), IdentityError> {
-    if geteuid().is_root() { map_all(init)? } else { map_own(init)? }
+    if geteuid().is_root() {
+        map_all(init)?
+    } else {
+        map_own(init)?
+    }
     setns(init_fd, CloneFlags::CLONE_NEWUSER).map_err(IdentityError::Join)
 }
 

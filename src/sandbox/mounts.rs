@@ -230,7 +230,7 @@ impl Builder {
             file::unlinkat(fd, COVER_DIRECTORY, libc::AT_REMOVEDIR).map_err(step("tidy", root))?;
         }
         // The old root ends up on top of the new one and is detached with all below it: pivot_root(2), NOTES.
-        file::fchdir(self.root.as_fd()).map_err(step("enter", root))?;
+        file::fchdir(self.root.as_raw_fd()).map_err(step("enter", root))?;
         pivot_root(".", ".").map_err(step("pivot to", root))?;
         umount2(".", MntFlags::MNT_DETACH).map_err(step("detach the old", root))?;
         nix::unistd::chdir("/").map_err(step("enter", root))
@@ -359,7 +359,7 @@ fn tmpfs(at: &Path, options: &str) -> nix::Result<()> {
 
 /// Mounts a new file system on an open directory: through the working directory, which needs no `/proc`.
 fn mount_at(directory: &OwnedFd, kind: &str, options: &str) -> nix::Result<()> {
-    file::fchdir(directory.as_fd())?;
+    file::fchdir(directory.as_raw_fd())?;
     let flags = match kind {
         "devpts" => MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC,
         "proc" => MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
@@ -369,7 +369,7 @@ fn mount_at(directory: &OwnedFd, kind: &str, options: &str) -> nix::Result<()> {
 }
 
 fn chmod(directory: &OwnedFd, mode: u32) -> nix::Result<()> {
-    file::fchdir(directory.as_fd())?;
+    file::fchdir(directory.as_raw_fd())?;
     file::fchmodat2(libc::AT_FDCWD, c".", mode, 0)
 }
 

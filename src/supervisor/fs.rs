@@ -176,7 +176,7 @@ fn find_with(context: &Context<'_>, dir: i32, path: &CStr, wanted: Wanted) -> Re
     let parent = file::openat2(base.as_raw_fd(), &above, how)?;
     let name = CString::new(name).map_err(|_| Errno::EINVAL)?;
     // A dangling link cannot be followed under the same restrictions; it fails as a loop.
-    super::resolve::named(parent, name)
+    super::resolve::named(context.call.stopped.target, parent, name)
 }
 
 /// Judges, opens and answers; `None` where what was found has changed and must be looked for again.
@@ -464,8 +464,14 @@ pub fn truncate(context: &Context<'_>) -> Handled {
 pub fn chmod(context: &Context<'_>) -> Handled {
     let mode = context.call.word(Arg::Mode) as u32 & 0o7777;
     change_object(context, FileOp::Chmod, |object| {
-        let mut buffer = [0; 24];
-        file::fchmodat2(libc::AT_FDCWD, own_fd(object.as_raw_fd(), &mut buffer), mode, 0)
+        match file::fchmodat2(object.as_raw_fd(), c"", mode, libc::AT_EMPTY_PATH) {
+            // Before Linux 6.6 the object can only be named by way of `/proc`.
+            Err(Errno::ENOSYS) => {
+                let mut buffer = [0; 24];
+                file::fchmodat2(libc::AT_FDCWD, own_fd(object.as_raw_fd(), &mut buffer), mode, 0)
+            }
+            done => done,
+        }
     })
 }
 

@@ -142,10 +142,10 @@ fn bind_path(context: &Context<'_>, socket: &OwnedFd, path: &std::ffi::CStr) -> 
 fn bind_at(context: &Context<'_>, socket: &OwnedFd, found: &Resolved) -> Result<(), Errno> {
     let Spot::Name { parent, name } = &found.spot else { return Err(Errno::EADDRINUSE) };
     super::fs::take_umask(context);
-    file::fchdir(parent.as_fd())?;
+    file::fchdir(parent.as_raw_fd())?;
     let bound = socket::bind(socket.as_fd(), &path_address(name.to_bytes()));
     let made = file::fstatat(libc::AT_FDCWD, name, libc::AT_SYMLINK_NOFOLLOW);
-    file::fchdir(context.shared.target.host_proc.as_fd())?;
+    file::fchdir(context.shared.target.host_proc.as_raw_fd())?;
     bound?;
     if let Ok(stat) = made {
         lock(&context.shared.made.sockets).insert((stat.st_dev, stat.st_ino));

@@ -1,6 +1,6 @@
 //! One stopped call: what was asked, and the answer.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use nix::errno::Errno;
@@ -52,14 +52,14 @@ pub enum Because {
 
 impl<'a> Stopped<'a> {
     /// Waits for the next call.
-    pub fn next(listener: BorrowedFd<'a>) -> nix::Result<Self> {
+    pub fn next(listener: BorrowedFd<'a>, proc: BorrowedFd<'_>) -> nix::Result<Self> {
         let notification = notify::receive(listener)?;
         Ok(Self {
             listener,
             id: notification.id,
             number: notification.data.nr as u32,
             args: notification.data.args,
-            target: Target { tid: notification.pid as i32 },
+            target: Target { tid: notification.pid as i32, proc: proc.as_raw_fd() },
             received: Instant::now(),
         })
     }

@@ -5,7 +5,7 @@
 //! opened and the name in it, and the call is carried out on exactly these, so nothing can be swapped in between.
 
 use std::ffi::{CStr, CString, OsStr};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
@@ -133,7 +133,7 @@ pub fn resolve(target: Target, task: &Task, dir: i32, path: &CStr, last: Last) -
         return Err(Errno::ENOENT.into());
     }
     let base = if bytes[0] == b'/' { None } else { Some(target.base(dir)?) };
-    Walk { task, links: 0 }.resolve(base, bytes.to_vec(), last)
+    Walk { proc: target.proc, task, links: 0 }.resolve(base, bytes.to_vec(), last)
 }
 
 /// What the caller's descriptor `number` stands for (`AT_EMPTY_PATH`, or a call by descriptor).
@@ -175,15 +175,33 @@ fn descriptor_flags(path: &CStr) -> i32 {
 }
 
 /// A name in a directory that is held open already; a symbolic link there is a loop.
-pub fn named(parent: OwnedFd, name: CString) -> Result<Resolved> {
+pub fn named(target: Target, parent: OwnedFd, name: CString) -> Result<Resolved> {
     let stat = match file::fstatat(parent.as_raw_fd(), &name, libc::AT_SYMLINK_NOFOLLOW) {
         Ok(stat) if stat.st_mode & libc::S_IFMT == libc::S_IFLNK => return Err(Errno::ELOOP.into()),
         Ok(stat) => Some(stat),
         Err(Errno::ENOENT) => None,
         Err(errno) => return Err(errno.into()),
     };
-    let path = BoxPath::new(real_path(&parent)?.join(OsStr::from_bytes(name.to_bytes()))).ok_or(Errno::ENOENT)?;
+    let path = BoxPath::new(directory_path(target.proc, &parent)?.join(OsStr::from_bytes(name.to_bytes())))
+        .ok_or(Errno::ENOENT)?;
     Ok(Resolved { spot: Spot::Name { parent, name }, path, stat })
+}
+
+/// The real path of an open directory, in the worker's view; `ENOENT` if it was removed or cannot be reached from there.
+///
+/// By way of the working directory, which each worker has for itself: asking `/proc` costs four times as much.
+fn directory_path(proc: RawFd, directory: &OwnedFd) -> std::result::Result<PathBuf, Errno> {
+    let entered = file::fchdir(directory.as_raw_fd());
+    let path = entered.and_then(|()| nix::unistd::getcwd());
+    file::fchdir(proc)?;
+    match path {
+        Ok(path) if path.is_absolute() => Ok(path),
+        Ok(_) => Err(Errno::ENOENT),
+        // A directory may be listed, and so opened, by somebody who may not enter it.
+        Err(Errno::EACCES) => real_path(directory),
+        // Among others a base that is no directory: the caller named a name below a file.
+        Err(errno) => Err(errno),
+    }
 }
 
 /// The path of an open descriptor, in the worker's view.
@@ -207,6 +225,8 @@ pub fn own_fd(number: i32, buffer: &mut [u8; 24]) -> &CStr {
 }
 
 struct Walk<'a> {
+    /// The host's `/proc`.
+    proc: RawFd,
     task: &'a Task,
     links: usize,
 }
@@ -216,13 +236,15 @@ impl Walk<'_> {
         loop {
             let (dir, name) = split(&path);
             let Some(name) = name else {
-                return directory_itself(self.directory(base, &path)?);
+                let (directory, path) = self.directory(base, &path)?;
+                return directory_itself(directory, path);
             };
             let slash = path.ends_with(b"/");
             // A name that must be a directory is one that is entered, links and all; but calls that make or remove
             // names look at the name itself even with a slash behind it.
             if slash && last == Last::Followed {
-                return directory_itself(self.directory(base, &path)?);
+                let (directory, path) = self.directory(base, &path)?;
+                return directory_itself(directory, path);
             }
             let (parent, path_of_parent) = self.parent(base, dir, name)?;
             let mut c_name = name.to_vec();
@@ -259,31 +281,29 @@ impl Walk<'_> {
         }
     }
 
-    /// Opens the directory that holds the last name, and its real path.
+    /// Opens the directory that holds the last name, and finds its real path.
     fn parent(&mut self, base: Option<OwnedFd>, dir: &[u8], name: &[u8]) -> Result<(OwnedFd, PathBuf)> {
-        let parent = match (base, dir) {
-            (Some(base), b"") => base,
-            (base, dir) => self.directory(base, dir).map_err(|missing| missing.below(name))?,
-        };
-        let path = real_path(&parent)?;
-        if !path.is_absolute() {
-            return Err(Errno::ENOTDIR.into());
+        match (base, dir) {
+            (Some(base), b"") => {
+                let path = directory_path(self.proc, &base)?;
+                Ok((base, path))
+            }
+            (base, dir) => self.directory(base, dir).map_err(|missing| missing.below(name)),
         }
-        if path.as_os_str().as_bytes().ends_with(b" (deleted)") && is_deleted(&parent) {
-            return Err(Errno::ENOENT.into());
-        }
-        Ok((parent, path))
     }
 
-    /// Opens a directory: by the kernel where it can, step by step where it cannot.
-    fn directory(&mut self, base: Option<OwnedFd>, path: &[u8]) -> Result<OwnedFd> {
+    /// Opens a directory and finds its real path: by the kernel where it can, step by step where it cannot.
+    fn directory(&mut self, base: Option<OwnedFd>, path: &[u8]) -> Result<(OwnedFd, PathBuf)> {
         let how =
             OpenHow { flags: (libc::O_PATH | libc::O_DIRECTORY) as u64, mode: 0, resolve: libc::RESOLVE_NO_MAGICLINKS };
         let from = base.as_ref().map_or(libc::AT_FDCWD, AsRawFd::as_raw_fd);
         match file::openat2(from, &c_string(path)?, how) {
-            // `/proc/self` would be the worker's own wherever the worker is visible: never trust it.
-            Ok(found) if !real_path(&found)?.starts_with("/proc") => Ok(found),
-            Ok(_) | Err(Errno::ELOOP | Errno::ENOENT) => self.step_by_step(base, path),
+            Ok(found) => {
+                let real = directory_path(self.proc, &found)?;
+                // `/proc/self` would be the worker's own wherever the worker is visible: never trust it.
+                if real.starts_with("/proc") { self.step_by_step(base, path) } else { Ok((found, real)) }
+            }
+            Err(Errno::ELOOP | Errno::ENOENT) => self.step_by_step(base, path),
             Err(errno) => {
                 let so_far = base.as_ref().and_then(|base| real_path(base).ok()).unwrap_or_else(|| "/".into());
                 Err(Unresolved { errno, path: lexical(&so_far, path) })
@@ -291,7 +311,7 @@ impl Walk<'_> {
         }
     }
 
-    fn step_by_step(&mut self, base: Option<OwnedFd>, path: &[u8]) -> Result<OwnedFd> {
+    fn step_by_step(&mut self, base: Option<OwnedFd>, path: &[u8]) -> Result<(OwnedFd, PathBuf)> {
         let mut here = match base {
             Some(base) if path.first() != Some(&b'/') => base,
             _ => open_root()?,
@@ -330,7 +350,11 @@ impl Walk<'_> {
             rest.extend(components(&text));
         }
         let stat = file::fstatat(here.as_raw_fd(), c"", libc::AT_EMPTY_PATH)?;
-        if stat.st_mode & libc::S_IFMT == libc::S_IFDIR { Ok(here) } else { Err(Errno::ENOTDIR.into()) }
+        if stat.st_mode & libc::S_IFMT != libc::S_IFDIR {
+            return Err(Errno::ENOTDIR.into());
+        }
+        let path = directory_path(self.proc, &here)?;
+        Ok((here, path))
     }
 
     /// Follows a link in `/proc` as the caller would.
@@ -387,9 +411,9 @@ impl Unresolved {
 }
 
 /// A directory that was named as itself (`/`, `.`, `x/..`, `x/`).
-fn directory_itself(directory: OwnedFd) -> Result<Resolved> {
+fn directory_itself(directory: OwnedFd, path: PathBuf) -> Result<Resolved> {
     let stat = file::fstatat(directory.as_raw_fd(), c"", libc::AT_EMPTY_PATH)?;
-    let path = BoxPath::new(real_path(&directory)?).ok_or(Errno::ENOENT)?;
+    let path = BoxPath::new(path).ok_or(Errno::ENOENT)?;
     Ok(Resolved { spot: Spot::Name { parent: directory, name: c".".into() }, path, stat: Some(stat) })
 }
 
@@ -438,10 +462,6 @@ fn read_link(parent: &OwnedFd, name: &CStr) -> Result<Vec<u8>> {
 
 fn open_root() -> std::result::Result<OwnedFd, Errno> {
     file::openat(libc::AT_FDCWD, c"/", libc::O_PATH | libc::O_DIRECTORY, 0)
-}
-
-fn is_deleted(directory: &OwnedFd) -> bool {
-    file::fstatat(directory.as_raw_fd(), c"", libc::AT_EMPTY_PATH).is_ok_and(|stat| stat.st_nlink == 0)
 }
 
 fn c_string(bytes: &[u8]) -> std::result::Result<CString, Errno> {

@@ -6,7 +6,7 @@
 
 use std::ffi::{CStr, CString};
 use std::io::IoSliceMut;
-use std::os::fd::OwnedFd;
+use std::os::fd::{OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
@@ -17,12 +17,15 @@ use crate::sys::file;
 /// The longest path the kernel takes, with its NUL.
 pub const PATH_MAX: usize = 4096;
 const PAGE: usize = 4096;
+const SHORT: usize = 256;
 
 /// A task that waits in a stopped call.
 #[derive(Debug, Clone, Copy)]
 pub struct Target {
     /// Its number on the host. A thread's, where a thread made the call.
     pub tid: i32,
+    /// The host's `/proc`, where a worker's working directory is unless it says otherwise.
+    pub proc: RawFd,
 }
 
 impl Target {
@@ -34,7 +37,8 @@ impl Target {
         while bytes.len() < most {
             // Never across a page end: the next page may not be there.
             let at = address.checked_add(bytes.len() as u64).ok_or(Errno::EFAULT)?;
-            let room = PAGE - at as usize % PAGE;
+            // Most paths are short, and copying what lies behind them costs, too.
+            let room = (PAGE - at as usize % PAGE).min(SHORT.max(bytes.len()));
             let start = bytes.len();
             bytes.resize(start + room.min(most - start), 0);
             let read = self.read(at, &mut bytes[start..])?;
@@ -179,7 +183,7 @@ mod tests {
     use super::*;
 
     fn me() -> Target {
-        Target { tid: nix::unistd::gettid().as_raw() }
+        Target { tid: nix::unistd::gettid().as_raw(), proc: libc::AT_FDCWD }
     }
 
     #[test]

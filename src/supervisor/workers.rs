@@ -5,7 +5,7 @@
 //! [`Supervisor::relieve`] (called from the main thread) hands the lead on in its place. Only one receives because the
 //! kernel wakes every receiver for every call.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -184,13 +184,12 @@ impl Shared {
                 caps::set(None, set, &trace).map_err(SupervisorError::Capabilities)?;
             }
         }
-        file::fchdir(self.target.host_proc.as_fd()).map_err(step("enter the host's /proc"))
+        file::fchdir(self.target.host_proc.as_raw_fd()).map_err(step("enter the host's /proc"))
     }
 
     /// Gives the calling thread directories and a creation mask of its own.
     fn own_directories(&self) -> Result<(), SupervisorError> {
-        unshare(CloneFlags::CLONE_FS)
-            .map_err(|errno| SupervisorError::Step("give a worker its own directories", errno))
+        unshare(CloneFlags::CLONE_FS).map_err(|errno| SupervisorError::Step("give a worker its own directories", errno))
     }
 
     /// Leads when the lead is free, until the box is gone.
@@ -200,7 +199,7 @@ impl Shared {
     fn serve(self: &Arc<Self>) {
         while let Some((term, listener)) = self.take_lead() {
             while self.leads(term) {
-                match Stopped::next(listener.as_fd()) {
+                match Stopped::next(listener.as_fd(), self.target.host_proc.as_fd()) {
                     Ok(stopped) => {
                         let first = !self.begun.swap(true, Ordering::Relaxed);
                         self.attend(&stopped, term, first);

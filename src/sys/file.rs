@@ -143,9 +143,9 @@ pub fn removexattr(path: &CStr, name: &CStr) -> nix::Result<()> {
 }
 
 /// `fchdir(2)`: the calling thread's working directory (its own after `unshare(CLONE_FS)`).
-pub fn fchdir(dir: BorrowedFd<'_>) -> nix::Result<()> {
-    // SAFETY: the descriptor is open for as long as it is borrowed.
-    check(unsafe { libc::syscall(libc::SYS_fchdir, dir.as_raw_fd()) }).map(drop)
+pub fn fchdir(dir: RawFd) -> nix::Result<()> {
+    // SAFETY: the call takes a number; one that is not open fails with EBADF.
+    check(unsafe { libc::syscall(libc::SYS_fchdir, dir) }).map(drop)
 }
 
 /// Closes every descriptor above 2 but `keep`, by `close_range(2)`.
