@@ -6,6 +6,7 @@
 use std::fs;
 use std::os::fd::OwnedFd;
 
+use caps::{CapSet, Capability, CapsHashSet};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
 use nix::unistd::{Pid, getegid, geteuid};
@@ -16,6 +17,9 @@ pub enum IdentityError {
     /// Its ids could not be mapped.
     #[error("cannot map user ids into the box")]
     Map(#[source] std::io::Error),
+    /// Rights that come with joining could not be laid down.
+    #[error("cannot lay down rights in the box's user namespace")]
+    Rights(#[source] caps::errors::CapsError),
     /// It could not be joined.
     #[error("cannot join the box's user namespace")]
     Join(#[source] Errno),
@@ -23,14 +27,21 @@ pub enum IdentityError {
 
 /// Maps ids to themselves in the user namespace of `init`, and joins it.
 ///
-/// agentbox gets every capability there and keeps its rights on files.
+/// agentbox gets what its workers need there, and keeps its rights on files: an ordinary user gains none by this.
 pub fn adopt(init: Pid, init_fd: &OwnedFd) -> Result<(), IdentityError> {
-    if geteuid().is_root() {
-        map_all(init)?
-    } else {
-        map_own(init)?
-    }
-    setns(init_fd, CloneFlags::CLONE_NEWUSER).map_err(IdentityError::Join)
+    let root = geteuid().is_root();
+    let mapped = if root { map_all(init) } else { map_own(init) };
+    mapped?;
+    setns(init_fd, CloneFlags::CLONE_NEWUSER).map_err(IdentityError::Join)?;
+    if root { Ok(()) } else { keep_what_workers_need().map_err(IdentityError::Rights) }
+}
+
+/// Lays down all but the rights to enter the view and to trace: with the others an ordinary user's agentbox would pass
+/// over the permission bits of its own files.
+fn keep_what_workers_need() -> Result<(), caps::errors::CapsError> {
+    let needed = CapsHashSet::from([Capability::CAP_SYS_ADMIN, Capability::CAP_SYS_CHROOT, Capability::CAP_SYS_PTRACE]);
+    caps::set(None, CapSet::Effective, &needed)?;
+    caps::set(None, CapSet::Permitted, &needed)
 }
 
 fn map_own(init: Pid) -> Result<(), IdentityError> {
