@@ -54,10 +54,11 @@ pub enum Step {
     /// `/dev`: the harmless devices, own terminals, own shared memory.
     Devices,
     /// `/proc` of the box's own process namespace.
-    Processes {
-        /// Whether the parts by which uid 0 rules the whole kernel are covered: a user who is root in the box is root
-        /// to `/proc/sys`, too, whatever the capabilities.
-        guarded: bool,
+    Processes,
+    /// What the view shows there cannot be changed.
+    ReadOnly {
+        /// Where; passed over if it is not there.
+        at: PathBuf,
     },
     /// A name that exists is covered by something empty that nobody may open.
     Mask {
@@ -65,6 +66,12 @@ pub enum Step {
         at: PathBuf,
     },
 }
+
+/// Parts of `/proc` by which a user who is root in the box, and so root to the kernel's files whatever the capabilities,
+/// changes the kernel for everybody.
+const PROC_READ_ONLY: [&str; 5] = ["sys", "sysrq-trigger", "irq", "bus", "fs"];
+/// Parts of `/proc` that show root the whole machine.
+const PROC_HIDDEN: [&str; 7] = ["kcore", "kmsg", "keys", "timer_list", "sched_debug", "kallsyms", "slabinfo"];
 
 /// Works out the view of a policy.
 pub fn view(policy: &Policy, host: &HostFacts) -> View {
@@ -76,7 +83,11 @@ pub fn view(policy: &Policy, host: &HostFacts) -> View {
         steps.push(Step::Bind { from: HostPath(real.clone()), at: real.clone(), writable: false });
     }
     steps.push(Step::Devices);
-    steps.push(Step::Processes { guarded: host.uid == 0 });
+    steps.push(Step::Processes);
+    if host.uid == 0 {
+        steps.extend(PROC_READ_ONLY.iter().map(|name| Step::ReadOnly { at: Path::new("/proc").join(name) }));
+        steps.extend(PROC_HIDDEN.iter().map(|name| Step::Mask { at: Path::new("/proc").join(name) }));
+    }
     steps.extend(files.deny.iter().flat_map(|guard| guard.pattern.exacts()).map(|at| Step::Mask { at: at.into() }));
     View { steps }
 }
@@ -133,7 +144,8 @@ impl fmt::Display for Step {
             Self::Private { at, .. } => write!(f, "private  {}", at.display()),
             Self::Link { at, text } => write!(f, "link     {} -> {}", at.display(), text.display()),
             Self::Devices => write!(f, "devices  /dev"),
-            Self::Processes { .. } => write!(f, "own      /proc"),
+            Self::Processes => write!(f, "own      /proc"),
+            Self::ReadOnly { at } => write!(f, "keep     {}", at.display()),
             Self::Mask { at } => write!(f, "mask     {}", at.display()),
         }
     }

@@ -151,10 +151,7 @@ fn open_terminal(channel: &Channel) -> Result<Terminal> {
 /// Empties the bounding set, from which uid 0 would regain capabilities by an exec. Before the command is forked, which
 /// inherits it empty; what is held already is not touched.
 fn close_the_way_back() -> Result<()> {
-    for cap in caps::runtime::thread_all_supported() {
-        caps::drop(None, CapSet::Bounding, cap).map_err(InitError::Capabilities)?;
-    }
-    Ok(())
+    step("empty the bounding set", sys::process::empty_bounding_set())
 }
 
 /// Drops every capability.

@@ -47,11 +47,6 @@ type Result<T> = std::result::Result<T, MountError>;
 /// Directories that exist nearly everywhere and are rarely granted.
 const STAGING: [&str; 7] = ["/mnt", "/media", "/srv", "/boot", "/dev/pts", "/run", "/tmp"];
 
-/// Parts of `/proc` by which uid 0 changes the kernel for everybody, capabilities or not.
-const PROC_READ_ONLY: [&str; 5] = ["sys", "sysrq-trigger", "irq", "bus", "fs"];
-/// Parts of `/proc` that show uid 0 the whole machine.
-const PROC_HIDDEN: [&str; 7] = ["kcore", "kmsg", "keys", "timer_list", "sched_debug", "kallsyms", "slabinfo"];
-
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
 /// Builds `view` and makes it this process's root; the host's root is gone afterwards.
@@ -92,7 +87,8 @@ impl Builder {
             Step::Private { at, mode } => self.private(at, *mode),
             Step::Link { at, text } => self.link(at, text),
             Step::Devices => self.devices(),
-            Step::Processes { guarded } => self.processes(*guarded),
+            Step::Processes => self.processes(),
+            Step::ReadOnly { at } => self.make_read_only(at),
             Step::Mask { at } => self.mask(at),
         }
     }
@@ -173,19 +169,10 @@ impl Builder {
     }
 
     /// A new proc mount needs one that is fully visible beside it, so this comes before the host's root goes.
-    fn processes(&mut self, guarded: bool) -> Result<()> {
+    fn processes(&mut self) -> Result<()> {
         let proc = Path::new("/proc");
         let directory = self.directory(proc, 0o555)?;
-        mount_at(&directory, "proc", "").map_err(step("mount processes on", proc))?;
-        if guarded {
-            for name in PROC_READ_ONLY {
-                self.make_read_only(&proc.join(name))?;
-            }
-            for name in PROC_HIDDEN {
-                self.mask(&proc.join(name))?;
-            }
-        }
-        Ok(())
+        mount_at(&directory, "proc", "").map_err(step("mount processes on", proc))
     }
 
     fn make_read_only(&mut self, at: &Path) -> Result<()> {

@@ -271,7 +271,7 @@ fn is_controlling_terminal(found: &Resolved) -> bool {
 
 /// Opens the caller's own controlling terminal: the worker's would be another, or none.
 fn open_terminal(context: &Context<'_>, wanted: Wanted) -> Result<OwnedFd, Errno> {
-    let stat = std::fs::read_to_string(format!("{}/stat", context.call.stopped.target.tid)).unwrap_or_default();
+    let stat = context.call.stopped.target.text("stat");
     // Behind the program's name, which may hold anything but ends at the last parenthesis: state, ppid, pgrp, session, tty.
     let number: u64 = stat
         .rsplit_once(')')
@@ -290,7 +290,7 @@ fn open_terminal(context: &Context<'_>, wanted: Wanted) -> Result<OwnedFd, Errno
 
 /// Takes over the caller's file mode creation mask: this thread's is its own.
 pub(super) fn take_umask(context: &Context<'_>) {
-    let mask = Status::read(context.call.stopped.target.tid).umask;
+    let mask = Status::read(context.call.stopped.target).umask;
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(mask));
 }
 

@@ -4,11 +4,10 @@
 //! to use only after all others have been used, which takes far longer than an entry is kept.
 
 use std::collections::HashMap;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::target::Target;
 use crate::event::{Subject, escape_bytes};
 
 /// How long an entry is believed.
@@ -44,9 +43,9 @@ impl Lineage {
         Self { init, entries: Mutex::new(HashMap::new()) }
     }
 
-    /// Who `tid` (a number on the host) is. A task that vanishes while it is looked at has number 0.
-    pub fn task(&self, tid: i32, now: Instant) -> Task {
-        self.lookup(tid, now, 0).0
+    /// Who `target` is. A task that vanishes while it is looked at has number 0.
+    pub fn task(&self, target: Target, now: Instant) -> Task {
+        self.lookup(target, now, 0).0
     }
 
     /// Forgets a process whose program has changed.
@@ -54,16 +53,16 @@ impl Lineage {
         self.lock().remove(&tid);
     }
 
-    fn lookup(&self, tid: i32, now: Instant, depth: usize) -> (Task, i32) {
+    fn lookup(&self, target: Target, now: Instant, depth: usize) -> (Task, i32) {
+        let tid = target.tid;
         if let Some(entry) = self.lock().get(&tid)
             && now.saturating_duration_since(entry.read) < KEPT
         {
             return (entry.task.clone(), entry.parent);
         }
-        let status = Status::read(tid);
-        let parents = self.parents(&status, now, depth);
-        let exe = std::fs::read_link(format!("{tid}/exe"));
-        let exe = exe.map(|path| escape_bytes(Path::new(&path).as_os_str().as_bytes())).unwrap_or_default();
+        let status = Status::read(target);
+        let parents = self.parents(target, &status, now, depth);
+        let exe = target.link("exe").map(|path| escape_bytes(&path)).unwrap_or_default();
         let subject = Subject { pid: status.box_tgid, host: status.tgid, exe, parents };
         let task = Task { subject: Arc::new(subject), box_tid: status.box_tid };
         let mut entries = self.lock();
@@ -74,12 +73,12 @@ impl Lineage {
         (task, status.parent)
     }
 
-    fn parents(&self, status: &Status, now: Instant, depth: usize) -> Vec<i32> {
+    fn parents(&self, child: Target, status: &Status, now: Instant, depth: usize) -> Vec<i32> {
         const DEEPEST: usize = 64;
         if status.parent <= 0 || status.tgid == self.init || depth > DEEPEST {
             return Vec::new();
         }
-        let (parent, _) = self.lookup(status.parent, now, depth + 1);
+        let (parent, _) = self.lookup(Target { tid: status.parent, ..child }, now, depth + 1);
         let mut parents = vec![parent.subject.pid];
         parents.extend(&parent.subject.parents);
         parents
@@ -103,9 +102,9 @@ pub struct Status {
 }
 
 impl Status {
-    /// Reads task `tid`'s status through the worker's working directory, the host's `/proc`.
-    pub fn read(tid: i32) -> Self {
-        Self::parse(&std::fs::read_to_string(format!("{tid}/status")).unwrap_or_default())
+    /// Reads a task's status.
+    pub fn read(target: Target) -> Self {
+        Self::parse(&target.text("status"))
     }
 
     fn parse(text: &str) -> Self {

@@ -75,7 +75,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Finds the handler of a stopped call and has it answer.
 fn handle(shared: &Arc<Shared>, stopped: &Stopped<'_>, term: Option<u64>) {
-    let task = shared.lineage.task(stopped.target.tid, stopped.received);
+    let task = shared.lineage.task(stopped.target, stopped.received);
     let call = syscalls::row(stopped.number).and_then(|row| Call::new(stopped, row));
     let Some(call) = call else {
         return refuse(shared, stopped, &task, stopped.number.to_string(), Unjudged::UnknownCall, Errno::ENOSYS);

@@ -107,7 +107,7 @@ impl Target {
 
     /// Opens the directory that a path starts from: a descriptor of the task's, or its working directory.
     pub fn base(self, dir: i32) -> Result<OwnedFd, Errno> {
-        if dir == libc::AT_FDCWD { open(&self.entry("cwd")) } else { self.descriptor(dir) }
+        if dir == libc::AT_FDCWD { self.open("cwd") } else { self.descriptor(dir) }
     }
 
     /// Opens what the task's descriptor `number` stands for, as an `O_PATH` descriptor.
@@ -115,20 +115,33 @@ impl Target {
         if number < 0 {
             return Err(Errno::EBADF);
         }
-        match open(&self.entry(&format!("fd/{number}"))) {
+        match self.open(&format!("fd/{number}")) {
             Err(Errno::ENOENT) => Err(Errno::EBADF),
             other => other,
         }
+    }
+
+    fn open(self, name: &str) -> Result<OwnedFd, Errno> {
+        file::openat(self.proc, &self.entry(name), libc::O_PATH, 0)
+    }
+
+    /// Reads one of the task's entries in the host's `/proc`; empty for a task that is gone.
+    pub fn text(self, name: &str) -> String {
+        let bytes = file::read_small(self.proc, &self.entry(name)).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// The text of one of the task's links in the host's `/proc`.
+    pub fn link(self, name: &str) -> Result<Vec<u8>, Errno> {
+        let mut buffer = [0u8; PATH_MAX];
+        let length = file::readlinkat(self.proc, &self.entry(name), &mut buffer)?;
+        Ok(buffer[..length].to_vec())
     }
 
     /// A path to one of the task's entries in the host's `/proc`.
     pub fn entry(self, name: &str) -> CString {
         CString::new(format!("{}/{name}", self.tid)).unwrap_or_default()
     }
-}
-
-fn open(path: &CStr) -> Result<OwnedFd, Errno> {
-    file::openat(libc::AT_FDCWD, path, libc::O_PATH, 0)
 }
 
 /// One page of the task's memory, kept because the strings of a vector lie side by side.

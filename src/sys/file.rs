@@ -41,6 +41,19 @@ pub fn openat2(dir: RawFd, path: &CStr, mut how: OpenHow) -> nix::Result<OwnedFd
     }
 }
 
+/// Reads a small file whole, such as those in `/proc`, whose size nobody can tell: in few calls where it fits a page.
+pub fn read_small(dir: RawFd, path: &CStr) -> nix::Result<Vec<u8>> {
+    let file = openat(dir, path, libc::O_RDONLY, 0)?;
+    let mut bytes = Vec::with_capacity(4096);
+    let mut page = [0u8; 4096];
+    loop {
+        match nix::unistd::read(&file, &mut page)? {
+            0 => return Ok(bytes),
+            read => bytes.extend_from_slice(&page[..read]),
+        }
+    }
+}
+
 /// `readlinkat(2)` into `buffer`; returns how many bytes were written. A result that fills the buffer may be cut.
 pub fn readlinkat(dir: RawFd, path: &CStr, buffer: &mut [u8]) -> nix::Result<usize> {
     // SAFETY: the kernel writes at most `buffer.len()` bytes into a buffer that we borrow exclusively.

@@ -30,7 +30,8 @@ pub struct Alone(());
 
 /// Asks the kernel whether this is the only thread of the process; `EBUSY` if not.
 pub fn alone() -> nix::Result<Alone> {
-    let stat = std::fs::read_to_string("/proc/self/stat").map_err(|_| Errno::last())?;
+    let stat = super::file::read_small(libc::AT_FDCWD, c"/proc/self/stat")?;
+    let stat = String::from_utf8_lossy(&stat);
     // Behind the program's name, which ends at the last parenthesis, the number of threads is the 18th field.
     let threads = stat.rsplit_once(')').and_then(|(_, fields)| fields.split_whitespace().nth(17));
     if threads == Some("1") { Ok(Alone(())) } else { Err(Errno::EBUSY) }
@@ -137,6 +138,19 @@ pub fn die_with_parent() -> nix::Result<()> {
 /// Hides this process's memory, descriptors and environment from other processes of the same user.
 pub fn hide() -> nix::Result<()> {
     prctl(libc::PR_SET_DUMPABLE, 0)
+}
+
+/// Empties the capability bounding set: what is not in it cannot be gained by an exec.
+pub fn empty_bounding_set() -> nix::Result<()> {
+    // Capabilities are numbered without gaps; the first number that the kernel does not know ends them.
+    for cap in 0.. {
+        match prctl(libc::PR_CAPBSET_DROP, cap) {
+            Ok(()) => {}
+            Err(Errno::EINVAL) if cap > 0 => break,
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
 }
 
 /// Gives up gaining rights by exec, for good, for this thread and what it starts.
