@@ -151,7 +151,31 @@ fn the_home_and_the_root_are_refused_as_working_directory() {
         let out = lab.agentbox(dir, &["policy", "show"]);
         let err = String::from_utf8(out.stderr).unwrap();
         assert_eq!(out.status.code(), Some(125), "{err}");
-        assert!(err.contains("go into a project first, or say so with -w"), "{err}");
+        assert!(err.contains("go into a project first"), "{err}");
+        // The root is no grant at all, so that way out is not offered.
+        assert_eq!(err.contains("or say so with -w"), dir != Path::new("/"), "{err}");
+    }
+}
+
+#[test]
+fn a_bad_flag_is_said_once() {
+    let lab = Lab::new();
+    for (flag, value, expected) in [
+        ("--deny", "[", "agentbox: --deny [: `[` is never closed: close it, or write `\\[` for the character itself\n"),
+        ("--deny", "", "agentbox: --deny : the pattern is empty\n"),
+        (
+            "-r",
+            "/",
+            "agentbox: command line -r /: / as a whole cannot be granted: name the directories that are needed\n",
+        ),
+        (
+            "-w",
+            "/",
+            "agentbox: command line -w /: / as a whole cannot be granted: name the directories that are needed\n",
+        ),
+    ] {
+        let (code, _, err) = lab.run(&["policy", "show", flag, value]);
+        assert_eq!((code, err.as_str()), (125, expected));
     }
 }
 

@@ -331,7 +331,22 @@ fn listed(about: Option<&RunFile>) -> String {
     let denied = about.denied.unwrap_or_default();
     let denied = if denied > 0 { format!("{denied} denied") } else { String::new() };
     let words = printable(&shorten(&command(&about.command), 100));
-    format!("{:<12} {denied:<12} {words}", state_of(about))
+    let state = match &about.result {
+        Some(result) => briefly(result),
+        None => state_of(about),
+    };
+    format!("{state:<14} {denied:<12} {words}")
+}
+
+/// [`ending`] in a column's width; `agentbox log RUN` has the rest.
+fn briefly(result: &RunResult) -> String {
+    match (result.timed_out, result.signal, result.exit) {
+        (true, ..) => "out of time".into(),
+        (_, Some(signal), _) => format!("signal {signal}"),
+        (_, None, Some(exit)) if result.error.is_some() => format!("exit {exit}, failed"),
+        (_, None, Some(exit)) => format!("exit {exit}"),
+        (_, None, None) => "did not run".into(),
+    }
 }
 
 fn state_of(about: &RunFile) -> String {

@@ -285,7 +285,10 @@ pub fn suggest(policy: &Policy, event: &Event, verdict: &Verdict) -> Option<Stri
     }
     match (verdict.reason, &event.access) {
         (Reason::NoNetwork, _) => Some("--net host".into()),
-        (Reason::DenyRule, _) => Some(format!("a policy without the rule {}", verdict.rule)),
+        (Reason::DenyRule, _) => Some(match verdict.rule.0.strip_prefix("command line ") {
+            Some(flag) => format!("a command line without {flag}"),
+            None => format!("a policy without the rule {}", verdict.rule),
+        }),
         (Reason::NotGranted | Reason::Protected, Access::File { op, at }) => grant_of(policy, verdict, *op, at),
         (Reason::NotGranted | Reason::Protected, Access::Move { from, to, .. }) => {
             let first = file(policy, FileOp::Unlink, from);
@@ -320,7 +323,10 @@ fn grant_of(policy: &Policy, verdict: &Verdict, op: FileOp, place: &Place) -> Op
         }
         // A name comes and goes by a change to its directory.
         FileOp::Create | FileOp::Mkdir | FileOp::Mknod | FileOp::Symlink | FileOp::Unlink | FileOp::Rmdir => {
-            Some(format!("-w {}", shown(policy, path.parent()?)))
+            let parent = path.parent()?;
+            // What cannot be granted is not suggested: the root as a whole, and the directories that the box makes itself.
+            let made = ["/", "/dev", "/proc", "/sys"].iter().any(|made| parent == Path::new(made));
+            (!made).then(|| format!("-w {}", shown(policy, parent)))
         }
     }
 }

@@ -108,7 +108,7 @@ pub enum LoadError {
         chain: Vec<String>,
     },
     /// A bad rule in a file.
-    #[error("{at}: {key} `{text}`: {source}")]
+    #[error("{at}: {key} `{text}`: {why}")]
     Rule {
         /// Where.
         at: At,
@@ -117,17 +117,17 @@ pub enum LoadError {
         /// The rule.
         text: String,
         /// What is wrong with it.
-        source: PatternError,
+        why: PatternError,
     },
     /// A bad rule in a flag.
-    #[error("{flag} {text}: {source}")]
+    #[error("{flag} {text}: {why}")]
     Flag {
         /// Which flag.
         flag: &'static str,
         /// Its value.
         text: String,
         /// What is wrong with it.
-        source: PatternError,
+        why: PatternError,
     },
     /// A granted path with wildcards.
     #[error(
@@ -164,7 +164,8 @@ pub enum LoadError {
     Workdir(PathBuf),
     /// The working directory is too much to be writable without being named.
     #[error(
-        "{at}: `.` would let the command change all of {workdir} ({what}): go into a project first, or say so with -w {workdir}"
+        "{at}: `.` would let the command change all of {workdir} ({what}): go into a project first{}",
+        if workdir == "/" { String::new() } else { format!(", or say so with -w {workdir}") }
     )]
     TooWide {
         /// The rule that grants `.`.
@@ -173,6 +174,12 @@ pub enum LoadError {
         workdir: String,
         /// What it is.
         what: String,
+    },
+    /// A grant of everything.
+    #[error("{rule}: / as a whole cannot be granted: name the directories that are needed")]
+    Whole {
+        /// The rule.
+        rule: RuleId,
     },
     /// A grant that would open the kernel's own files.
     #[error("{rule}: {path} lies in the kernel's own files, which cannot be granted for writing")]
@@ -621,11 +628,11 @@ impl<'a> Build<'a> {
 
     fn granted(&mut self, layer: &Layer, kind: Kind, index: usize, entry: &Entry) -> Result<(), LoadError> {
         let at = || At { file: layer.name.clone(), mark: Some(entry.mark) };
-        let path = self.with_base(|base| base.path(&entry.text)).map_err(|source| LoadError::Rule {
+        let path = self.with_base(|base| base.path(&entry.text)).map_err(|why| LoadError::Rule {
             at: at(),
             key: kind.key(),
             text: entry.text.clone(),
-            source,
+            why,
         })?;
         let found = self.real.find(&path);
         if !found.exists && path.as_os_str().as_bytes().iter().any(|b| b"*?[{".contains(b)) {
@@ -646,6 +653,10 @@ impl<'a> Build<'a> {
     fn root(&mut self, kind: Kind, found: Found, rule: RuleId) -> Result<(), LoadError> {
         let Found { path, exists, link } = found;
         let bytes = path.as_os_str().as_bytes();
+        // Where `.` is the root, `wide` says it better.
+        if bytes == b"/" && self.dot.as_ref().is_none_or(|(_, dot)| *dot != rule) {
+            return Err(LoadError::Whole { rule });
+        }
         let kernel = contains(b"/proc", bytes) || contains(b"/sys", bytes);
         if kernel && kind != Kind::Read {
             return Err(LoadError::Kernel { rule, path: path.to_string_lossy().into() });
@@ -690,11 +701,11 @@ impl<'a> Build<'a> {
     }
 
     fn guard(&mut self, layer: &Layer, key: &'static str, index: usize, entry: &Entry) -> Result<Guard, LoadError> {
-        let pattern = self.pattern(&entry.text).map_err(|source| LoadError::Rule {
+        let pattern = self.pattern(&entry.text).map_err(|why| LoadError::Rule {
             at: At { file: layer.name.clone(), mark: Some(entry.mark) },
             key,
             text: entry.text.clone(),
-            source,
+            why,
         })?;
         let rule = RuleId(format!("{} {key}[{index}]", layer.name).into());
         Ok(Guard { pattern, rule, message: entry.message.clone(), except: entry.except })
@@ -725,7 +736,7 @@ impl<'a> Build<'a> {
             if text.contains(char::is_whitespace) {
                 return Err(LoadError::Argv { at, key, text });
             }
-            let program = self.program(&text).map_err(|source| LoadError::Rule { at, key, text, source })?;
+            let program = self.program(&text).map_err(|why| LoadError::Rule { at, key, text, why })?;
             let rule = RuleId(format!("{} {key}[{index}]", layer.name).into());
             let list = if key == "exec.allow" { &mut self.exec.allow } else { &mut self.exec.deny };
             list.push(ProgramRule { program, rule, message: entry.message.clone() });
@@ -750,7 +761,7 @@ impl<'a> Build<'a> {
             self.flag_root(Kind::Write, "-w", path)?;
         }
         for text in &request.deny {
-            let flag = |source| LoadError::Flag { flag: "--deny", text: text.clone(), source };
+            let flag = |why| LoadError::Flag { flag: "--deny", text: text.clone(), why };
             let pattern = self.pattern(text).map_err(flag)?;
             let rule = RuleId::new(FLAGS, &format!("--deny {text}"));
             self.files.deny.push(Guard { pattern, rule, message: None, except: Exception::None });

@@ -478,6 +478,8 @@ fn the_suggestion_is_the_smallest_flag_that_allows() {
             Some("a policy without the rule base.yaml filesystem.deny[0]".into()),
         ),
         (file(FileOp::Write, "/proc/sys/x".into()), None),
+        (file(FileOp::Create, "/new".into()), None),
+        (file(FileOp::Create, "/dev/new".into()), None),
         (file(FileOp::Write, project.join("ok")), None),
         (Access::Connect { to: outside }, Some("--net host".into())),
         (
@@ -488,6 +490,16 @@ fn the_suggestion_is_the_smallest_flag_that_allows() {
         let event = event(access);
         assert_eq!(suggest(&policy, &event, &decide(&policy, &event)), expected, "{event:?}");
     }
+}
+
+#[test]
+fn a_denial_by_a_flag_suggests_a_command_line_without_it() {
+    let lab = Lab::new();
+    let request = Request { deny: strings(&["**/.env"]), policies: strings(&["default"]), ..Request::default() };
+    let policy = lab.load(&request).unwrap().policy;
+    let event = event(Access::File { op: FileOp::Read, at: place(lab.project().join(".env")) });
+    let said = suggest(&policy, &event, &decide(&policy, &event));
+    assert_eq!(said.as_deref(), Some("a command line without --deny **/.env"));
 }
 
 #[test]
