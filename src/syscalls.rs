@@ -162,6 +162,8 @@ pub enum Test {
     Is(u8, u32),
     /// The low 32 bits differ from this value.
     IsNot(u8, u32),
+    /// The low 32 bits of the argument, masked by the first number, equal the second.
+    Masked(u8, u32, u32),
     /// All these bits are set.
     Has(u8, u64),
 }
@@ -256,6 +258,11 @@ const AF_UNIX: u32 = libc::AF_UNIX as u32;
 const AF_INET: u32 = libc::AF_INET as u32;
 const AF_INET6: u32 = libc::AF_INET6 as u32;
 const AF_NETLINK: u32 = libc::AF_NETLINK as u32;
+
+/// A unix datagram socket sends to any name in reach without ever connecting to it, descriptors included. `SOCK_RAW` is
+/// another word for it (`unix_create`, net/unix/af_unix.c); the type's low four bits leave its flags aside.
+const UNIX_DATAGRAM: &[Test] = &[Test::Is(0, AF_UNIX), Test::Masked(1, 0xf, libc::SOCK_DGRAM as u32)];
+const UNIX_RAW: &[Test] = &[Test::Is(0, AF_UNIX), Test::Masked(1, 0xf, libc::SOCK_RAW as u32)];
 
 const NOFOLLOW: i32 = libc::AT_SYMLINK_NOFOLLOW;
 
@@ -401,10 +408,13 @@ pub static TABLE: &[Row] = &[
         EAFNOSUPPORT,
         &[
             &[Test::IsNot(0, AF_UNIX), Test::IsNot(0, AF_INET), Test::IsNot(0, AF_INET6), Test::IsNot(0, AF_NETLINK)],
+            UNIX_DATAGRAM,
+            UNIX_RAW,
             // Of netlink only the route family, which libc uses to list addresses.
             &[Test::Is(0, AF_NETLINK), Test::IsNot(2, libc::NETLINK_ROUTE as u32)],
         ],
     ),
+    refuse_when("socketpair", 53, 199, EAFNOSUPPORT, &[UNIX_DATAGRAM, UNIX_RAW]),
 ];
 
 #[cfg(test)]
@@ -504,6 +514,7 @@ mod tests {
             ("ioctl", libc::SYS_ioctl),
             ("personality", libc::SYS_personality),
             ("socket", libc::SYS_socket),
+            ("socketpair", libc::SYS_socketpair),
         ] {
             let rows = TABLE.iter().filter(|row| row.name == name);
             for row in rows.clone() {

@@ -103,6 +103,7 @@ fn furnish(scene: &Scene) {
         ("home/work/repo/.git/hooks/README.sample", "\n"),
         ("home/work/repo/.git/objects/info/none", "\n"),
         ("state/agentbox/kept", "\n"),
+        ("home/work/linked/.git", "gitdir: ../repo/.git\n"),
         ("home/work/hookless/.git/HEAD", "ref: refs/heads/main\n"),
         ("home/work/hookless/.git/config", "[core]\n\tbare = false\n"),
     ] {
@@ -257,6 +258,9 @@ attempts! {
 
 // The protected list: names in a writable tree that run code or hold settings, also those that do not exist yet.
 attempts! {
+    git_sent_elsewhere: bare(&["create", "repo/.git/commondir"]).record("create", ".git/commondir");
+    git_file_pointed_anew: bare(&["open", "linked/.git"]).record("write", "linked/.git");
+    git_file_removed: bare(&["unlink", "linked/.git"]).record("unlink", "linked/.git");
     hook_by_open: bare(&["create", "repo/.git/hooks/pre-commit"]).record("write create", ".git/hooks/pre-commit");
     hook_by_open_exclusive: bare(&["create-excl", "repo/.git/hooks/x"]).record("write create", ".git/hooks/x");
     hook_by_open_read_only: bare(&["create-rdonly", "repo/.git/hooks/x"]).record("write create", ".git/hooks/x");

@@ -92,6 +92,9 @@ fn condition(test: &Test) -> Result<SeccompCondition, BackendError> {
     match *test {
         Test::Is(arg, value) => SeccompCondition::new(arg, Dword, SeccompCmpOp::Eq, value.into()),
         Test::IsNot(arg, value) => SeccompCondition::new(arg, Dword, SeccompCmpOp::Ne, value.into()),
+        Test::Masked(arg, mask, value) => {
+            SeccompCondition::new(arg, Dword, SeccompCmpOp::MaskedEq(mask.into()), value.into())
+        }
         Test::Has(arg, bits) => SeccompCondition::new(arg, Qword, SeccompCmpOp::MaskedEq(bits), bits),
     }
 }
@@ -290,6 +293,12 @@ mod tests {
         assert_eq!(call(libc::SYS_ioctl, [0, 0x5401, 0, 0, 0, 0]), ALLOW);
         assert_eq!(call(libc::SYS_socket, [2, 1, 0, 0, 0, 0]), ALLOW);
         assert_eq!(call(libc::SYS_socket, [17, 3, 0, 0, 0, 0]), refuse(libc::EAFNOSUPPORT));
+        assert_eq!(call(libc::SYS_socket, [1, 1 | 0o2000000, 0, 0, 0, 0]), ALLOW);
+        for kind in [2, 3, 2 | 0o2000000, 2 | 0o4000] {
+            assert_eq!(call(libc::SYS_socket, [1, kind, 0, 0, 0, 0]), refuse(libc::EAFNOSUPPORT));
+            assert_eq!(call(libc::SYS_socketpair, [1, kind, 0, 0, 0, 0]), refuse(libc::EAFNOSUPPORT));
+        }
+        assert_eq!(call(libc::SYS_socketpair, [1, 5, 0, 0, 0, 0]), ALLOW);
         assert_eq!(call(libc::SYS_socket, [16, 3, 0, 0, 0, 0]), ALLOW);
         assert_eq!(call(libc::SYS_socket, [16, 3, 12, 0, 0, 0]), refuse(libc::EAFNOSUPPORT));
         assert_eq!(call(libc::SYS_personality, [0; 6]), ALLOW);

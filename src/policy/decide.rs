@@ -67,7 +67,13 @@ fn file(policy: &Policy, op: FileOp, place: &Place) -> Verdict {
         if let Some(guard) = protected(&policy.files, &probe, place) {
             return guarded(guard, Reason::Protected);
         }
-        if op == FileOp::Symlink
+        // A symbolic link, or a file that points elsewhere as git's `.git` files do, stands for a directory.
+        let points = match op {
+            FileOp::Symlink => true,
+            FileOp::Write | FileOp::Truncate | FileOp::Unlink => !place.directory,
+            _ => false,
+        };
+        if points
             && let Some(guard) = above(&policy.files, &probe, Onto::Name)
         {
             return guarded(guard, Reason::AboveProtected);

@@ -16,6 +16,7 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
 use super::notification::{Because, Reply};
+use super::target::Target;
 use super::resolve::{Last, Resolved, descriptor, own_fd, real_path, resolve};
 use super::{Context, Handled, Stop};
 use crate::event::{Access, BoxPath, Exec, Unjudged, escape_bytes};
@@ -36,6 +37,8 @@ struct Approved {
     executable: (u64, u64),
     /// The arguments as the new program must find them.
     arguments: Vec<CString>,
+    /// For a script: the name its interpreter is given, and the file that must be behind it.
+    script: Option<(CString, (u64, u64))>,
 }
 
 /// `execve`, `execveat`.
@@ -64,9 +67,14 @@ pub fn exec(context: &Context<'_>) -> Handled {
     }
     let object = found.object().map_err(Stop::Errno)?;
     let chain = interpreters(context, &object)?;
+    let script = script_name(context, &path, empty);
     let approved = Approved {
+        script: match chain.is_empty() {
+            true => None,
+            false => Some((script.clone(), identity(&object).map_err(Stop::Errno)?)),
+        },
         executable: identity(chain.last().map_or(&object, |link| &link.file)).map_err(Stop::Errno)?,
-        arguments: final_arguments(&chain, &script_name(context, &path, empty), &argv),
+        arguments: final_arguments(&chain, &script, &argv),
     };
     let judged = context.judge(Access::Exec(describe(&path, &found, &chain, &argv)), asked(&path, &found));
     if !judged.allowed() {
@@ -109,14 +117,35 @@ fn script_line(file: &OwnedFd) -> Option<(CString, Option<CString>)> {
     let mut buffer = [0; 24];
     let opened =
         file::openat(libc::AT_FDCWD, own_fd(file.as_raw_fd(), &mut buffer), libc::O_RDONLY | libc::O_NONBLOCK, 0);
-    let mut head = [0u8; 256];
+    // The kernel's buffer has 256 bytes, of which the last is a NUL of its own.
+    let mut head = [0u8; 255];
     let length = nix::sys::uio::pread(&opened.ok()?, &mut head, 0).ok()?;
     let line = head[..length].strip_prefix(b"#!")?;
-    let line = line.split(|byte| *byte == b'\n' || *byte == 0).next()?.trim_ascii();
-    let end = line.iter().position(|byte| *byte == b' ' || *byte == b'\t').unwrap_or(line.len());
-    let (interpreter, argument) = (&line[..end], line[end..].trim_ascii());
+    let cut = line.iter().position(|byte| *byte == b'\n' || *byte == 0);
+    let line = trim_blanks(&line[..cut.unwrap_or(line.len())]);
+    let end = line.iter().position(|byte| is_blank(*byte));
+    if cut.is_none() && end.is_none() && length == head.len() {
+        // The interpreter's name is cut: the kernel takes such a file for no script.
+        return None;
+    }
+    let end = end.unwrap_or(line.len());
+    let (interpreter, argument) = (&line[..end], trim_blanks(&line[end..]));
     let argument = (!argument.is_empty()).then(|| CString::new(argument)).transpose().ok()?;
     (!interpreter.is_empty()).then(|| CString::new(interpreter).ok().map(|path| (path, argument)))?
+}
+
+fn is_blank(byte: u8) -> bool {
+    byte == b' ' || byte == b'\t'
+}
+
+fn trim_blanks(mut line: &[u8]) -> &[u8] {
+    while let [first, rest @ ..] = line && is_blank(*first) {
+        line = rest;
+    }
+    while let [rest @ .., last] = line && is_blank(*last) {
+        line = rest;
+    }
+    line
 }
 
 /// What the kernel calls a script towards its interpreter: the path as given, or one through `/dev/fd`.
@@ -174,20 +203,31 @@ fn identity(file: &OwnedFd) -> Result<(u64, u64), Errno> {
     file::fstatat(file.as_raw_fd(), c"", libc::AT_EMPTY_PATH).map(|stat| (stat.st_dev, stat.st_ino))
 }
 
+/// The errors by which the kernel repeats a call (`ERESTARTSYS` to `ERESTART_RESTARTBLOCK`): it comes again, is judged
+/// again, and only then is there an outcome.
+const RESTARTED_FIRST: i32 = 512;
+const RESTARTED_LAST: i32 = 516;
+
 /// Lets the exec go on under trace and compares what came of it.
 fn start_verified(context: &Context<'_>, judged: Judged, approved: &Approved) -> Handled {
     // An exec takes as long as the file takes to load.
     context.may_wait();
     let tid = Pid::from_raw(context.call.stopped.target.tid);
-    if let Err(errno) = seize(tid) {
-        tracing::debug!(%errno, %tid, "cannot trace");
-        drop(judged);
-        return Err(Stop::Unjudged(Unjudged::Unreadable, Errno::EACCES));
+    match seize(tid) {
+        Ok(()) => {}
+        // Another thread's exec has ended this one.
+        Err(Errno::ESRCH) => return Err(Stop::Gone),
+        Err(errno) => {
+            tracing::debug!(%errno, %tid, "cannot trace");
+            return Err(Stop::Unjudged(Unjudged::Unreadable, Errno::EACCES));
+        }
     }
     let _ = context.call.stopped.answer(Reply::Continue(Because::ExecIsVerified));
-    let outcome = follow(approved);
+    let outcome = follow(context, tid, approved);
     context.shared.lineage.forget(tid.as_raw());
-    context.shared.gate.settle(judged, outcome);
+    if !matches!(outcome, Outcome::Errno(RESTARTED_FIRST..=RESTARTED_LAST)) {
+        context.shared.gate.settle(judged, outcome);
+    }
     Ok(())
 }
 
@@ -201,19 +241,23 @@ fn seize(tid: Pid) -> Result<(), Errno> {
 ///
 /// A successful exec stops before anything else can happen; any other stop means that the call failed. A thread that
 /// was not its process's first takes that one's number in the exec, so the wait is for whatever this worker traces.
-fn follow(approved: &Approved) -> Outcome {
+fn follow(context: &Context<'_>, tid: Pid, approved: &Approved) -> Outcome {
+    let leader = Pid::from_raw(context.task.subject.host);
+    let ours = |pid: Pid| pid == tid || pid == leader;
     loop {
         let flags = WaitPidFlag::WEXITED | WaitPidFlag::WSTOPPED | WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
         match waitid(Id::All, flags) {
             Err(Errno::EINTR) => {}
             Ok(WaitStatus::PtraceEvent(pid, Signal::SIGTRAP, event))
-                if event == TraceEvent::PTRACE_EVENT_EXEC as i32 =>
+                if event == TraceEvent::PTRACE_EVENT_EXEC as i32 && ours(pid) =>
             {
-                return verify(pid, approved);
+                return verify(context, pid, approved);
             }
-            Ok(WaitStatus::PtraceEvent(pid, ..)) => return failed(pid, None),
-            Ok(WaitStatus::Stopped(pid, signal)) => return failed(pid, Some(signal)),
-            Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => return Outcome::Errno(Errno::ESRCH as i32),
+            Ok(WaitStatus::PtraceEvent(pid, ..)) if ours(pid) => return failed(pid, None),
+            Ok(WaitStatus::Stopped(pid, signal)) if ours(pid) => return failed(pid, Some(signal)),
+            Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..)) if ours(pid) => {
+                return Outcome::Errno(Errno::ESRCH as i32);
+            }
             Ok(_) => {}
             // Nothing is traced any more: it died under another's hand.
             Err(_) => return Outcome::Errno(Errno::ESRCH as i32),
@@ -221,15 +265,34 @@ fn follow(approved: &Approved) -> Outcome {
     }
 }
 
-fn verify(pid: Pid, approved: &Approved) -> Outcome {
-    if runs(pid, approved).unwrap_or(false) {
-        let _ = ptrace::detach(pid, None);
+fn verify(context: &Context<'_>, pid: Pid, approved: &Approved) -> Outcome {
+    if runs(pid, approved).unwrap_or(false) && reads_script(context, pid, approved) {
+        let_go(pid, None);
         return Outcome::Ok;
     }
     // The stop is before the first instruction of whatever this is; it never runs one.
     let _ = nix::sys::signal::kill(pid, Signal::SIGKILL);
     reap(pid);
     Outcome::Killed
+}
+
+/// Ends the trace. A process that was killed in its stop is not there to be let go, but still to be reaped.
+fn let_go(pid: Pid, signal: Option<Signal>) {
+    if ptrace::detach(pid, signal).is_err() {
+        reap(pid);
+    }
+}
+
+/// Whether the name under which the interpreter will find its script leads to the script that was judged.
+///
+/// The interpreter opens it later, and by then the name may lead elsewhere again: rules about scripts are a guardrail.
+fn reads_script(context: &Context<'_>, pid: Pid, approved: &Approved) -> bool {
+    let Some((name, identity)) = &approved.script else { return true };
+    let target = Target { tid: pid.as_raw(), ..context.call.stopped.target };
+    context.shared.lineage.forget(pid.as_raw());
+    let task = context.shared.lineage.task(target, context.call.stopped.received);
+    resolve(target, &task, libc::AT_FDCWD, name, Last::Followed)
+        .is_ok_and(|found| found.stat.is_some_and(|stat| (stat.st_dev, stat.st_ino) == *identity))
 }
 
 /// Waits for the end of a traced process: until its tracer has, its parent cannot see it.
@@ -263,7 +326,7 @@ fn runs(pid: Pid, approved: &Approved) -> Result<bool, Errno> {
 /// The exec failed, and the caller goes on where it was; a signal that came meanwhile is delivered.
 fn failed(pid: Pid, signal: Option<Signal>) -> Outcome {
     let errno = ptrace::getregs(pid).map_or(Errno::EACCES as i32, |registers| -(registers.rax as i32));
-    let _ = ptrace::detach(pid, signal);
+    let_go(pid, signal);
     Outcome::Errno(errno)
 }
 

@@ -11,7 +11,9 @@ use nix::errno::Errno;
 
 use super::lineage::Status;
 use super::notification::Reply;
-use super::resolve::{Last, Resolved, Spot, Unresolved, as_asked, descriptor, object, own_fd, resolve};
+use super::resolve::{
+    Last, Resolved, Spot, Unresolved, as_asked, descriptor, object, opened_descriptor, own_fd, resolve,
+};
 use super::{Context, Handled, Stop};
 use crate::event::{Access, FileOp, MoveOp, Place, Stream, Unjudged, escape_bytes};
 use crate::sys::file::{self, OpenHow};
@@ -100,6 +102,9 @@ pub fn open(context: &Context<'_>) -> Handled {
     let wanted = wanted(context)?;
     let dir = context.call.dir(Arg::Dir);
     let path = context.memory(context.call.path(Arg::Path))?;
+    if wanted.has(libc::O_CREAT) && !wanted.has(libc::O_PATH) && path.to_bytes().ends_with(b"/") {
+        return Err(Stop::Errno(Errno::EISDIR));
+    }
     for _ in 0..TRIES {
         let found = match find_to_open(context, dir, &path, wanted) {
             Ok(found) => found,
@@ -184,6 +189,9 @@ fn open_found(context: &Context<'_>, path: &CStr, wanted: Wanted, found: Resolve
     if found.stat.is_some() && wanted.has(libc::O_CREAT | libc::O_EXCL) && !wanted.unnamed() {
         return Err(Stop::Errno(Errno::EEXIST));
     }
+    if found.is_directory() && wanted.has(libc::O_CREAT) && !wanted.has(libc::O_PATH) && !wanted.unnamed() {
+        return Err(Stop::Errno(Errno::EISDIR));
+    }
     if found.is(libc::S_IFLNK) && !wanted.has(libc::O_PATH) {
         return Err(Stop::Errno(Errno::ELOOP));
     }
@@ -217,13 +225,22 @@ fn answer_open(
     if waits {
         context.may_wait();
     }
-    let reply = match carry_out_open(context, wanted, found) {
+    let opened = if of_another_process(context, found) {
+        // The worker could look into processes that the caller could not.
+        super::without_trace_right(|| carry_out_open(context, wanted, found))
+    } else {
+        carry_out_open(context, wanted, found)
+    };
+    let reply = match opened {
         // Gone, or made, or turned into a link since.
         Err(Errno::ELOOP) => return Ok(None),
         Err(Errno::ENOENT) if found.stat.is_some() && wanted.has(libc::O_CREAT) => return Ok(None),
         Err(errno) => Reply::Errno(errno),
         Ok(file) => Reply::InjectFd { file, close_on_exec: wanted.has(libc::O_CLOEXEC) },
     };
+    if found.stat.is_none() && matches!(reply, Reply::InjectFd { .. }) {
+        context.shared.made.note_file(found);
+    }
     match judged {
         Some(judged) => context.conclude(judged, reply)?,
         None => {
@@ -231,6 +248,13 @@ fn answer_open(
         }
     }
     Ok(Some(()))
+}
+
+/// Whether something lies in `/proc` below a process other than the caller.
+fn of_another_process(context: &Context<'_>, found: &Resolved) -> bool {
+    let Ok(inside) = found.path.as_path().strip_prefix("/proc") else { return false };
+    let owner = inside.components().next().and_then(|owner| owner.as_os_str().to_str()?.parse().ok());
+    owner.is_some_and(|owner: i32| owner != context.task.subject.pid)
 }
 
 fn carry_out_open(context: &Context<'_>, wanted: Wanted, found: &Resolved) -> Result<OwnedFd, Errno> {
@@ -564,9 +588,10 @@ fn change_object(context: &Context<'_>, op: FileOp, act: impl Fn(&OwnedFd) -> Re
     let (path, named_by_descriptor) = object_path(context)?;
     for _ in 0..TRIES {
         let target = context.call.stopped.target;
-        let found = if named_by_descriptor {
-            let role = if context.call.has(Arg::Fd) { Arg::Fd } else { Arg::Dir };
-            descriptor(target, context.call.dir(role))
+        let found = if context.call.has(Arg::Fd) {
+            opened_descriptor(target, context.call.int(Arg::Fd))
+        } else if named_by_descriptor {
+            descriptor(target, context.call.dir(Arg::Dir))
         } else {
             let itself = context.call.at_flags() & libc::AT_SYMLINK_NOFOLLOW != 0;
             let last = if itself { Last::Itself } else { Last::Followed };
@@ -607,9 +632,15 @@ fn change_object(context: &Context<'_>, op: FileOp, act: impl Fn(&OwnedFd) -> Re
 /// kin, by an empty path with `AT_EMPTY_PATH`, or by `utimensat` without a path.
 fn object_path(context: &Context<'_>) -> Result<(CString, bool), Stop> {
     let call = context.call;
-    let no_path = call.has(Arg::Fd) || (call.has(Arg::Timespecs) && call.word(Arg::Path) == 0);
-    if no_path {
+    if call.has(Arg::Fd) {
         return Ok((CString::default(), true));
+    }
+    if call.has(Arg::Timespecs) && call.word(Arg::Path) == 0 {
+        return match (call.dir(Arg::Dir), call.at_flags()) {
+            (libc::AT_FDCWD, _) => Err(Stop::Errno(Errno::EFAULT)),
+            (_, 0) => Ok((CString::default(), true)),
+            _ => Err(Stop::Errno(Errno::EINVAL)),
+        };
     }
     let path = context.memory(call.path(Arg::Path))?;
     let empty = path.is_empty() && call.at_flags() & libc::AT_EMPTY_PATH != 0;

@@ -105,8 +105,10 @@ fn handle(shared: &Arc<Shared>, stopped: &Stopped<'_>, term: Option<u64>) {
             let _ = stopped.answer(Reply::Errno(errno));
         }
         Err(Stop::Unjudged(why, errno)) => refuse(shared, stopped, &task, call.row.name.into(), why, errno),
-        // The caller died; nobody waits for an answer.
-        Err(Stop::Gone) => {}
+        // Most likely the caller died; but whoever still waits must not wait for ever.
+        Err(Stop::Gone) => {
+            let _ = stopped.answer(Reply::Errno(Errno::ESRCH));
+        }
     }
 }
 

@@ -35,8 +35,11 @@ fn address(context: &Context<'_>) -> Result<Vec<u8>, Stop> {
 
 /// Takes a copy of the caller's socket.
 fn socket_of(context: &Context<'_>) -> Result<OwnedFd, Stop> {
-    let pid = context.task.subject.host;
-    let pidfd = sys::process::open_pidfd(pid, false).map_err(|_| Stop::Gone)?;
+    // The thread's own table; kernels before 6.9 only know the process by its first thread.
+    let tid = context.call.stopped.target.tid;
+    let pidfd = sys::process::open_pidfd(tid, true)
+        .or_else(|_| sys::process::open_pidfd(context.task.subject.host, false))
+        .map_err(|_| Stop::Gone)?;
     match sys::process::take_fd(pidfd.as_fd(), context.call.int(Arg::Fd)) {
         Err(Errno::EBADF) => Err(Stop::Errno(Errno::EBADF)),
         Err(Errno::ESRCH) => Err(Stop::Gone),

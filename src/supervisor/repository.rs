@@ -15,6 +15,8 @@ pub enum Finding {
     Hook(String),
     /// A setting that names a program.
     Setting(String),
+    /// Git is sent elsewhere for settings and hooks.
+    Elsewhere(String),
 }
 
 impl fmt::Display for Finding {
@@ -22,6 +24,7 @@ impl fmt::Display for Finding {
         match self {
             Self::Hook(name) => write!(f, "hook {name}"),
             Self::Setting(key) => write!(f, "setting {key}"),
+            Self::Elsewhere(path) => write!(f, "what lies in {path}"),
         }
     }
 }
@@ -35,6 +38,13 @@ impl Made {
         }
         if let Ok(stat) = file::fstatat(parent.as_raw_fd(), name, libc::AT_SYMLINK_NOFOLLOW) {
             lock(&self.repositories).insert((stat.st_dev, stat.st_ino));
+            lock(&self.repository_paths).push(made.path.as_path().to_path_buf());
+        }
+    }
+
+    /// Remembers a file named `.git` that was just made: it sends git elsewhere.
+    pub(super) fn note_file(&self, made: &Resolved) {
+        if made.path.as_path().file_name() == Some(".git".as_ref()) {
             lock(&self.repository_paths).push(made.path.as_path().to_path_buf());
         }
     }
@@ -80,12 +90,20 @@ fn depth_below_git(path: &Path) -> Option<usize> {
 /// Looks through a git directory for what would run programs outside.
 pub fn inspect(git_dir: &Path) -> Vec<Finding> {
     let mut findings = Vec::new();
+    const MOST: u64 = 1 << 20;
+    let small = |path: &Path| path.metadata().is_ok_and(|meta| meta.is_file() && meta.len() <= MOST);
+    for pointer in [git_dir.to_path_buf(), git_dir.join("commondir")] {
+        if small(&pointer)
+            && let Ok(text) = std::fs::read_to_string(&pointer)
+        {
+            let elsewhere = text.trim().trim_start_matches("gitdir:").trim();
+            findings.push(Finding::Elsewhere(elsewhere.to_string()));
+        }
+    }
     if let Ok(hooks) = std::fs::read_dir(git_dir.join("hooks")) {
         let names = hooks.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
         findings.extend(names.filter(|name| !name.ends_with(".sample")).map(Finding::Hook));
     }
-    const MOST: u64 = 1 << 20;
-    let small = |path: &Path| path.metadata().is_ok_and(|meta| meta.is_file() && meta.len() <= MOST);
     for name in ["config", "config.worktree"] {
         let path = git_dir.join(name);
         if small(&path)
@@ -155,6 +173,13 @@ mod tests {
         let text = "[core]\n\tbare = false\n\tfsMonitor=/tmp/x\n[alias] st = !sh\n[filter \"lfs\"]\nclean = x\n[user]\nname = a\n";
         let found: Vec<String> = settings_that_run(text).collect();
         assert_eq!(found, ["core.fsmonitor", "alias.st", "filter.clean"]);
+    }
+
+    #[test]
+    fn a_git_file_tells_where_it_points() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(".git"), "gitdir: ../evil\n").unwrap();
+        assert_eq!(inspect(&dir.path().join(".git")), [Finding::Elsewhere("../evil".into())]);
     }
 
     #[test]

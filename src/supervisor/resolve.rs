@@ -138,7 +138,17 @@ pub fn resolve(target: Target, task: &Task, dir: i32, path: &CStr, last: Last) -
 
 /// What the caller's descriptor `number` stands for (`AT_EMPTY_PATH`, or a call by descriptor).
 pub fn descriptor(target: Target, number: i32) -> Result<Resolved> {
-    object(target.base(number)?, || descriptor_flags(&target.entry(&format!("fdinfo/{number}"))))
+    object(target.base(number)?, || descriptor_flags(&target.text(&format!("fdinfo/{number}"))))
+}
+
+/// The same for a call that acts on an open file: `EBADF` for a descriptor without any right to it (`O_PATH`).
+pub fn opened_descriptor(target: Target, number: i32) -> Result<Resolved> {
+    let found = target.descriptor(number)?;
+    let flags = descriptor_flags(&target.text(&format!("fdinfo/{number}")));
+    if flags & libc::O_PATH != 0 {
+        return Err(Errno::EBADF.into());
+    }
+    object(found, || flags)
 }
 
 /// A resolved object, from an `O_PATH` descriptor of it. `flags` tells those of the descriptor it was reached through.
@@ -166,10 +176,9 @@ fn leads_to(path: &Path, stat: &libc::stat) -> bool {
         .is_ok_and(|found| (found.st_dev, found.st_ino) == (stat.st_dev, stat.st_ino))
 }
 
-/// The flags in a `/proc/PID/fdinfo/N`; those of a descriptor without any right if it cannot be read.
-fn descriptor_flags(path: &CStr) -> i32 {
+/// The flags in the text of a `/proc/PID/fdinfo/N`; those of a descriptor with the least rights if it has none.
+fn descriptor_flags(text: &str) -> i32 {
     const NO_RIGHT: i32 = libc::O_RDONLY | libc::O_APPEND;
-    let text = std::fs::read_to_string(OsStr::from_bytes(path.to_bytes())).unwrap_or_default();
     let flags = text.lines().find_map(|line| line.strip_prefix("flags:"));
     flags.and_then(|octal| i32::from_str_radix(octal.trim(), 8).ok()).unwrap_or(NO_RIGHT)
 }
@@ -269,7 +278,7 @@ impl Walk<'_> {
                         let name = OsStr::from_bytes(name);
                         let info = path_of_parent.with_file_name("fdinfo").join(name);
                         return object(found, || {
-                            descriptor_flags(&c_string(info.as_os_str().as_bytes()).unwrap_or_default())
+                            descriptor_flags(&std::fs::read_to_string(&info).unwrap_or_default())
                         });
                     }
                     ProcLink::Text(text) => path = text,

@@ -201,6 +201,21 @@ fn ordinary_git_work_is_allowed() {
 }
 
 #[test]
+fn a_git_file_that_points_elsewhere_is_not_pointed_anew() {
+    let lab = Lab::new();
+    let policy = lab.default_policy();
+    let pointer = lab.project().join("worktree/.git");
+    for op in [FileOp::Write, FileOp::Truncate, FileOp::Unlink] {
+        assert_eq!(file(&policy, op, place(pointer.clone())).reason, Reason::AboveProtected, "{op:?}");
+    }
+    let away = two(&policy, MoveOp::Rename, place(pointer.clone()), place(lab.project().join("x")));
+    assert_eq!(away.effect, Effect::Deny);
+    assert_eq!(file(&policy, FileOp::Create, place(pointer)).effect, Effect::Allow, "a new worktree or submodule");
+    let common = lab.project().join(".git/commondir");
+    assert_eq!(file(&policy, FileOp::Create, place(common)).reason, Reason::Protected);
+}
+
+#[test]
 fn git_init_in_the_box_succeeds() {
     let lab = Lab::new();
     let policy = lab.default_policy();
