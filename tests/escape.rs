@@ -936,3 +936,116 @@ fn a_box_outlives_no_signal_that_clears_its_death_signal() {
     agentbox.wait().expect("reap agentbox");
     common::await_until("no process is left", || common::processes_with(&unique).is_empty());
 }
+
+/// Processes at awkward moments.
+const PROCESS: (&str, &str) = ("process", include_str!("escape/process.c"));
+
+#[test]
+fn a_process_killed_in_its_exec_is_seen_to_end() {
+    if compiler().is_none() {
+        skip!("no C compiler (cc)");
+    }
+    let scene = Scene::new();
+    scene.c(PROCESS.0, PROCESS.1, &["-pthread"]);
+    scene.free(&["./process", "killed", "400"]).exits(0);
+    scene.boxed(&["-t", "60s"], &["./process", "killed", "400"]).exits(0);
+}
+
+#[test]
+fn a_process_without_its_first_thread_is_answered() {
+    if compiler().is_none() {
+        skip!("no C compiler (cc)");
+    }
+    let scene = Scene::new();
+    scene.c(PROCESS.0, PROCESS.1, &["-pthread"]);
+    scene.free(&["./process", "leader"]).exits(0);
+    scene.boxed(&["-t", "20s"], &["./process", "leader"]).exits(0);
+}
+
+#[test]
+fn unix_datagrams_reach_no_socket_of_the_host() {
+    if program("python3").is_none() {
+        skip!("no python3");
+    }
+    let scene = Scene::new();
+    let send = "import socket; s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); s.sendto(b'out', 'host.sock')";
+    let host = std::os::unix::net::UnixDatagram::bind(scene.work.join("host.sock")).expect("bind on the host");
+    host.set_nonblocking(true).expect("set nonblocking");
+    let mut bytes = [0u8; 8];
+    scene.free(&["python3", "-c", send]).exits(0);
+    assert_eq!(host.recv(&mut bytes).expect("the control arrives"), 3);
+    let boxed = scene.boxed(&[], &["python3", "-c", send]);
+    boxed.must(boxed.code != 0, "the datagram was sent");
+    assert!(host.recv(&mut bytes).is_err(), "the datagram arrived");
+}
+
+#[test]
+fn nothing_is_left_behind_that_lends_rights_outside() {
+    let scene = Scene::new();
+    for act in ["cp /bin/true f; chmod u+s f", "cp /bin/true f; chmod 2755 f"] {
+        scene.free_sh(act).exits(0);
+        fs::remove_file(scene.work.join("f")).expect("remove the control's file");
+        let boxed = scene.boxed_sh(&[], act);
+        boxed.must(boxed.code != 0, "the bit was set");
+        let mode = fs::metadata(scene.work.join("f")).expect("the copy").permissions();
+        assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode) & 0o6000, 0);
+        fs::remove_file(scene.work.join("f")).expect("remove the copy");
+    }
+    scene.boxed_sh(&[], "mkdir d && chmod g+s d").exits(0);
+}
+
+#[test]
+fn the_report_and_the_log_are_not_the_command_s_to_place_or_change() {
+    let scene = Scene::new();
+    let victim = scene.file("home/victim", "precious\n");
+    let report = scene.work.join("report.json");
+    std::os::unix::fs::symlink(&victim, &report).expect("plant a link");
+    let refused = scene.agentbox(&["run", "--report", text(&report), "--", "true"]);
+    refused.exits(125).must(refused.err.contains("report.json"), "the message names the report");
+    fs::remove_file(&report).expect("remove the link");
+    let plant = "rm -f report.json; ln -s ../victim report.json";
+    let run = scene.agentbox(&["run", "-q", "--report", "report.json", "--", "sh", "-c", plant]);
+    run.must(run.code != 0, "the report's place was taken");
+    assert_eq!(fs::read_to_string(&victim).expect("read the victim"), "precious\n");
+    assert!(fs::read_to_string(&report).expect("read the report").contains("denials"));
+    for act in ["echo x > log.jsonl", "rm -f log.jsonl", "mv log.jsonl other"] {
+        let _ = fs::remove_file(scene.work.join("log.jsonl"));
+        let run = scene.agentbox(&["run", "-q", "--log", "log.jsonl", "--", "sh", "-c", act]);
+        run.must(run.code != 0, &format!("`{act}` succeeded"));
+        assert!(fs::read_to_string(scene.work.join("log.jsonl")).expect("read the log").contains("\"kind\":\"end\""));
+    }
+}
+
+#[test]
+fn a_repository_made_in_the_box_is_its_own_by_descriptor_too() {
+    if program("git").is_none() {
+        skip!("no git");
+    }
+    let scene = Scene::new();
+    let act = "git init -q q && touch q/.git/config && chmod 600 q/.git/config && cp -a q q2";
+    scene.free_sh(act).exits(0);
+    let scene = Scene::new();
+    scene.boxed_sh(&[], act).exits(0);
+}
+
+#[test]
+fn a_turning_descriptor_never_runs_a_denied_script() {
+    if compiler().is_none() {
+        skip!("no C compiler (cc)");
+    }
+    let scene = Scene::new();
+    scene.c(PROCESS.0, PROCESS.1, &["-pthread"]);
+    scene.script("home/work/good.sh", "#!/bin/sh\necho good >> ran\n");
+    let bad = scene.script("home/work/bad.sh", "#!/bin/sh\necho bad >> ran\n");
+    let policy =
+        scene.file("policy.yaml", format!("version: 1\nextends: [default]\nexec: {{deny: [\"{}\"]}}\n", text(&bad)));
+    let argv = ["./process", "script", "300", "good.sh", "bad.sh"];
+    let ran = || fs::read_to_string(scene.work.join("ran")).unwrap_or_default();
+    scene.free(&argv).exits(0);
+    assert!(ran().contains("bad"), "the control never runs the other script");
+    fs::remove_file(scene.work.join("ran")).expect("clear");
+    let boxed = scene.boxed(&["-t", "60s", "-p", text(&policy)], &argv);
+    boxed.must(boxed.denied(&["exec"], "bad.sh"), "the denied script was never seen");
+    // An exec gives the new program a table of its own, so what was looked at is what the interpreter opens.
+    boxed.must(!ran().contains("bad"), "the denied script ran");
+}

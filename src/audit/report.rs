@@ -59,6 +59,10 @@ pub struct Denial {
 pub fn summary_line(summary: &Summary) -> Option<String> {
     let first = first_denial(&summary.denials)?;
     let mut line = format!("agentbox: {} denied, first: {}", summary.denied, describe(first));
+    // A message that names the way out itself says it in fewer words below.
+    if let Some(message) = first.message.as_ref().filter(|message| !message.contains("allow with")) {
+        let _ = write!(line, ": {}", printable(message));
+    }
     if let Some(fix) = &first.fix {
         let _ = write!(line, " — allow with: {}", printable(fix));
     }

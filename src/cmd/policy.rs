@@ -19,6 +19,7 @@ use crate::policy::{self, Guard, LoadError, NetworkMode, Policy, ProgramRule, Re
 /// The flags as plain data.
 pub fn request(args: &PolicyArgs) -> Request {
     Request {
+        own: Vec::new(),
         policies: args.policy.clone(),
         read: args.read.clone(),
         write: args.write.clone(),

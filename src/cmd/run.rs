@@ -4,7 +4,8 @@
 //! the command starts, and no thread is started before the fork.
 
 use std::ffi::{CString, OsString};
-use std::io;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::OpenOptionsExt;
@@ -27,7 +28,7 @@ use crate::gate::Gate;
 use crate::host::{HostFacts, apparmor_restricts_user_namespaces};
 use crate::plan::seccomp::{self, Filter};
 use crate::plan::{self, Coverage, Layer, Plan, namespace_fix};
-use crate::policy::{self, Policy};
+use crate::policy::{self, Policy, Request};
 use crate::sandbox::attend::{Outcome, attend, collect_signals};
 use crate::sandbox::handshake::Ended;
 use crate::sandbox::launch::{Job, Starting};
@@ -53,7 +54,10 @@ pub fn run(args: &cli::Run) -> Result<u8> {
     refuse_directories()?;
     let alone = alone().context("agentbox has a thread already")?;
     let world = super::policy::world()?;
-    let loaded = policy::load(&super::policy::request(&args.policy), &world)?;
+    // Devices and pipes take records, too, and belong to nobody.
+    let own = [&args.log, &args.report].into_iter().flatten().filter(|path| path.is_file() || !path.exists());
+    let request = Request { own: own.cloned().collect(), ..super::policy::request(&args.policy) };
+    let loaded = policy::load(&request, &world)?;
     if !args.quiet {
         super::policy::print_notes(&loaded.notes);
     }
@@ -202,6 +206,8 @@ struct Record {
     about: RunFile,
     writer: Arc<Writer>,
     gate: Arc<Gate>,
+    /// The report, opened before the command could put anything in its place.
+    report: Option<(File, PathBuf)>,
 }
 
 impl Record {
@@ -242,7 +248,8 @@ impl Record {
         };
         dir.write(&about)?;
         let gate = Arc::new(Gate::new(Arc::new(policy.clone()), Arc::clone(&writer), dir.id().clone()));
-        Ok(Self { dir, about, writer, gate })
+        let report = args.report.clone().map(|path| open_report(&path).map(|file| (file, path))).transpose()?;
+        Ok(Self { dir, about, writer, gate, report })
     }
 
     /// Ends the log, says what there is to say, and fails loudly if a record is missing.
@@ -256,18 +263,24 @@ impl Record {
         self.about.end(SystemTime::now(), result.clone(), &summary, head);
         let written = self.dir.write(&self.about);
         say(args, &summary, &self.about.log);
-        if let Some(path) = &args.report {
+        if let Some((mut file, path)) = self.report {
             let report = report::report_json(&summary, &result, &json!(coverage.layers), &self.about.log);
-            write_report(path, &report)?;
+            let written = writeln!(file, "{report:#}");
+            written.with_context(|| format!("cannot write the report to {}", path.display()))?;
         }
         finished.map_err(|error: WriteError| anyhow!(error)).context("the record of this run is incomplete")?;
         Ok(written?)
     }
 }
 
-fn write_report(path: &Path, report: &Value) -> Result<()> {
-    std::fs::write(path, format!("{report:#}\n"))
-        .with_context(|| format!("cannot write the report to {}", path.display()))
+/// Opens the report. A link that an earlier run left there is not followed: it would choose what is overwritten.
+fn open_report(path: &Path) -> Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    if !path.starts_with("/dev") {
+        options.custom_flags(libc::O_NOFOLLOW);
+    }
+    options.open(path).with_context(|| format!("cannot write the report to {}", path.display()))
 }
 
 /// What a person sees at the end: nothing when nothing was denied, unless more is asked for.
@@ -294,7 +307,8 @@ fn command(args: &cli::Run, policy: &Policy, run: &RunId) -> Result<Command> {
         bail!("the command is an empty name");
     }
     let run = (OsString::from("AGENTBOX_RUN_ID"), OsString::from(run.as_str()));
-    let vars = policy.env.vars.iter().map(|(name, value)| (name.clone(), value.clone())).chain([run]);
+    let run = (!args.policy.clean_env).then_some(run);
+    let vars = policy.env.vars.iter().map(|(name, value)| (name.clone(), value.clone())).chain(run);
     let env = vars.map(|(mut pair, value)| {
         pair.push("=");
         pair.push(value);

@@ -73,9 +73,7 @@ fn file(policy: &Policy, op: FileOp, place: &Place) -> Verdict {
             FileOp::Write | FileOp::Truncate | FileOp::Unlink => !place.directory,
             _ => false,
         };
-        if points
-            && let Some(guard) = above(&policy.files, &probe, Onto::Name)
-        {
+        if points && let Some(guard) = above(&policy.files, &probe, Onto::Name) {
             return guarded(guard, Reason::AboveProtected);
         }
     }

@@ -48,6 +48,8 @@ pub struct Request {
     pub net: Option<NetworkMode>,
     /// `--audit-level`.
     pub audit: Option<Level>,
+    /// Files that agentbox writes during the run and the command must not change.
+    pub own: Vec<PathBuf>,
 }
 
 /// What loading knows of the process it runs in.
@@ -268,6 +270,9 @@ pub fn load(request: &Request, world: &World) -> Result<Loaded, LoadError> {
     build.guard_own(&world.state, "agentbox's own state", true)?;
     for file in &files {
         build.guard_own(file, "the policy of this run", false)?;
+    }
+    for file in &request.own {
+        build.guard_own(&world.cwd.join(file), "the record of this run", false)?;
     }
     let policy = build.finish(request, world)?;
     Ok(Loaded { policy, notes })

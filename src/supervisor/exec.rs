@@ -16,8 +16,8 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
 use super::notification::{Because, Reply};
-use super::target::Target;
 use super::resolve::{Last, Resolved, descriptor, own_fd, real_path, resolve};
+use super::target::Target;
 use super::{Context, Handled, Stop};
 use crate::event::{Access, BoxPath, Exec, Unjudged, escape_bytes};
 use crate::gate::{Judged, Outcome};
@@ -139,10 +139,14 @@ fn is_blank(byte: u8) -> bool {
 }
 
 fn trim_blanks(mut line: &[u8]) -> &[u8] {
-    while let [first, rest @ ..] = line && is_blank(*first) {
+    while let [first, rest @ ..] = line
+        && is_blank(*first)
+    {
         line = rest;
     }
-    while let [rest @ .., last] = line && is_blank(*last) {
+    while let [rest @ .., last] = line
+        && is_blank(*last)
+    {
         line = rest;
     }
     line

@@ -270,6 +270,9 @@ fn carry_out_open(context: &Context<'_>, wanted: Wanted, found: &Resolved) -> Re
         flags &= libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC;
     }
     let makes = flags & libc::O_CREAT != 0 || wanted.unnamed();
+    if makes && lends_rights(wanted.mode) {
+        return Err(Errno::EPERM);
+    }
     if makes {
         take_umask(context);
     }
@@ -318,6 +321,17 @@ pub(super) fn take_umask(context: &Context<'_>) {
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(mask));
 }
 
+/// Whether a file of this mode would run with its owner's rights. Inside such bits have no effect; but the file stays
+/// behind, and outside it would lend out the user's rights, or root's.
+fn lends_rights(mode: u32) -> bool {
+    mode & (libc::S_ISUID | libc::S_ISGID) != 0
+}
+
+fn is_directory(object: &OwnedFd) -> bool {
+    file::fstatat(object.as_raw_fd(), c"", libc::AT_EMPTY_PATH)
+        .is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFDIR)
+}
+
 /// `unlink`, `rmdir`, `unlinkat`.
 pub fn unlink(context: &Context<'_>) -> Handled {
     let flags = context.call.at_flags();
@@ -341,6 +355,9 @@ pub fn mknod(context: &Context<'_>) -> Handled {
     let plain = matches!(mode & libc::S_IFMT, 0 | libc::S_IFREG);
     let op = if plain { FileOp::Create } else { FileOp::Mknod };
     change_name(context, op, |parent, name| {
+        if lends_rights(mode) {
+            return Err(Errno::EPERM);
+        }
         take_umask(context);
         file::mknodat(parent.as_raw_fd(), name, mode, device)
     })
@@ -488,6 +505,9 @@ pub fn truncate(context: &Context<'_>) -> Handled {
 pub fn chmod(context: &Context<'_>) -> Handled {
     let mode = context.call.word(Arg::Mode) as u32 & 0o7777;
     change_object(context, FileOp::Chmod, |object| {
+        if lends_rights(mode) && !is_directory(object) {
+            return Err(Errno::EPERM);
+        }
         match file::fchmodat2(object.as_raw_fd(), c"", mode, libc::AT_EMPTY_PATH) {
             // Before Linux 6.6 the object can only be named by way of `/proc`.
             Err(Errno::ENOSYS) => {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Component, Path};
 
-use super::resolve::{Resolved, Spot};
+use super::resolve::{Resolved, Spot, Standing};
 use super::{Made, lock};
 use crate::sys::file;
 
@@ -66,6 +66,10 @@ impl Made {
                 resolved.stat.is_some_and(|stat| self.is_own((stat.st_dev, stat.st_ino)))
             }
             Spot::Name { parent, .. } => self.ancestor_is_own(parent, depth - 1),
+            // Reached by descriptor: its path was seen to lead to it.
+            Spot::Object { standing: Standing::Named, .. } => {
+                path.ancestors().nth(depth).is_some_and(|git_dir| self.is_own_path(git_dir))
+            }
             Spot::Object { .. } => false,
         }
     }
@@ -75,6 +79,11 @@ impl Made {
         let Ok(up) = std::ffi::CString::new(up) else { return false };
         file::fstatat(parent.as_raw_fd(), &up, libc::AT_SYMLINK_NOFOLLOW)
             .is_ok_and(|stat| self.is_own((stat.st_dev, stat.st_ino)))
+    }
+
+    fn is_own_path(&self, git_dir: &Path) -> bool {
+        use std::os::unix::fs::MetadataExt;
+        git_dir.symlink_metadata().is_ok_and(|found| self.is_own((found.dev(), found.ino())))
     }
 
     fn is_own(&self, identity: (u64, u64)) -> bool {

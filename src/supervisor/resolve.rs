@@ -277,9 +277,7 @@ impl Walk<'_> {
                     ProcLink::Object(found) => {
                         let name = OsStr::from_bytes(name);
                         let info = path_of_parent.with_file_name("fdinfo").join(name);
-                        return object(found, || {
-                            descriptor_flags(&std::fs::read_to_string(&info).unwrap_or_default())
-                        });
+                        return object(found, || descriptor_flags(&std::fs::read_to_string(&info).unwrap_or_default()));
                     }
                     ProcLink::Text(text) => path = text,
                 }

@@ -1,0 +1,69 @@
+/* Processes at awkward moments: process killed TRIES | leader | script TRIES GOOD BAD. */
+#include "attempt.h"
+#include <netinet/in.h>
+
+/* A child is killed while its exec is under way; its parent must see it end, every time. */
+static int killed(int tries) {
+    for (int i = 0; i < tries; i++) {
+        pid_t pid = fork();
+        if (pid == 0) {
+            execl("/bin/true", "true", NULL);
+            _exit(1);
+        }
+        usleep(rand() % 2000);
+        kill(pid, SIGKILL);
+        waitpid(pid, NULL, 0);
+    }
+    return end(0);
+}
+
+/* A thread whose process has lost its first thread asks for something and gets an answer. */
+static void *survivor(void *unused) {
+    struct sockaddr_in closed = {.sin_family = AF_INET, .sin_port = htons(1), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    usleep(100000);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    int refused = connect(fd, (struct sockaddr *)&closed, sizeof closed) < 0 && errno == ECONNREFUSED;
+    exit(refused ? end(0) : 1);
+    return unused;
+}
+
+/* A descriptor alternates between two scripts while it is executed: TRIES times, and each says which it is. */
+static const char *good, *bad;
+static void *turn(void *unused) {
+    int a = open(good, O_RDONLY), b = open(bad, O_RDONLY);
+    for (;;) {
+        dup2(a, 50);
+        dup2(b, 50);
+    }
+    return unused;
+}
+
+static int script(int tries) {
+    char *const words[] = {"script", NULL}, *const nothing[] = {NULL};
+    pthread_t thread;
+    pthread_create(&thread, NULL, turn, NULL);
+    usleep(1000);
+    for (int i = 0; i < tries; i++) {
+        /* The child shares the table of descriptors, so they go on turning while it asks. */
+        pid_t pid = (pid_t)RAW(SYS_clone, CLONE_FILES | SIGCHLD, 0, 0, 0, 0);
+        if (pid == 0) {
+            RAW(SYS_execveat, 50, "", words, nothing, AT_EMPTY_PATH);
+            _exit(1);
+        }
+        waitpid(pid, NULL, 0);
+    }
+    return end(0);
+}
+
+int main(int argc, char **argv) {
+    if (argc < 2) return 99;
+    if (HOW("killed")) return killed(atoi(argv[2]));
+    if (HOW("script")) {
+        good = argv[3];
+        bad = argv[4];
+        return script(atoi(argv[2]));
+    }
+    pthread_t thread;
+    pthread_create(&thread, NULL, survivor, NULL);
+    pthread_exit(NULL);
+}
