@@ -1049,3 +1049,18 @@ fn a_turning_descriptor_never_runs_a_denied_script() {
     // An exec gives the new program a table of its own, so what was looked at is what the interpreter opens.
     boxed.must(!ran().contains("bad"), "the denied script ran");
 }
+
+#[test]
+fn who_waits_for_a_reader_can_be_killed_and_interrupted() {
+    if compiler().is_none() {
+        skip!("no C compiler (cc)");
+    }
+    for act in [&["./process", "fifo", "300"][..], &["./process", "alarm"]] {
+        let scene = Scene::new();
+        scene.c(PROCESS.0, PROCESS.1, &["-pthread"]);
+        scene.free(act).exits(0);
+        let scene = Scene::new();
+        scene.c(PROCESS.0, PROCESS.1, &["-pthread"]);
+        scene.boxed(&["-t", "60s"], act).exits(0);
+    }
+}

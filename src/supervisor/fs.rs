@@ -6,8 +6,10 @@
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use super::lineage::Status;
 use super::notification::Reply;
@@ -225,7 +227,9 @@ fn answer_open(
     if waits {
         context.may_wait();
     }
-    let opened = if of_another_process(context, found) {
+    let opened = if waits && wanted.flags & libc::O_ACCMODE == libc::O_WRONLY {
+        wait_for_reader(context, wanted, found)
+    } else if of_another_process(context, found) {
         // The worker could look into processes that the caller could not.
         super::without_trace_right(|| carry_out_open(context, wanted, found))
     } else {
@@ -248,6 +252,31 @@ fn answer_open(
         }
     }
     Ok(Some(()))
+}
+
+/// Opens a FIFO for writing, which waits for a reader: by asking again and again, so that the wait ends when the caller
+/// dies or a signal comes that it would handle.
+fn wait_for_reader(context: &Context<'_>, wanted: Wanted, found: &Resolved) -> Result<OwnedFd, Errno> {
+    const LONGEST: Duration = Duration::from_millis(20);
+    let ask = Wanted { flags: wanted.flags | libc::O_NONBLOCK, ..wanted };
+    let mut pause = Duration::from_micros(200);
+    loop {
+        match carry_out_open(context, ask, found) {
+            // No reader yet: fifo(7).
+            Err(Errno::ENXIO) => {}
+            Err(errno) => return Err(errno),
+            Ok(file) => {
+                let flags = OFlag::from_bits_retain(wanted.flags) & !OFlag::O_NONBLOCK;
+                fcntl(&file, FcntlArg::F_SETFL(flags))?;
+                return Ok(file);
+            }
+        }
+        if !context.call.stopped.alive() || Status::read(context.call.stopped.target).interrupted {
+            return Err(Errno::EINTR);
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(LONGEST);
+    }
 }
 
 /// Whether something lies in `/proc` below a process other than the caller.

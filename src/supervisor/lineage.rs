@@ -99,6 +99,8 @@ pub struct Status {
     box_tid: i32,
     /// File mode creation mask.
     pub umask: u32,
+    /// Whether a signal waits that the task would handle.
+    pub interrupted: bool,
 }
 
 impl Status {
@@ -112,6 +114,8 @@ impl Status {
         let number = |value: &str| value.trim().parse().unwrap_or(0);
         // The innermost namespace stands last.
         let last = |value: &str| value.split_whitespace().last().map_or(0, number);
+        let mask = |value: &str| u64::from_str_radix(value.trim(), 16).unwrap_or(0);
+        let (mut pending, mut blocked) = (0, 0);
         for line in text.lines() {
             let Some((key, value)) = line.split_once(':') else { continue };
             match key {
@@ -119,8 +123,11 @@ impl Status {
                 "Tgid" => status.tgid = number(value),
                 "PPid" => status.parent = number(value),
                 "NStgid" => status.box_tgid = last(value),
-                "NSpid" => {
-                    status.box_tid = last(value);
+                "NSpid" => status.box_tid = last(value),
+                "SigPnd" | "ShdPnd" => pending |= mask(value),
+                "SigBlk" => blocked = mask(value),
+                "SigCgt" => {
+                    status.interrupted = pending & !blocked & mask(value) != 0;
                     break;
                 }
                 _ => {}
@@ -140,5 +147,10 @@ mod tests {
         let status = Status::parse(text);
         assert_eq!((status.tgid, status.parent, status.box_tgid, status.box_tid), (812, 800, 5, 6));
         assert_eq!(status.umask, 0o027);
+        let signals = |text: &str| Status::parse(text).interrupted;
+        assert!(signals("SigPnd:\t2000\nShdPnd:\t0\nSigBlk:\t0\nSigCgt:\t2000\n"));
+        assert!(signals("SigPnd:\t0\nShdPnd:\t2000\nSigBlk:\t1\nSigCgt:\t2000\n"));
+        assert!(!signals("SigPnd:\t2000\nShdPnd:\t0\nSigBlk:\t2000\nSigCgt:\t2000\n"));
+        assert!(!signals("SigPnd:\t2000\nShdPnd:\t0\nSigBlk:\t0\nSigCgt:\t0\n"));
     }
 }

@@ -1,4 +1,4 @@
-/* Processes at awkward moments: process killed TRIES | leader | script TRIES GOOD BAD. */
+/* Processes at awkward moments: process killed TRIES | leader | script TRIES GOOD BAD | fifo TRIES | alarm. */
 #include "attempt.h"
 #include <netinet/in.h>
 
@@ -55,8 +55,38 @@ static int script(int tries) {
     return end(0);
 }
 
+/* Children that wait for a reader who never comes are killed; afterwards files can still be made, and a reader who does
+ * come meets no ghost of them. */
+static int fifo(int tries) {
+    if (mkfifo("fifo", 0600)) return 99;
+    for (int i = 0; i < tries; i++) {
+        pid_t pid = fork();
+        if (pid == 0) _exit(open("fifo", O_WRONLY) < 0);
+        usleep(3000);
+        kill(pid, SIGKILL);
+        waitpid(pid, NULL, 0);
+    }
+    usleep(50000);
+    int reader = open("fifo", O_RDONLY | O_NONBLOCK);
+    char byte;
+    if (reader < 0 || read(reader, &byte, 1) != 0) return 1;
+    return end(open("after", O_CREAT | O_WRONLY, 0600));
+}
+
+/* A handled signal ends the wait. */
+static void handler(int unused) { (void)unused; }
+static int interrupted(void) {
+    struct sigaction action = {.sa_handler = handler};
+    sigaction(SIGALRM, &action, NULL);
+    if (mkfifo("fifo", 0600)) return 99;
+    alarm(1);
+    return open("fifo", O_WRONLY) < 0 && errno == EINTR ? end(0) : 1;
+}
+
 int main(int argc, char **argv) {
     if (argc < 2) return 99;
+    if (HOW("fifo")) return fifo(atoi(argv[2]));
+    if (HOW("alarm")) return interrupted();
     if (HOW("killed")) return killed(atoi(argv[2]));
     if (HOW("script")) {
         good = argv[3];
