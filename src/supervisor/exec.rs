@@ -316,7 +316,8 @@ fn runs(pid: Pid, approved: &Approved) -> Result<bool, Errno> {
     if (stat.st_dev, stat.st_ino) != approved.executable {
         return Ok(false);
     }
-    let found = std::fs::read(format!("{pid}/cmdline")).map_err(|_| Errno::EACCES)?;
+    let cmdline = CString::new(format!("{pid}/cmdline")).map_err(|_| Errno::EINVAL)?;
+    let found = file::read_small(libc::AT_FDCWD, &cmdline)?;
     let mut rest = &found[..];
     for argument in &approved.arguments {
         match rest.strip_prefix(argument.as_bytes_with_nul()) {
