@@ -32,7 +32,8 @@
 //!
 //! # Processes and threads
 //!
-//! 1. **agentbox** has one thread until it has forked. Main stays in the host's view: signals, terminal, files of the run.
+//! 1. **agentbox** has one thread until it has forked init into the new namespaces, mapped their ids and joined the user
+//!    namespace. Main stays in the host's view: signals, terminal, files of the run.
 //! 2. **init**, pid 1 of the box (`sandbox::init`): builds the view, drops every right, starts the command, reaps. It dies
 //!    with agentbox, and the box's process namespace dies with it.
 //! 3. **the command**: Landlock, then seccomp, then exec.
