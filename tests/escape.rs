@@ -1055,7 +1055,7 @@ fn who_waits_for_a_reader_can_be_killed_and_interrupted() {
     if compiler().is_none() {
         skip!("no C compiler (cc)");
     }
-    for act in [&["./process", "fifo", "300"][..], &["./process", "alarm"]] {
+    for act in [&["./process", "fifo", "300"][..], &["./process", "alarm"], &["./process", "crowd", "400"]] {
         let scene = Scene::new();
         scene.c(PROCESS.0, PROCESS.1, &["-pthread"]);
         scene.free(act).exits(0);

@@ -215,7 +215,9 @@ const RESTARTED_LAST: i32 = 516;
 /// Lets the exec go on under trace and compares what came of it.
 fn start_verified(context: &Context<'_>, judged: Judged, approved: &Approved) -> Handled {
     // An exec takes as long as the file takes to load.
-    context.may_wait();
+    if !context.may_wait() {
+        return context.conclude(judged, Reply::Errno(Errno::EAGAIN));
+    }
     let tid = Pid::from_raw(context.call.stopped.target.tid);
     match seize(tid) {
         Ok(()) => {}

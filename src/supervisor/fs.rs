@@ -224,10 +224,9 @@ fn answer_open(
 ) -> Result<Option<()>, Stop> {
     let waits =
         found.is(libc::S_IFIFO) && !wanted.has(libc::O_NONBLOCK) && wanted.flags & libc::O_ACCMODE != libc::O_RDWR;
-    if waits {
-        context.may_wait();
-    }
-    let opened = if waits && wanted.flags & libc::O_ACCMODE == libc::O_WRONLY {
+    let opened = if waits && !context.may_wait() {
+        Err(Errno::EAGAIN)
+    } else if waits && wanted.flags & libc::O_ACCMODE == libc::O_WRONLY {
         wait_for_reader(context, wanted, found)
     } else if of_another_process(context, found) {
         // The worker could look into processes that the caller could not.

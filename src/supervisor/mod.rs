@@ -186,11 +186,9 @@ impl Context<'_> {
         self.conclude(judged, Reply::Errno(errno))
     }
 
-    /// Lets another worker take up calls before this one waits.
-    fn may_wait(&self) {
-        if let Some(term) = self.term {
-            Shared::hand_over(self.shared, term);
-        }
+    /// Lets another worker take up calls before this one waits; false if this one is the last and must not wait.
+    fn may_wait(&self) -> bool {
+        self.term.is_none_or(|term| Shared::hand_over(self.shared, term))
     }
 }
 

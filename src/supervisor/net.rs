@@ -164,8 +164,8 @@ fn act(
     connect: impl FnOnce(&OwnedFd) -> Result<(), Errno>,
 ) -> Handled {
     let waits = fcntl(socket, FcntlArg::F_GETFL).is_ok_and(|flags| flags & OFlag::O_NONBLOCK.bits() == 0);
-    if waits {
-        context.may_wait();
+    if waits && !context.may_wait() {
+        return context.conclude(judged, Reply::Errno(Errno::EAGAIN));
     }
     let done = connect(socket);
     context.conclude(judged, super::fs::reply(done))

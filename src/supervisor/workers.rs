@@ -22,7 +22,7 @@ use super::{Box, Made, handle, lock};
 use crate::gate::Gate;
 use crate::sys::{self, file};
 
-/// More workers than this are never started; then a call that waits does hold up others.
+/// More workers than this are never started; when all wait, calls that would wait, too, are refused.
 const MOST_WORKERS: usize = 256;
 /// How long a leader may take over a call that should not wait.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -252,15 +252,20 @@ impl Shared {
         self.lead().term == term
     }
 
-    /// Lets another worker receive while the leader of `term` waits for something.
-    pub(super) fn hand_over(shared: &Arc<Self>, term: u64) {
+    /// Lets another worker receive while the leader of `term` waits for something; false if there is no other and can
+    /// be none: the last one must not wait, or nobody would be answered any more.
+    pub(super) fn hand_over(shared: &Arc<Self>, term: u64) -> bool {
         let mut lead = shared.lead();
         if lead.term != term {
-            return;
+            return true;
+        }
+        if lead.waiting == 0 && lead.workers >= MOST_WORKERS {
+            return false;
         }
         shared.pass_on(&mut lead);
         drop(lead);
         Self::keep_spare(shared);
+        true
     }
 
     fn pass_on(&self, lead: &mut Lead) {

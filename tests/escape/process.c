@@ -1,4 +1,5 @@
-/* Processes at awkward moments: process killed TRIES | leader | script TRIES GOOD BAD | fifo TRIES | alarm. */
+/* Processes at awkward moments: process killed TRIES | leader | script TRIES GOOD BAD | fifo TRIES | alarm |
+ * crowd MANY. */
 #include "attempt.h"
 #include <netinet/in.h>
 
@@ -73,6 +74,23 @@ static int fifo(int tries) {
     return end(open("after", O_CREAT | O_WRONLY, 0600));
 }
 
+/* More waiters than there are workers: whoever does not wait is still answered. */
+static int crowd(int many) {
+    pid_t pids[1024];
+    if (many > 1024 || mkfifo("fifo", 0600)) return 99;
+    for (int i = 0; i < many; i++) {
+        if ((pids[i] = fork()) == 0) {
+            open("fifo", O_WRONLY);
+            pause();
+        }
+    }
+    usleep(500000);
+    int made = open("after", O_CREAT | O_WRONLY, 0600);
+    for (int i = 0; i < many; i++) kill(pids[i], SIGKILL);
+    while (wait(NULL) > 0);
+    return end(made);
+}
+
 /* A handled signal ends the wait. */
 static void handler(int unused) { (void)unused; }
 static int interrupted(void) {
@@ -86,6 +104,7 @@ static int interrupted(void) {
 int main(int argc, char **argv) {
     if (argc < 2) return 99;
     if (HOW("fifo")) return fifo(atoi(argv[2]));
+    if (HOW("crowd")) return crowd(atoi(argv[2]));
     if (HOW("alarm")) return interrupted();
     if (HOW("killed")) return killed(atoi(argv[2]));
     if (HOW("script")) {
