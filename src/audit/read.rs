@@ -325,22 +325,11 @@ mod tests {
 
     use serde_json::Value;
 
-    use super::super::record::{Counts, Note, PolicyRef, Record, RunResult, Start};
+    use super::super::record::{Counts, Note, Record, RunResult, Start};
     use super::super::writer::Writer;
     use super::*;
 
     const RECORDS: usize = 1000;
-
-    fn start_record() -> Start {
-        Start {
-            time: text::rfc3339(SystemTime::UNIX_EPOCH),
-            run: RunId::new(SystemTime::UNIX_EPOCH, 1),
-            agentbox: "0.1.0".into(),
-            command: vec!["true".into()],
-            policy: PolicyRef { name: "default.yaml".into(), digest: "00".into() },
-            coverage: Value::Null,
-        }
-    }
 
     fn push_notes(writer: &Writer, count: usize) {
         for i in 0..count {
@@ -351,7 +340,7 @@ mod tests {
     /// A log of a thousand records, its lines, and the head that its run.json would have.
     fn log(dir: &Path) -> (PathBuf, Vec<String>, Head) {
         let path = dir.join("audit.jsonl");
-        let writer = Writer::create(&path, &start_record()).unwrap();
+        let writer = Writer::create(&path, &Start::example()).unwrap();
         push_notes(&writer, RECORDS - 2);
         let head = writer.finish(&RunResult::default(), &Counts::new()).unwrap().head;
         let lines = fs::read_to_string(&path).unwrap().lines().map(str::to_string).collect();
@@ -383,7 +372,7 @@ mod tests {
         let whole = Chain::Verified { records: RECORDS as u64, head: head.clone(), dropped: 0 };
         assert_eq!(verify_lines(&path, &lines, Some(&head)), whole);
         assert_eq!(verify_lines(&path, &lines, None), whole);
-        assert_eq!(run_of(&path), Some(start_record().run));
+        assert_eq!(run_of(&path), Some(Start::example().run));
     }
 
     #[test]
@@ -486,7 +475,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (_, _, head) = log(dir.path());
         let path = dir.path().join("other.jsonl");
-        let writer = Writer::create(&path, &start_record()).unwrap();
+        let writer = Writer::create(&path, &Start::example()).unwrap();
         push_notes(&writer, RECORDS - 3);
         writer.finish(&RunResult::default(), &Counts::new()).unwrap();
         assert!(matches!(verify(&path, None).unwrap(), Chain::Verified { .. }));
@@ -538,7 +527,7 @@ mod tests {
     fn readers_see_whole_records_while_a_run_writes() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("audit.jsonl");
-        let writer = Writer::create(&path, &start_record()).unwrap();
+        let writer = Writer::create(&path, &Start::example()).unwrap();
         writer.start().unwrap();
         let done = std::sync::atomic::AtomicBool::new(false);
         let relaxed = std::sync::atomic::Ordering::Relaxed;

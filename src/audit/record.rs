@@ -49,6 +49,22 @@ pub struct Start {
     pub coverage: Value,
 }
 
+#[cfg(test)]
+impl Start {
+    /// The first record of a log that only a test writes.
+    pub(super) fn example() -> Self {
+        use std::time::SystemTime;
+        Self {
+            time: super::text::rfc3339(SystemTime::UNIX_EPOCH),
+            run: RunId::new(SystemTime::UNIX_EPOCH, 1),
+            agentbox: "0.1.0".into(),
+            command: vec!["true".into()],
+            policy: PolicyRef { name: "default.yaml".into(), digest: "00".into() },
+            coverage: Value::Null,
+        }
+    }
+}
+
 /// Names a policy and its exact content.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicyRef {

@@ -412,19 +412,7 @@ mod tests {
     use serde_json::Value;
 
     use super::super::read::{self, Chain};
-    use super::super::record::PolicyRef;
     use super::*;
-
-    fn start_record() -> Start {
-        Start {
-            time: text::rfc3339(SystemTime::UNIX_EPOCH),
-            run: RunId::new(SystemTime::UNIX_EPOCH, 1),
-            agentbox: "0.1.0".into(),
-            command: vec!["true".into()],
-            policy: PolicyRef { name: "default.yaml".into(), digest: "00".into() },
-            coverage: Value::Null,
-        }
-    }
 
     fn note(text: impl Into<String>) -> Record {
         Record::Note(Note { time: SystemTime::UNIX_EPOCH, text: text.into() })
@@ -442,7 +430,7 @@ mod tests {
     fn records_of_many_threads_make_one_chain() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("audit.jsonl");
-        let writer = Writer::create(&path, &start_record()).unwrap();
+        let writer = Writer::create(&path, &Start::example()).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         writer.start().unwrap();
         std::thread::scope(|scope| {
@@ -463,7 +451,7 @@ mod tests {
     fn a_record_reaches_the_file_without_waiting_for_the_next() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("audit.jsonl");
-        let writer = Writer::create(&path, &start_record()).unwrap();
+        let writer = Writer::create(&path, &Start::example()).unwrap();
         writer.start().unwrap();
         for i in 1..=3 {
             writer.push(note("x"));
@@ -480,7 +468,7 @@ mod tests {
     fn a_log_is_finished_even_if_its_thread_never_started() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("audit.jsonl");
-        let writer = Writer::create(&path, &start_record()).unwrap();
+        let writer = Writer::create(&path, &Start::example()).unwrap();
         writer.push(note("x"));
         assert_eq!(finish(&writer).unwrap().recorded, 3);
         assert!(matches!(finish(&writer), Err(WriteError::Finished)));
@@ -492,17 +480,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("mine.txt");
         fs::write(&path, "precious").unwrap();
-        assert!(matches!(Writer::create(&path, &start_record()), Err(WriteError::Taken { .. })));
+        assert!(matches!(Writer::create(&path, &Start::example()), Err(WriteError::Taken { .. })));
         assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
-        assert!(matches!(Writer::create(dir.path(), &start_record()), Err(WriteError::Open { .. })));
-        assert!(matches!(Writer::create(&dir.path().join("no/log"), &start_record()), Err(WriteError::Open { .. })));
+        assert!(matches!(Writer::create(dir.path(), &Start::example()), Err(WriteError::Open { .. })));
+        assert!(matches!(Writer::create(&dir.path().join("no/log"), &Start::example()), Err(WriteError::Open { .. })));
     }
 
     #[test]
     fn an_empty_or_special_file_is_taken() {
         let file = tempfile::NamedTempFile::new().unwrap();
         for path in [file.path(), Path::new("/dev/null")] {
-            let writer = Writer::create(path, &start_record()).unwrap();
+            let writer = Writer::create(path, &Start::example()).unwrap();
             assert_eq!(finish(&writer).unwrap().recorded, 2);
         }
     }
@@ -511,12 +499,12 @@ mod tests {
     fn a_file_that_another_run_is_about_to_write_is_refused() {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().lock().unwrap();
-        assert!(matches!(Writer::create(file.path(), &start_record()), Err(WriteError::Busy { .. })));
+        assert!(matches!(Writer::create(file.path(), &Start::example()), Err(WriteError::Busy { .. })));
     }
 
     #[test]
     fn a_full_disk_stops_the_run_before_it_starts() {
-        let error = Writer::create(Path::new("/dev/full"), &start_record()).unwrap_err();
+        let error = Writer::create(Path::new("/dev/full"), &Start::example()).unwrap_err();
         let WriteError::First { source, .. } = error else { panic!("{error}") };
         assert_eq!(source.kind(), io::ErrorKind::StorageFull);
     }
@@ -525,7 +513,7 @@ mod tests {
     fn a_disk_that_fills_up_during_the_run_fails_it_at_its_end_and_the_chain_goes_on() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("audit.jsonl");
-        let writer = Writer::create(&path, &start_record()).unwrap();
+        let writer = Writer::create(&path, &Start::example()).unwrap();
         let swap = |path: &Path| {
             let file = OpenOptions::new().append(true).open(path).unwrap();
             std::mem::replace(&mut lock(&writer.sink).as_mut().unwrap().file, file)
@@ -552,7 +540,7 @@ mod tests {
     fn a_disk_that_stays_full_leaves_a_log_without_an_end() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("audit.jsonl");
-        let writer = Writer::create(&path, &start_record()).unwrap();
+        let writer = Writer::create(&path, &Start::example()).unwrap();
         let full = OpenOptions::new().append(true).open("/dev/full").unwrap();
         lock(&writer.sink).as_mut().unwrap().file = full;
         writer.start().unwrap();
@@ -577,7 +565,7 @@ mod tests {
                 io::BufRead::lines(io::BufReader::new(file)).count()
             }
         });
-        let writer = Arc::new(Writer::create(&path, &start_record()).unwrap());
+        let writer = Arc::new(Writer::create(&path, &Start::example()).unwrap());
         writer.start().unwrap();
         let count = 2 * QUEUE + 10_000;
         let worker = std::thread::spawn({
@@ -599,7 +587,7 @@ mod tests {
     #[test]
     fn a_record_after_the_end_is_not_lost_silently() {
         let dir = tempfile::tempdir().unwrap();
-        let writer = Writer::create(&dir.path().join("log"), &start_record()).unwrap();
+        let writer = Writer::create(&dir.path().join("log"), &Start::example()).unwrap();
         writer.queue.close();
         writer.push(note("late"));
         let error = finish(&writer).unwrap_err();
