@@ -17,6 +17,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     for input in ["profiles", "src/policy/file.rs", "src/event.rs"] {
         println!("cargo::rerun-if-changed={input}");
     }
+    // A target directory that is shared by two checkouts must not keep the other's paths.
+    println!("cargo::rerun-if-env-changed=CARGO_MANIFEST_DIR");
     let out = PathBuf::from(env::var("OUT_DIR")?);
     let mut table = String::from("&[\n");
     for path in profiles()? {
