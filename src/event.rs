@@ -109,7 +109,7 @@ pub fn unescape_bytes(text: &str) -> Option<Vec<u8>> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
     /// Who asks.
-    pub subject: Subject,
+    pub subject: Arc<Subject>,
     /// For what.
     pub access: Access,
 }

@@ -335,7 +335,7 @@ mod tests {
     impl Bench {
         fn ask(&self, access: Access) -> Judged {
             let subject = Subject { pid: 5, host: 105, exe: "/usr/bin/sh".into(), parents: vec![2, 1] };
-            self.gate.judge(Event { subject, access }, None, Instant::now())
+            self.gate.judge(Event { subject: subject.into(), access }, None, Instant::now())
         }
 
         fn file(&self, op: FileOp, path: &str) -> bool {

@@ -4,6 +4,8 @@
 //! stopped without a handler or handled without being stopped. Calls that are not in it run at native speed; calls
 //! newer than [`LAST_KNOWN`] stop and are refused with `ENOSYS`, so that a new kernel opens no hole.
 
+use std::sync::LazyLock;
+
 use libc::{EAFNOSUPPORT, ENOSYS, EPERM};
 
 /// One system call.
@@ -92,6 +94,8 @@ pub enum Family {
     Connect,
     /// Giving a socket an address.
     Bind,
+    /// Changing the working directory or the creation mask: noted, not judged.
+    Surroundings,
 }
 
 /// What an argument means.
@@ -178,7 +182,16 @@ impl Row {
 
 /// The row of system call `number` on this architecture.
 pub fn row(number: u32) -> Option<&'static Row> {
-    TABLE.iter().find(|row| row.number.here() == Some(number))
+    static BY_NUMBER: LazyLock<Vec<Option<&'static Row>>> = LazyLock::new(|| {
+        let mut rows = vec![None; LAST_KNOWN as usize + 1];
+        for row in TABLE {
+            if let Some(slot) = row.number.here().and_then(|number| rows.get_mut(number as usize)) {
+                *slot = Some(row);
+            }
+        }
+        rows
+    });
+    *BY_NUMBER.get(number as usize)?
 }
 
 /// Flag bits of an open that make it more than reading. `O_TMPFILE` shares `O_DIRECTORY`; only its own bit counts.
@@ -321,6 +334,10 @@ pub static TABLE: &[Row] = &[
     stop("execveat", 322, 281, Family::Exec, &[Dir, Path, Argv, Envp, AtFlags]),
     stop("connect", 42, 203, Family::Connect, &[Fd, Address, AddressLength]),
     stop("bind", 49, 200, Family::Bind, &[Fd, Address, AddressLength]),
+    // What relative paths and new files start from: known to the supervisor as long as nobody changes it.
+    stop("chdir", 80, 49, Family::Surroundings, &[Path]),
+    stop("fchdir", 81, 50, Family::Surroundings, &[Fd]),
+    stop("umask", 95, 166, Family::Surroundings, &[Mode]),
     // Ways to start what the filter could not see: libc falls back to calls it can.
     refuse("clone3", 435, 435, ENOSYS),
     refuse("io_uring_setup", 425, 425, ENOSYS),

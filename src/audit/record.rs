@@ -657,7 +657,7 @@ mod tests {
         let subject = Subject { pid: 7, host: 4711, exe: "/usr/bin/python3".into(), parents: vec![5, 2, 1] };
         Decision {
             time: SystemTime::UNIX_EPOCH,
-            event: Event { subject, access },
+            event: Event { subject: subject.into(), access },
             asked: Some("../x".into()),
             verdict: Verdict {
                 effect: Effect::Deny,

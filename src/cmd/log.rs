@@ -429,7 +429,7 @@ mod tests {
         let rule = RuleId::new("default.yaml", "filesystem");
         Record::Decision(Decision {
             time: SystemTime::UNIX_EPOCH + Duration::from_millis(120),
-            event: Event { subject, access: Access::File { op: FileOp::Write, at } },
+            event: Event { subject: subject.into(), access: Access::File { op: FileOp::Write, at } },
             asked: None,
             verdict: Verdict { effect, rule, reason: Reason::NotGranted, message: None },
             answer: None,

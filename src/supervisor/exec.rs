@@ -16,7 +16,7 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
 use super::notification::{Because, Reply};
-use super::resolve::{Last, Resolved, descriptor, own_fd, real_path, resolve};
+use super::resolve::{Caller, Last, Resolved, descriptor, own_fd, real_path, resolve};
 use super::target::Target;
 use super::{Context, Handled, Stop};
 use crate::event::{Access, BoxPath, Exec, Unjudged, escape_bytes};
@@ -50,10 +50,10 @@ pub fn exec(context: &Context<'_>) -> Handled {
     let flags = call.at_flags();
     let empty = path.is_empty() && flags & libc::AT_EMPTY_PATH != 0;
     let found = if empty {
-        descriptor(target, call.dir(Arg::Dir))
+        descriptor(&context.caller(), call.dir(Arg::Dir))
     } else {
         let last = if flags & libc::AT_SYMLINK_NOFOLLOW != 0 { Last::Itself } else { Last::Followed };
-        resolve(target, context.task, call.dir(Arg::Dir), &path, last)
+        resolve(&context.caller(), call.dir(Arg::Dir), &path, last)
     };
     let found = match found {
         Ok(found) => found,
@@ -98,9 +98,8 @@ fn interpreters(context: &Context<'_>, program: &OwnedFd) -> Result<Vec<Interpre
     while chain.len() < MOST_INTERPRETERS {
         let current = chain.last().map_or(program, |link| &link.file);
         let Some((written, argument)) = script_line(current) else { return Ok(chain) };
-        let target = context.call.stopped.target;
         // The kernel fails the exec in just this way; nothing starts.
-        let found = resolve(target, context.task, libc::AT_FDCWD, &written, Last::Followed)
+        let found = resolve(&context.caller(), libc::AT_FDCWD, &written, Last::Followed)
             .map_err(|missing| Stop::Errno(missing.errno))?;
         let file = found.object().map_err(Stop::Errno)?;
         let path = real_path(&file).ok().and_then(BoxPath::new);
@@ -230,7 +229,10 @@ fn start_verified(context: &Context<'_>, judged: Judged, approved: &Approved) ->
     }
     let _ = context.call.stopped.answer(Reply::Continue(Because::ExecIsVerified));
     let outcome = follow(context, tid, approved);
-    context.shared.lineage.forget(tid.as_raw());
+    // A thread that was not its process's first has taken over that one's number.
+    for changed in [tid.as_raw(), context.task.subject.host] {
+        context.shared.lineage.forget(changed);
+    }
     if !matches!(outcome, Outcome::Errno(RESTARTED_FIRST..=RESTARTED_LAST)) {
         context.shared.gate.settle(judged, outcome);
     }
@@ -297,7 +299,8 @@ fn reads_script(context: &Context<'_>, pid: Pid, approved: &Approved) -> bool {
     let target = Target { tid: pid.as_raw(), ..context.call.stopped.target };
     context.shared.lineage.forget(pid.as_raw());
     let task = context.shared.lineage.task(target, context.call.stopped.received);
-    resolve(target, &task, libc::AT_FDCWD, name, Last::Followed)
+    let caller = Caller { target, task: &task, ..context.caller() };
+    resolve(&caller, libc::AT_FDCWD, name, Last::Followed)
         .is_ok_and(|found| found.stat.is_some_and(|stat| (stat.st_dev, stat.st_ino) == *identity))
 }
 

@@ -6,6 +6,7 @@
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -153,11 +154,10 @@ fn wanted(context: &Context<'_>) -> Result<Wanted, Stop> {
 }
 
 fn find_to_open(context: &Context<'_>, dir: i32, path: &CStr, wanted: Wanted) -> Result<Resolved, Unresolved> {
-    let target = context.call.stopped.target;
     if wanted.resolve != 0 {
         return find_with(context, dir, path, wanted);
     }
-    let found = resolve(target, context.task, dir, path, wanted.last())?;
+    let found = resolve(&context.caller(), dir, path, wanted.last())?;
     // An unnamed file is made in a directory, which is entered like any other.
     if wanted.unnamed() && found.is_directory() && !matches!(&found.spot, Spot::Name { name, .. } if &**name == c".") {
         return object(found.object()?, || libc::O_RDONLY);
@@ -167,7 +167,7 @@ fn find_to_open(context: &Context<'_>, dir: i32, path: &CStr, wanted: Wanted) ->
 
 /// `openat2` with restrictions on the walk: the kernel walks under just these.
 fn find_with(context: &Context<'_>, dir: i32, path: &CStr, wanted: Wanted) -> Result<Resolved, Unresolved> {
-    let base = context.call.stopped.target.base(dir)?;
+    let base = context.caller().base(dir)?;
     let keep = libc::O_NOFOLLOW | libc::O_DIRECTORY;
     let flags = (libc::O_PATH | (wanted.flags & keep)) as u64;
     let how = OpenHow { flags, mode: 0, resolve: wanted.resolve };
@@ -183,7 +183,7 @@ fn find_with(context: &Context<'_>, dir: i32, path: &CStr, wanted: Wanted) -> Re
     let parent = file::openat2(base.as_raw_fd(), &above, how)?;
     let name = CString::new(name).map_err(|_| Errno::EINVAL)?;
     // A dangling link cannot be followed under the same restrictions; it fails as a loop.
-    super::resolve::named(context.call.stopped.target, parent, name)
+    super::resolve::named(context.call.stopped.target, Arc::new(parent), name)
 }
 
 /// Judges, opens and answers; `None` where what was found has changed and must be looked for again.
@@ -345,7 +345,7 @@ fn open_terminal(context: &Context<'_>, wanted: Wanted) -> Result<OwnedFd, Errno
 
 /// Takes over the caller's file mode creation mask: this thread's is its own.
 pub(super) fn take_umask(context: &Context<'_>) {
-    let mask = Status::read(context.call.stopped.target).umask;
+    let mask = context.shared.lineage.umask(context.call.stopped.target);
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(mask));
 }
 
@@ -401,7 +401,7 @@ pub fn symlink(context: &Context<'_>) -> Handled {
 fn change_name(context: &Context<'_>, op: FileOp, act: impl FnOnce(&OwnedFd, &CStr) -> Result<(), Errno>) -> Handled {
     let path = context.memory(context.call.path(Arg::Path))?;
     let dir = context.call.dir(Arg::Dir);
-    let found = match resolve(context.call.stopped.target, context.task, dir, &path, Last::Itself) {
+    let found = match resolve(&context.caller(), dir, &path, Last::Itself) {
         Ok(found) => found,
         Err(missing) => return context.nowhere(missing, |at| Access::File { op, at }),
     };
@@ -493,16 +493,15 @@ type TwoNames = (Resolved, Resolved, Option<String>);
 /// Reads and resolves both names of a call; the inner error is a call that is answered already.
 fn two_names(context: &Context<'_>, last: Last, op: MoveOp) -> Result<Result<TwoNames, Handled>, Stop> {
     let call = context.call;
-    let target = call.stopped.target;
     let path = context.memory(call.path(Arg::Path))?;
     let new_path = context.memory(call.path(Arg::NewPath))?;
     let empty = path.is_empty() && call.at_flags() & libc::AT_EMPTY_PATH != 0;
     let from = if empty {
-        descriptor(target, call.dir(Arg::Dir))
+        descriptor(&context.caller(), call.dir(Arg::Dir))
     } else {
-        resolve(target, context.task, call.dir(Arg::Dir), &path, last)
+        resolve(&context.caller(), call.dir(Arg::Dir), &path, last)
     };
-    let to = resolve(target, context.task, call.dir(Arg::NewDir), &new_path, Last::Itself);
+    let to = resolve(&context.caller(), call.dir(Arg::NewDir), &new_path, Last::Itself);
     context.still_there()?;
     let bare = |path: &crate::event::BoxPath| Place::of(path.clone());
     Ok(match (from, to) {
@@ -635,15 +634,14 @@ fn name_too_long(stop: Stop) -> Stop {
 fn change_object(context: &Context<'_>, op: FileOp, act: impl Fn(&OwnedFd) -> Result<(), Errno>) -> Handled {
     let (path, named_by_descriptor) = object_path(context)?;
     for _ in 0..TRIES {
-        let target = context.call.stopped.target;
         let found = if context.call.has(Arg::Fd) {
-            opened_descriptor(target, context.call.int(Arg::Fd))
+            opened_descriptor(context.call.stopped.target, context.call.int(Arg::Fd))
         } else if named_by_descriptor {
-            descriptor(target, context.call.dir(Arg::Dir))
+            descriptor(&context.caller(), context.call.dir(Arg::Dir))
         } else {
             let itself = context.call.at_flags() & libc::AT_SYMLINK_NOFOLLOW != 0;
             let last = if itself { Last::Itself } else { Last::Followed };
-            resolve(target, context.task, context.call.dir(Arg::Dir), &path, last)
+            resolve(&context.caller(), context.call.dir(Arg::Dir), &path, last)
         };
         let found = match found {
             Ok(found) => found,

@@ -1,11 +1,16 @@
-//! Who a task is: its process, program and ancestors inside the box.
+//! Who a task is: its process, program and ancestors inside the box; and where it stands: its working directory and
+//! creation mask.
 //!
 //! Read from the host's `/proc` and kept for a moment, because one process makes many calls. Process numbers come back
-//! to use only after all others have been used, which takes far longer than an entry is kept.
+//! to use only after all others have been used, which takes far longer than an entry is kept. What a task can change of
+//! itself stops ([`Family::Surroundings`](crate::syscalls::Family)), so that nothing is believed beyond such a change.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
 
 use super::target::Target;
 use crate::event::{Subject, escape_bytes};
@@ -14,6 +19,8 @@ use crate::event::{Subject, escape_bytes};
 const KEPT: Duration = Duration::from_millis(250);
 /// More entries than this are swept of old ones.
 const MANY: usize = 1024;
+/// How many working directories are held open at most.
+const DIRECTORIES: usize = 16;
 
 /// A task as the box and the host know it.
 #[derive(Debug, Clone)]
@@ -28,19 +35,40 @@ struct Entry {
     task: Task,
     parent: i32,
     read: Instant,
+    mask: u32,
+    /// What `Known::changes` was when the mask was read.
+    as_of: u64,
+}
+
+/// A working directory that is held open.
+struct Held {
+    tid: i32,
+    read: Instant,
+    as_of: u64,
+    directory: Arc<OwnedFd>,
 }
 
 /// The tasks seen lately.
 pub struct Lineage {
     /// init's number on the host: where ancestry ends.
     init: i32,
-    entries: Mutex<HashMap<i32, Entry>>,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    entries: HashMap<i32, Entry>,
+    directories: VecDeque<Held>,
+    /// How often any task has changed its surroundings.
+    changes: u64,
+    /// Processes one of whose threads has: the others go on meanwhile, so nobody can tell from when on it holds.
+    unsteady: HashSet<i32>,
 }
 
 impl Lineage {
     /// Starts with nobody.
     pub fn new(init: i32) -> Self {
-        Self { init, entries: Mutex::new(HashMap::new()) }
+        Self { init, known: Mutex::default() }
     }
 
     /// Who `target` is. A task that vanishes while it is looked at has number 0.
@@ -50,26 +78,84 @@ impl Lineage {
 
     /// Forgets a process whose program has changed.
     pub fn forget(&self, tid: i32) {
-        self.lock().remove(&tid);
+        let mut known = self.lock();
+        known.entries.remove(&tid);
+        known.directories.retain(|held| held.tid != tid);
+    }
+
+    /// The creation mask of `target`, which waits in a stopped call.
+    pub fn umask(&self, target: Target) -> u32 {
+        let known = self.lock();
+        if let Some(entry) = known.entries.get(&target.tid)
+            && entry.as_of == known.changes
+            && !known.unsteady.contains(&entry.task.subject.host)
+        {
+            return entry.mask;
+        }
+        let as_of = known.changes;
+        drop(known);
+        let mask = Status::read(target).umask;
+        if let Some(entry) = self.lock().entries.get_mut(&target.tid) {
+            (entry.mask, entry.as_of) = (mask, as_of);
+        }
+        mask
+    }
+
+    /// The working directory of `target`, which waits in a stopped call since `now`.
+    pub fn working_directory(&self, target: Target, now: Instant) -> Result<Arc<OwnedFd>, Errno> {
+        let known = self.lock();
+        let as_of = known.changes;
+        let fits = |held: &&Held| {
+            held.tid == target.tid && held.as_of == as_of && now.saturating_duration_since(held.read) < KEPT
+        };
+        if let Some(held) = known.directories.iter().find(fits) {
+            return Ok(Arc::clone(&held.directory));
+        }
+        let process = known.entries.get(&target.tid).map(|entry| entry.task.subject.host);
+        let steady = process.is_some_and(|process| !known.unsteady.contains(&process));
+        drop(known);
+        let directory = Arc::new(target.working_directory()?);
+        if steady {
+            let mut known = self.lock();
+            known.directories.retain(|held| held.tid != target.tid);
+            known.directories.truncate(DIRECTORIES - 1);
+            known.directories.push_front(Held { tid: target.tid, read: now, as_of, directory: Arc::clone(&directory) });
+        }
+        Ok(directory)
+    }
+
+    /// Notes that `target` is about to change its working directory or creation mask. To be called before it goes on.
+    pub fn changes(&self, target: Target) {
+        let status = Status::read(target);
+        let mut known = self.lock();
+        known.changes += 1;
+        if status.threads != 1 {
+            known.unsteady.insert(status.tgid);
+            known.directories.clear();
+        }
     }
 
     fn lookup(&self, target: Target, now: Instant, depth: usize) -> (Task, i32) {
         let tid = target.tid;
-        if let Some(entry) = self.lock().get(&tid)
+        let known = self.lock();
+        if let Some(entry) = known.entries.get(&tid)
             && now.saturating_duration_since(entry.read) < KEPT
         {
             return (entry.task.clone(), entry.parent);
         }
+        let as_of = known.changes;
+        drop(known);
         let status = Status::read(target);
         let parents = self.parents(target, &status, now, depth);
         let exe = target.link("exe").map(|path| escape_bytes(&path)).unwrap_or_default();
         let subject = Subject { pid: status.box_tgid, host: status.tgid, exe, parents };
         let task = Task { subject: Arc::new(subject), box_tid: status.box_tid };
-        let mut entries = self.lock();
+        let entries = &mut self.lock().entries;
         if entries.len() > MANY {
             entries.retain(|_, entry| now.saturating_duration_since(entry.read) < KEPT);
         }
-        entries.insert(tid, Entry { task: task.clone(), parent: status.parent, read: now });
+        let entry = Entry { task: task.clone(), parent: status.parent, read: now, mask: status.umask, as_of };
+        entries.insert(tid, entry);
         (task, status.parent)
     }
 
@@ -84,9 +170,9 @@ impl Lineage {
         parents
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<i32, Entry>> {
-        // A panic elsewhere cannot leave the map half-written: each use is one call.
-        self.entries.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        // Nothing panics under this lock, and each use leaves the value whole.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -97,6 +183,7 @@ pub struct Status {
     parent: i32,
     box_tgid: i32,
     box_tid: i32,
+    threads: u32,
     /// File mode creation mask.
     pub umask: u32,
     /// Whether a signal waits that the task would handle.
@@ -124,6 +211,7 @@ impl Status {
                 "PPid" => status.parent = number(value),
                 "NStgid" => status.box_tgid = last(value),
                 "NSpid" => status.box_tid = last(value),
+                "Threads" => status.threads = value.trim().parse().unwrap_or(0),
                 "SigPnd" | "ShdPnd" => pending |= mask(value),
                 "SigBlk" => blocked = mask(value),
                 "SigCgt" => {

@@ -27,8 +27,8 @@ use crate::event::{Access, Event, Unjudged};
 use crate::gate::{Judged, Outcome};
 use crate::syscalls::{self, Family};
 use lineage::Task;
-use notification::{Call, Reply, Stopped};
-use resolve::Unresolved;
+use notification::{Because, Call, Reply, Stopped};
+use resolve::{Caller, Unresolved};
 use workers::Shared;
 
 pub use repository::{Finding, inspect};
@@ -98,6 +98,7 @@ fn handle(shared: &Arc<Shared>, stopped: &Stopped<'_>, term: Option<u64>) {
         Family::Exec => exec::exec(&context),
         Family::Connect => net::connect(&context),
         Family::Bind => net::bind(&context),
+        Family::Surroundings => surroundings(&context),
     };
     match done {
         Ok(()) => {}
@@ -126,13 +127,30 @@ type Handled = Result<(), Stop>;
 
 /// Refuses what cannot be judged, with a record.
 fn refuse(shared: &Shared, stopped: &Stopped<'_>, task: &Task, name: String, why: Unjudged, errno: Errno) {
-    let event = Event { subject: (*task.subject).clone(), access: Access::Call { name, why } };
+    let event = Event { subject: Arc::clone(&task.subject), access: Access::Call { name, why } };
     let judged = shared.gate.judge(event, None, stopped.received);
     let _ = stopped.answer(Reply::Errno(errno));
     shared.gate.settle(judged, Outcome::Errno(errno as i32));
 }
 
+/// `chdir`, `fchdir`, `umask`: what is known of the caller's surroundings is outdated from here on.
+fn surroundings(context: &Context<'_>) -> Handled {
+    context.shared.lineage.changes(context.call.stopped.target);
+    let _ = context.call.stopped.answer(Reply::Continue(Because::OnlyTheCallerChanges));
+    Ok(())
+}
+
 impl Context<'_> {
+    /// Who asks, for resolving its paths.
+    fn caller(&self) -> Caller<'_> {
+        Caller {
+            target: self.call.stopped.target,
+            task: self.task,
+            lineage: &self.shared.lineage,
+            received: self.call.stopped.received,
+        }
+    }
+
     /// Turns a failure to read the caller's memory into what becomes of the call.
     ///
     /// A bad address is the caller's own mistake and named as the kernel would; memory that is hidden from us cannot be
@@ -153,7 +171,7 @@ impl Context<'_> {
     }
 
     fn judge(&self, access: Access, asked: Option<String>) -> Judged {
-        let event = Event { subject: (*self.task.subject).clone(), access };
+        let event = Event { subject: Arc::clone(&self.task.subject), access };
         self.shared.gate.judge(event, asked, self.call.stopped.received)
     }
 

@@ -67,8 +67,7 @@ pub fn connect(context: &Context<'_>) -> Handled {
 
 /// Connects to a socket file: to the file that was resolved and judged, whatever its name means by then.
 fn connect_path(context: &Context<'_>, socket: &OwnedFd, path: &std::ffi::CStr) -> Handled {
-    let target = context.call.stopped.target;
-    let found = match resolve(target, context.task, libc::AT_FDCWD, path, Last::Followed) {
+    let found = match resolve(&context.caller(), libc::AT_FDCWD, path, Last::Followed) {
         Ok(found) => found,
         Err(missing) if NAME_CACHE.iter().any(|name| path.to_bytes() == name.as_bytes()) => {
             return Err(Stop::Errno(missing.errno));
@@ -122,8 +121,7 @@ pub fn bind(context: &Context<'_>) -> Handled {
 
 /// Makes a socket file: a name like any other, so judged like one.
 fn bind_path(context: &Context<'_>, socket: &OwnedFd, path: &std::ffi::CStr) -> Handled {
-    let target = context.call.stopped.target;
-    let found = match resolve(target, context.task, libc::AT_FDCWD, path, Last::Itself) {
+    let found = match resolve(&context.caller(), libc::AT_FDCWD, path, Last::Itself) {
         Ok(found) => found,
         Err(missing) => return context.nowhere(missing, |at| Access::File { op: FileOp::Mknod, at }),
     };

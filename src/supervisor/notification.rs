@@ -48,6 +48,8 @@ pub enum Reply {
 pub enum Because {
     /// The result of the exec is compared with what was approved before the new program runs its first instruction.
     ExecIsVerified,
+    /// The call changes nothing but where its caller stands, and grants nothing.
+    OnlyTheCallerChanges,
 }
 
 impl<'a> Stopped<'a> {
@@ -88,7 +90,9 @@ impl<'a> Stopped<'a> {
                     Err(errno) => self.answer(Reply::Errno(errno)),
                 }
             }
-            Reply::Continue(Because::ExecIsVerified) => notify::let_go_on(self.listener, self.id),
+            Reply::Continue(Because::ExecIsVerified | Because::OnlyTheCallerChanges) => {
+                notify::let_go_on(self.listener, self.id)
+            }
         }
     }
 }

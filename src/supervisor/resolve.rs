@@ -8,16 +8,41 @@ use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
 
 use nix::errno::Errno;
 
-use super::lineage::Task;
+use super::lineage::{Lineage, Task};
 use super::target::Target;
 use crate::event::BoxPath;
 use crate::sys::file::{self, OpenHow};
 
 /// The kernel's own limit on links in one path: path_resolution(7).
 const MOST_LINKS: usize = 40;
+
+/// Who asks for a path.
+#[derive(Clone, Copy)]
+pub struct Caller<'a> {
+    /// The task that waits.
+    pub target: Target,
+    /// Who it is.
+    pub task: &'a Task,
+    /// What is known of tasks.
+    pub lineage: &'a Lineage,
+    /// When its call was received.
+    pub received: Instant,
+}
+
+impl Caller<'_> {
+    /// Opens the directory that a path starts from: a descriptor of the task's, or its working directory.
+    pub fn base(&self, dir: i32) -> std::result::Result<Arc<OwnedFd>, Errno> {
+        match dir {
+            libc::AT_FDCWD => self.lineage.working_directory(self.target, self.received),
+            number => self.target.descriptor(number).map(Arc::new),
+        }
+    }
+}
 
 /// Whether a symbolic link as the last component is followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +70,7 @@ pub enum Spot {
     /// By one name (or `.`) in a directory.
     Name {
         /// The directory.
-        parent: OwnedFd,
+        parent: Arc<OwnedFd>,
         /// The name, with its trailing slash if it was written with one.
         name: CString,
     },
@@ -126,19 +151,21 @@ impl Resolved {
     }
 }
 
-/// Resolves `path` as `target` would, from its directory `dir`.
-pub fn resolve(target: Target, task: &Task, dir: i32, path: &CStr, last: Last) -> Result<Resolved> {
+/// Resolves `path` as `caller` would, from its directory `dir`.
+pub fn resolve(caller: &Caller<'_>, dir: i32, path: &CStr, last: Last) -> Result<Resolved> {
     let bytes = path.to_bytes();
     if bytes.is_empty() {
         return Err(Errno::ENOENT.into());
     }
-    let base = if bytes[0] == b'/' { None } else { Some(target.base(dir)?) };
-    Walk { proc: target.proc, task, links: 0 }.resolve(base, bytes.to_vec(), last)
+    let base = if bytes[0] == b'/' { None } else { Some(caller.base(dir)?) };
+    Walk { proc: caller.target.proc, task: caller.task, links: 0 }.resolve(base, bytes.to_vec(), last)
 }
 
 /// What the caller's descriptor `number` stands for (`AT_EMPTY_PATH`, or a call by descriptor).
-pub fn descriptor(target: Target, number: i32) -> Result<Resolved> {
-    object(target.base(number)?, || descriptor_flags(&target.text(&format!("fdinfo/{number}"))))
+pub fn descriptor(caller: &Caller<'_>, number: i32) -> Result<Resolved> {
+    let target = caller.target;
+    let found = if number == libc::AT_FDCWD { target.working_directory() } else { target.descriptor(number) };
+    object(found?, || descriptor_flags(&target.text(&format!("fdinfo/{number}"))))
 }
 
 /// The same for a call that acts on an open file: `EBADF` for a descriptor without any right to it (`O_PATH`).
@@ -184,7 +211,7 @@ fn descriptor_flags(text: &str) -> i32 {
 }
 
 /// A name in a directory that is held open already; a symbolic link there is a loop.
-pub fn named(target: Target, parent: OwnedFd, name: CString) -> Result<Resolved> {
+pub fn named(target: Target, parent: Arc<OwnedFd>, name: CString) -> Result<Resolved> {
     let stat = match file::fstatat(parent.as_raw_fd(), &name, libc::AT_SYMLINK_NOFOLLOW) {
         Ok(stat) if stat.st_mode & libc::S_IFMT == libc::S_IFLNK => return Err(Errno::ELOOP.into()),
         Ok(stat) => Some(stat),
@@ -241,7 +268,7 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn resolve(&mut self, mut base: Option<OwnedFd>, mut path: Vec<u8>, last: Last) -> Result<Resolved> {
+    fn resolve(&mut self, mut base: Option<Arc<OwnedFd>>, mut path: Vec<u8>, last: Last) -> Result<Resolved> {
         loop {
             let (dir, name) = split(&path);
             let Some(name) = name else {
@@ -289,7 +316,7 @@ impl Walk<'_> {
     }
 
     /// Opens the directory that holds the last name, and finds its real path.
-    fn parent(&mut self, base: Option<OwnedFd>, dir: &[u8], name: &[u8]) -> Result<(OwnedFd, PathBuf)> {
+    fn parent(&mut self, base: Option<Arc<OwnedFd>>, dir: &[u8], name: &[u8]) -> Result<(Arc<OwnedFd>, PathBuf)> {
         match (base, dir) {
             (Some(base), b"") => {
                 let path = directory_path(self.proc, &base)?;
@@ -300,7 +327,7 @@ impl Walk<'_> {
     }
 
     /// Opens a directory and finds its real path: by the kernel where it can, step by step where it cannot.
-    fn directory(&mut self, base: Option<OwnedFd>, path: &[u8]) -> Result<(OwnedFd, PathBuf)> {
+    fn directory(&mut self, base: Option<Arc<OwnedFd>>, path: &[u8]) -> Result<(Arc<OwnedFd>, PathBuf)> {
         let how =
             OpenHow { flags: (libc::O_PATH | libc::O_DIRECTORY) as u64, mode: 0, resolve: libc::RESOLVE_NO_MAGICLINKS };
         let from = base.as_ref().map_or(libc::AT_FDCWD, AsRawFd::as_raw_fd);
@@ -308,7 +335,7 @@ impl Walk<'_> {
             Ok(found) => {
                 let real = directory_path(self.proc, &found)?;
                 // `/proc/self` would be the worker's own wherever the worker is visible: never trust it.
-                if real.starts_with("/proc") { self.step_by_step(base, path) } else { Ok((found, real)) }
+                if real.starts_with("/proc") { self.step_by_step(base, path) } else { Ok((Arc::new(found), real)) }
             }
             Err(Errno::ELOOP | Errno::ENOENT) => self.step_by_step(base, path),
             Err(errno) => {
@@ -318,10 +345,10 @@ impl Walk<'_> {
         }
     }
 
-    fn step_by_step(&mut self, base: Option<OwnedFd>, path: &[u8]) -> Result<(OwnedFd, PathBuf)> {
+    fn step_by_step(&mut self, base: Option<Arc<OwnedFd>>, path: &[u8]) -> Result<(Arc<OwnedFd>, PathBuf)> {
         let mut here = match base {
             Some(base) if path.first() != Some(&b'/') => base,
-            _ => open_root()?,
+            _ => Arc::new(open_root()?),
         };
         let mut rest: Vec<Vec<u8>> = components(path);
         while let Some(name) = rest.pop() {
@@ -335,7 +362,7 @@ impl Walk<'_> {
             let next = opened.map_err(missing)?;
             let stat = file::fstatat(next.as_raw_fd(), c"", libc::AT_EMPTY_PATH)?;
             if stat.st_mode & libc::S_IFMT != libc::S_IFLNK {
-                here = next;
+                here = Arc::new(next);
                 continue;
             }
             self.count_link()?;
@@ -343,7 +370,7 @@ impl Walk<'_> {
             let text = if directory.starts_with("/proc") {
                 match self.proc_link(&here, &directory, &name)? {
                     ProcLink::Object(found) => {
-                        here = found;
+                        here = Arc::new(found);
                         continue;
                     }
                     ProcLink::Text(text) => text,
@@ -352,7 +379,7 @@ impl Walk<'_> {
                 read_link(&here, &c_name)?
             };
             if text.first() == Some(&b'/') {
-                here = open_root()?;
+                here = Arc::new(open_root()?);
             }
             rest.extend(components(&text));
         }
@@ -418,7 +445,7 @@ impl Unresolved {
 }
 
 /// A directory that was named as itself (`/`, `.`, `x/..`, `x/`).
-fn directory_itself(directory: OwnedFd, path: PathBuf) -> Result<Resolved> {
+fn directory_itself(directory: Arc<OwnedFd>, path: PathBuf) -> Result<Resolved> {
     let stat = file::fstatat(directory.as_raw_fd(), c"", libc::AT_EMPTY_PATH)?;
     let path = BoxPath::new(path).ok_or(Errno::ENOENT)?;
     Ok(Resolved { spot: Spot::Name { parent: directory, name: c".".into() }, path, stat: Some(stat) })

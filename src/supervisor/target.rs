@@ -80,18 +80,18 @@ impl Target {
     /// `E2BIG` beyond that, as the kernel says of vectors beyond its own limit.
     pub fn strings(self, address: u64, most: usize) -> Result<Vec<CString>, Errno> {
         let mut strings = Vec::new();
-        let mut page = Page::default();
+        let (mut pointers, mut texts) = (Page::default(), Page::default());
         let mut total = 0;
         if address == 0 {
             return Ok(strings);
         }
         loop {
             let at = address.checked_add(strings.len() as u64 * 8).ok_or(Errno::EFAULT)?;
-            let pointer = page.word(self, at)?;
+            let pointer = pointers.word(self, at)?;
             if pointer == 0 {
                 return Ok(strings);
             }
-            let text = page.string(self, pointer, most)?;
+            let text = texts.string(self, pointer, most)?;
             total += text.as_bytes_with_nul().len() + 8;
             if total > most {
                 return Err(Errno::E2BIG);
@@ -105,9 +105,9 @@ impl Target {
         process_vm_readv(Pid::from_raw(self.tid), &mut [IoSliceMut::new(into)], &[remote])
     }
 
-    /// Opens the directory that a path starts from: a descriptor of the task's, or its working directory.
-    pub fn base(self, dir: i32) -> Result<OwnedFd, Errno> {
-        if dir == libc::AT_FDCWD { self.open("cwd") } else { self.descriptor(dir) }
+    /// Opens the task's working directory, as an `O_PATH` descriptor.
+    pub fn working_directory(self) -> Result<OwnedFd, Errno> {
+        self.open("cwd")
     }
 
     /// Opens what the task's descriptor `number` stands for, as an `O_PATH` descriptor.
@@ -144,7 +144,7 @@ impl Target {
     }
 }
 
-/// One page of the task's memory, kept because the strings of a vector lie side by side.
+/// One page of the task's memory, kept because the pointers of a vector lie side by side, and so do its strings.
 struct Page {
     address: u64,
     bytes: Vec<u8>,

@@ -41,15 +41,16 @@ pub fn openat2(dir: RawFd, path: &CStr, mut how: OpenHow) -> nix::Result<OwnedFd
     }
 }
 
-/// Reads a small file whole, such as those in `/proc`, whose size nobody can tell: in few calls where it fits a page.
+/// Reads a small file of `/proc` whole. Those give as much as there is room for, so less than that is the end.
 pub fn read_small(dir: RawFd, path: &CStr) -> nix::Result<Vec<u8>> {
     let file = openat(dir, path, libc::O_RDONLY, 0)?;
     let mut bytes = Vec::with_capacity(4096);
     let mut page = [0u8; 4096];
     loop {
-        match nix::unistd::read(&file, &mut page)? {
-            0 => return Ok(bytes),
-            read => bytes.extend_from_slice(&page[..read]),
+        let read = nix::unistd::read(&file, &mut page)?;
+        bytes.extend_from_slice(&page[..read]);
+        if read < page.len() {
+            return Ok(bytes);
         }
     }
 }
