@@ -130,25 +130,28 @@ fn stopped_when(row: &Row, stops: &Stops) -> Result<Option<Vec<SeccompRule>>, Ba
     let Rule::Stop { family, args, .. } = &row.rule else { return Ok(None) };
     Ok(match family {
         Family::Exec | Family::Connect | Family::Bind => Some(vec![]),
-        Family::Open if stops.read_open.is_some() => Some(vec![]),
-        Family::Open if stops.write_open.is_some() => match args.iter().position(|arg| *arg == Arg::OpenFlags) {
-            Some(at) => Some(any_write_flag(at)?),
+        Family::Open if stops.write_open.is_none() && stops.read_open.is_none() => None,
+        Family::Open => match args.iter().position(|arg| *arg == Arg::OpenFlags) {
+            Some(at) => Some(flags_that_stop(at as u8, stops.read_open.is_some())?),
             // The flags are out of the filter's sight (openat2), or always write (creat).
             None => Some(vec![]),
         },
-        Family::Open => None,
         _ => stops.change.is_some().then(Vec::new),
     })
 }
 
-/// One rule for each flag bit that makes an open more than reading.
-fn any_write_flag(at: usize) -> Result<Vec<SeccompRule>, BackendError> {
-    let rule = |flag: &u32| {
-        let bits = u64::from(*flag);
-        let has = SeccompCondition::new(at as u8, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(bits), bits)?;
-        SeccompRule::new(vec![has])
+/// The rules on an open's flags, argument `at`: one for each bit that makes it more than reading, or a single one where
+/// `reads` stop, too.
+///
+/// `O_PATH` never stops: the kernel then ignores all that would read or change, the descriptor gives no right to the file,
+/// and the listener could not hand one over (`fget` in `seccomp_notify_addfd` takes no such descriptor).
+fn flags_that_stop(at: u8, reads: bool) -> Result<Vec<SeccompRule>, BackendError> {
+    const PATH: u64 = libc::O_PATH as u64;
+    let rule = |bits: u64| {
+        let test = SeccompCmpOp::MaskedEq(bits | PATH);
+        SeccompRule::new(vec![SeccompCondition::new(at, SeccompCmpArgLen::Dword, test, bits)?])
     };
-    WRITE_FLAGS.iter().map(rule).collect()
+    if reads { Ok(vec![rule(0)?]) } else { WRITE_FLAGS.iter().map(|flag| rule((*flag).into())).collect() }
 }
 
 /// What every program of seccompiler's begins with: load the architecture, go on if it is ours, else kill; load the number.
@@ -279,6 +282,9 @@ mod tests {
             assert_eq!(call(libc::SYS_openat, [0, 0, flag.into(), 0, 0, 0]), NOTIFY, "{flag:#o}");
             assert_eq!(call(libc::SYS_open, [0, (flag | 0o2000000).into(), 0, 0, 0, 0]), NOTIFY, "{flag:#o}");
         }
+        // With O_PATH the kernel takes no notice of them.
+        let path_only = (libc::O_PATH | libc::O_CREAT | libc::O_RDWR) as u64;
+        assert_eq!(call(libc::SYS_openat, [0, 0, path_only, 0, 0, 0]), ALLOW);
         // The kernel takes an int: high bits must not hide a flag.
         assert_eq!(call(libc::SYS_openat, [0, 0, 0xffff_ffff_0000_0001, 0, 0, 0]), NOTIFY);
         assert_eq!(call(libc::SYS_openat2, [0; 6]), NOTIFY);

@@ -105,7 +105,7 @@ pub fn open(context: &Context<'_>) -> Handled {
     let wanted = wanted(context)?;
     let dir = context.call.dir(Arg::Dir);
     let path = context.memory(context.call.path(Arg::Path))?;
-    if wanted.has(libc::O_CREAT) && !wanted.has(libc::O_PATH) && path.to_bytes().ends_with(b"/") {
+    if wanted.has(libc::O_CREAT) && path.to_bytes().ends_with(b"/") {
         return Err(Stop::Errno(Errno::EISDIR));
     }
     for _ in 0..TRIES {
@@ -150,6 +150,11 @@ fn wanted(context: &Context<'_>) -> Result<Wanted, Stop> {
     if flags & !(OPEN_FLAGS as u64) != 0 || mode & !0o7777 != 0 || (mode != 0 && !makes) {
         return Err(Stop::Errno(Errno::EINVAL));
     }
+    if flags & libc::O_PATH as u64 != 0 {
+        // A listener cannot hand such a descriptor over, and its flags are where the caller could change them meanwhile,
+        // so it cannot go on either. Programs know how to do without this call: it is a young one.
+        return Err(Stop::Errno(Errno::ENOSYS));
+    }
     Ok(Wanted { flags: flags as i32, mode: mode as u32, resolve })
 }
 
@@ -191,10 +196,10 @@ fn open_found(context: &Context<'_>, path: &CStr, wanted: Wanted, found: Resolve
     if found.stat.is_some() && wanted.has(libc::O_CREAT | libc::O_EXCL) && !wanted.unnamed() {
         return Err(Stop::Errno(Errno::EEXIST));
     }
-    if found.is_directory() && wanted.has(libc::O_CREAT) && !wanted.has(libc::O_PATH) && !wanted.unnamed() {
+    if found.is_directory() && wanted.has(libc::O_CREAT) && !wanted.unnamed() {
         return Err(Stop::Errno(Errno::EISDIR));
     }
-    if found.is(libc::S_IFLNK) && !wanted.has(libc::O_PATH) {
+    if found.is(libc::S_IFLNK) {
         return Err(Stop::Errno(Errno::ELOOP));
     }
     let mut at = place(context, &found);
@@ -203,9 +208,8 @@ fn open_found(context: &Context<'_>, path: &CStr, wanted: Wanted, found: Resolve
         .map(|flags| if wanted.is_within(flags) { Stream::WithinRights } else { Stream::BeyondRights });
     let access = Access::File { op: wanted.op(&found), at };
     let asked = asked(path, &found);
-    // What has no name in the file system (a pipe, a deleted file) was the caller's already; a descriptor without any
-    // right to the file gives none.
-    if found.is_nameless() || wanted.has(libc::O_PATH) {
+    // What has no name in the file system (a pipe, a deleted file) was the caller's already.
+    if found.is_nameless() {
         return answer_open(context, None, wanted, &found);
     }
     let judged = context.judge(access, asked);
@@ -293,9 +297,6 @@ fn carry_out_open(context: &Context<'_>, wanted: Wanted, found: &Resolved) -> Re
     let mut flags = wanted.flags | libc::O_NOCTTY;
     if found.stat.is_some() && !wanted.unnamed() {
         flags &= !libc::O_CREAT;
-    }
-    if flags & libc::O_PATH != 0 {
-        flags &= libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC;
     }
     let makes = flags & libc::O_CREAT != 0 || wanted.unnamed();
     if makes && lends_rights(wanted.mode) {
