@@ -334,6 +334,30 @@ fn python_with_threads_subprocesses_and_multiprocessing() {
     as_outside(&free, &scene.boxed(&[], &argv));
 }
 
+/// Runs a fixture free and in a box that mediates every open, and wants the same lines of both.
+fn the_same_lines(fixture: &str) {
+    let Some(python) = program("python3") else { skip!("no python3 in the system directories") };
+    let argv = [text(&python), "fixture.py"];
+    let scenes = [(); 2].map(|()| {
+        let scene = Scene::new();
+        scene.file("home/work/fixture.py", fixture);
+        scene
+    });
+    let free = scenes[0].free(&argv);
+    free.exits(0);
+    as_outside(&free, &scenes[1].boxed(&["-p", "python", "--audit-level", "all"], &argv));
+}
+
+#[test]
+fn signals_end_waits_as_outside() {
+    the_same_lines(include_str!("fixtures/waits.py"));
+}
+
+#[test]
+fn directories_and_masks_are_those_of_the_moment() {
+    the_same_lines(include_str!("fixtures/surroundings.py"));
+}
+
 #[test]
 fn a_go_program() {
     let Some(go) = program("go") else { skip!("no go in the system directories") };

@@ -395,13 +395,14 @@ impl Trial<'_> {
         }
         let failure: Mutex<Option<SupervisorError>> = Mutex::default();
         let tick = || {
-            let Some(supervisor) = &supervisor else { return };
-            supervisor.relieve();
+            let Some(supervisor) = &supervisor else { return Duration::MAX };
+            let next = supervisor.relieve();
             if let Some(error) = supervisor.failure() {
                 // Nobody answers: the box must not go on half-supervised.
                 let _ = sys::process::signal(running.init_fd.as_fd(), nix::sys::signal::Signal::SIGKILL);
                 *failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(error);
             }
+            next
         };
         let outcome = attend(&running, &self.outside.signals, terminal, self.args.timeout, tick)
             .context("cannot attend to the box")?;

@@ -19,8 +19,6 @@ use crate::sys;
 
 /// Between TERM and KILL when the time is up.
 const GRACE: Duration = Duration::from_secs(5);
-/// How often `tick` is called.
-const TICK: Duration = Duration::from_millis(100);
 
 /// The signals that a user sends to the command by sending them to agentbox.
 const FORWARDED: [Signal; 9] = [
@@ -70,13 +68,13 @@ pub fn collect_signals() -> nix::Result<SignalFd> {
     SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
 }
 
-/// Stays with the box until it ends. `tick` is called about ten times a second.
+/// Stays with the box until it ends. `tick` is called again and again, each time after what it returned last.
 pub fn attend(
     running: &Running,
     signals: &SignalFd,
     terminal: Option<OwnedFd>,
     limit: Option<Duration>,
-    tick: impl Fn(),
+    tick: impl Fn() -> Duration,
 ) -> nix::Result<Outcome> {
     let raw = terminal.as_ref().map(|_| RawMode::enter()).transpose()?;
     let mut attendant = Attendant {
@@ -90,8 +88,7 @@ pub fn attend(
         command: None,
     };
     while !attendant.ended() {
-        attendant.wait()?;
-        tick();
+        attendant.wait(tick())?;
     }
     attendant.drain_terminal();
     drop(raw);
@@ -127,7 +124,7 @@ impl Attendant<'_> {
         self.command.is_some()
     }
 
-    fn wait(&mut self) -> nix::Result<()> {
+    fn wait(&mut self, most: Duration) -> nix::Result<()> {
         let input = io::stdin();
         let mut fds = vec![
             PollFd::new(self.running.channel.fd().as_fd(), PollFlags::POLLIN),
@@ -139,7 +136,7 @@ impl Attendant<'_> {
                 fds.push(PollFd::new(input.as_fd(), PollFlags::POLLIN));
             }
         }
-        match poll(&mut fds, self.timeout()) {
+        match poll(&mut fds, self.timeout(most)) {
             Err(Errno::EINTR) => return Ok(()),
             done => done?,
         };
@@ -162,10 +159,10 @@ impl Attendant<'_> {
         Ok(())
     }
 
-    fn timeout(&self) -> PollTimeout {
-        let left = self.deadline.map_or(TICK, |deadline| deadline.saturating_duration_since(Instant::now()).min(TICK));
+    fn timeout(&self, most: Duration) -> PollTimeout {
+        let left = self.deadline.map_or(most, |deadline| deadline.saturating_duration_since(Instant::now()).min(most));
         // Rounded up, so that the last wait does not spin.
-        PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
+        PollTimeout::try_from(left.saturating_add(Duration::from_millis(1))).unwrap_or(PollTimeout::MAX)
     }
 
     fn hear(&mut self) -> nix::Result<()> {

@@ -7,12 +7,9 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
-use super::lineage::Status;
 use super::notification::Reply;
 use super::resolve::{
     Last, Resolved, Spot, Unresolved, as_asked, descriptor, object, opened_descriptor, own_fd, resolve,
@@ -228,10 +225,8 @@ fn answer_open(
 ) -> Result<Option<()>, Stop> {
     let waits =
         found.is(libc::S_IFIFO) && !wanted.has(libc::O_NONBLOCK) && wanted.flags & libc::O_ACCMODE != libc::O_RDWR;
-    let opened = if waits && !context.may_wait() {
-        Err(Errno::EAGAIN)
-    } else if waits && wanted.flags & libc::O_ACCMODE == libc::O_WRONLY {
-        wait_for_reader(context, wanted, found)
+    let opened = if waits {
+        context.wait(|| carry_out_open(context, wanted, found))
     } else if of_another_process(context, found) {
         // The worker could look into processes that the caller could not.
         super::without_trace_right(|| carry_out_open(context, wanted, found))
@@ -242,6 +237,7 @@ fn answer_open(
         // Gone, or made, or turned into a link since.
         Err(Errno::ELOOP) => return Ok(None),
         Err(Errno::ENOENT) if found.stat.is_some() && wanted.has(libc::O_CREAT) => return Ok(None),
+        Err(Errno::EINTR) => Reply::Interrupted,
         Err(errno) => Reply::Errno(errno),
         Ok(file) => Reply::InjectFd { file, close_on_exec: wanted.has(libc::O_CLOEXEC) },
     };
@@ -255,31 +251,6 @@ fn answer_open(
         }
     }
     Ok(Some(()))
-}
-
-/// Opens a FIFO for writing, which waits for a reader: by asking again and again, so that the wait ends when the caller
-/// dies or a signal comes that it would handle.
-fn wait_for_reader(context: &Context<'_>, wanted: Wanted, found: &Resolved) -> Result<OwnedFd, Errno> {
-    const LONGEST: Duration = Duration::from_millis(20);
-    let ask = Wanted { flags: wanted.flags | libc::O_NONBLOCK, ..wanted };
-    let mut pause = Duration::from_micros(200);
-    loop {
-        match carry_out_open(context, ask, found) {
-            // No reader yet: fifo(7).
-            Err(Errno::ENXIO) => {}
-            Err(errno) => return Err(errno),
-            Ok(file) => {
-                let flags = OFlag::from_bits_retain(wanted.flags) & !OFlag::O_NONBLOCK;
-                fcntl(&file, FcntlArg::F_SETFL(flags))?;
-                return Ok(file);
-            }
-        }
-        if !context.call.stopped.alive() || Status::read(context.call.stopped.target).interrupted {
-            return Err(Errno::EINTR);
-        }
-        std::thread::sleep(pause);
-        pause = (pause * 2).min(LONGEST);
-    }
 }
 
 /// Whether something lies in `/proc` below a process other than the caller.
@@ -698,6 +669,7 @@ fn object_path(context: &Context<'_>) -> Result<(CString, bool), Stop> {
 pub(super) fn reply(done: Result<(), Errno>) -> Reply {
     match done {
         Ok(()) => Reply::Value(0),
+        Err(Errno::EINTR) => Reply::Interrupted,
         Err(errno) => Reply::Errno(errno),
     }
 }

@@ -186,8 +186,10 @@ pub struct Status {
     threads: u32,
     /// File mode creation mask.
     pub umask: u32,
-    /// Whether a signal waits that the task would handle.
+    /// Whether a signal waits that the task itself would handle.
     pub interrupted: bool,
+    /// Whether a signal waits that the task could handle, unless another of its process does.
+    pub process_interrupted: bool,
 }
 
 impl Status {
@@ -202,7 +204,7 @@ impl Status {
         // The innermost namespace stands last.
         let last = |value: &str| value.split_whitespace().last().map_or(0, number);
         let mask = |value: &str| u64::from_str_radix(value.trim(), 16).unwrap_or(0);
-        let (mut pending, mut blocked) = (0, 0);
+        let (mut own, mut shared, mut blocked) = (0, 0, 0);
         for line in text.lines() {
             let Some((key, value)) = line.split_once(':') else { continue };
             match key {
@@ -212,10 +214,13 @@ impl Status {
                 "NStgid" => status.box_tgid = last(value),
                 "NSpid" => status.box_tid = last(value),
                 "Threads" => status.threads = value.trim().parse().unwrap_or(0),
-                "SigPnd" | "ShdPnd" => pending |= mask(value),
+                "SigPnd" => own = mask(value),
+                "ShdPnd" => shared = mask(value),
                 "SigBlk" => blocked = mask(value),
                 "SigCgt" => {
-                    status.interrupted = pending & !blocked & mask(value) != 0;
+                    let handled = !blocked & mask(value);
+                    status.process_interrupted = shared & handled != 0;
+                    status.interrupted = own & handled != 0 || (status.threads == 1 && status.process_interrupted);
                     break;
                 }
                 _ => {}
@@ -235,10 +240,17 @@ mod tests {
         let status = Status::parse(text);
         assert_eq!((status.tgid, status.parent, status.box_tgid, status.box_tid), (812, 800, 5, 6));
         assert_eq!(status.umask, 0o027);
-        let signals = |text: &str| Status::parse(text).interrupted;
-        assert!(signals("SigPnd:\t2000\nShdPnd:\t0\nSigBlk:\t0\nSigCgt:\t2000\n"));
-        assert!(signals("SigPnd:\t0\nShdPnd:\t2000\nSigBlk:\t1\nSigCgt:\t2000\n"));
-        assert!(!signals("SigPnd:\t2000\nShdPnd:\t0\nSigBlk:\t2000\nSigCgt:\t2000\n"));
-        assert!(!signals("SigPnd:\t2000\nShdPnd:\t0\nSigBlk:\t0\nSigCgt:\t0\n"));
+        let signals = |text: &str| {
+            let status = Status::parse(text);
+            (status.interrupted, status.process_interrupted)
+        };
+        let (alone, one_of_many) = ("Threads:\t1\n", "Threads:\t3\n");
+        let own = "SigPnd:\t2000\nShdPnd:\t0\nSigBlk:\t0\nSigCgt:\t2000\n";
+        let shared = "SigPnd:\t0\nShdPnd:\t2000\nSigBlk:\t1\nSigCgt:\t2000\n";
+        assert_eq!(signals(&[one_of_many, own].concat()), (true, false));
+        assert_eq!(signals(&[alone, shared].concat()), (true, true));
+        assert_eq!(signals(&[one_of_many, shared].concat()), (false, true));
+        assert_eq!(signals("SigPnd:\t2000\nShdPnd:\t0\nSigBlk:\t2000\nSigCgt:\t2000\n"), (false, false));
+        assert_eq!(signals("SigPnd:\t2000\nShdPnd:\t0\nSigBlk:\t0\nSigCgt:\t0\n"), (false, false));
     }
 }

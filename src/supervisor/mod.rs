@@ -13,6 +13,7 @@ mod notification;
 mod repository;
 mod resolve;
 mod target;
+mod waits;
 mod workers;
 
 use std::collections::HashSet;
@@ -207,6 +208,12 @@ impl Context<'_> {
     /// Lets another worker take up calls before this one waits; false if this one is the last and must not wait.
     fn may_wait(&self) -> bool {
         self.term.is_none_or(|term| Shared::hand_over(self.shared, term))
+    }
+
+    /// Carries out what may wait for long: another worker takes up calls meanwhile, and what would interrupt the caller
+    /// interrupts this (`EINTR`). `EAGAIN` if there is nobody else to take up calls.
+    fn wait<T>(&self, act: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
+        if self.may_wait() { self.shared.waits.interruptible(self, act) } else { Err(Errno::EAGAIN) }
     }
 }
 

@@ -162,10 +162,7 @@ fn act(
     connect: impl FnOnce(&OwnedFd) -> Result<(), Errno>,
 ) -> Handled {
     let waits = fcntl(socket, FcntlArg::F_GETFL).is_ok_and(|flags| flags & OFlag::O_NONBLOCK.bits() == 0);
-    if waits && !context.may_wait() {
-        return context.conclude(judged, Reply::Errno(Errno::EAGAIN));
-    }
-    let done = connect(socket);
+    let done = if waits { context.wait(|| connect(socket)) } else { connect(socket) };
     context.conclude(judged, super::fs::reply(done))
 }
 

@@ -28,6 +28,9 @@ pub struct Stopped<'a> {
 pub enum Reply {
     /// The call fails with this error.
     Errno(Errno),
+    /// A signal came while the call waited: the kernel repeats it or lets it fail with `EINTR`, as the signal's handler
+    /// asked for.
+    Interrupted,
     /// The call returns this value.
     Value(i64),
     /// The call returns a new descriptor for this file.
@@ -66,6 +69,11 @@ impl<'a> Stopped<'a> {
         })
     }
 
+    /// The number by which the kernel knows this call.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
     /// Whether the caller still waits: if so, all that was read of it so far is its own.
     pub fn alive(&self) -> bool {
         notify::alive(self.listener, self.id)
@@ -79,6 +87,12 @@ impl<'a> Stopped<'a> {
             Reply::Errno(errno) => {
                 let _ = notify::answer(self.listener, self.id, 0, errno as i32);
                 Err(errno)
+            }
+            Reply::Interrupted => {
+                // Not for programs to see: the kernel replaces it on the way back (signal_setup_done, errno.h).
+                const ERESTARTSYS: i32 = 512;
+                let _ = notify::answer(self.listener, self.id, 0, ERESTARTSYS);
+                Err(Errno::EINTR)
             }
             Reply::Value(value) => {
                 let _ = notify::answer(self.listener, self.id, value, 0);

@@ -18,6 +18,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 
 use super::lineage::Lineage;
 use super::notification::Stopped;
+use super::waits::Waits;
 use super::{Box, Made, handle, lock};
 use crate::gate::Gate;
 use crate::sys::{self, file};
@@ -26,6 +27,9 @@ use crate::sys::{self, file};
 const MOST_WORKERS: usize = 256;
 /// How long a leader may take over a call that should not wait.
 const PATIENCE: Duration = Duration::from_millis(100);
+/// How often it is looked whether the leader is stuck; and while some worker waits, whether for somebody still there.
+const LATER: Duration = Duration::from_millis(100);
+const SOON: Duration = Duration::from_millis(10);
 const STACK: usize = 256 * 1024;
 
 /// A worker could not be set up.
@@ -53,6 +57,7 @@ pub(super) struct Shared {
     pub(super) target: Box,
     pub(super) lineage: Lineage,
     pub(super) made: Made,
+    pub(super) waits: Waits,
     listener: OnceLock<OwnedFd>,
     lead: Mutex<Lead>,
     /// The lead is free, or the box is gone.
@@ -87,6 +92,7 @@ impl Supervisor {
             lineage: Lineage::new(target.init),
             target,
             made: Made::default(),
+            waits: Waits::default(),
             listener: OnceLock::new(),
             lead: Mutex::new(Lead { taken: true, workers: 1, ..Lead::default() }),
             free: Condvar::new(),
@@ -111,8 +117,9 @@ impl Supervisor {
         }
     }
 
-    /// Hands the lead on if the leader has been at one call for too long. Cheap; called about ten times a second.
-    pub fn relieve(&self) {
+    /// Hands the lead on if the leader has been at one call for too long, and ends waits that nobody waits for. Cheap; to
+    /// be called again after the time it returns.
+    pub fn relieve(&self) -> Duration {
         let since = self.shared.busy_since.load(Ordering::Relaxed);
         if since != 0 && self.shared.now().saturating_sub(since) > PATIENCE.as_millis() as u64 {
             let mut lead = self.shared.lead();
@@ -121,6 +128,9 @@ impl Supervisor {
                 self.shared.pass_on(&mut lead);
             }
         }
+        let alive =
+            |call| self.shared.listener.get().is_some_and(|listener| sys::notify::alive(listener.as_fd(), call));
+        if self.shared.waits.look_after(alive) { SOON } else { LATER }
     }
 
     /// An error that ended a worker, if any: the box is then without an answer and must be ended.
@@ -137,7 +147,8 @@ impl Supervisor {
             if left.is_zero() {
                 return;
             }
-            lead = self.shared.idle.wait_timeout(lead, left).unwrap_or_else(PoisonError::into_inner).0;
+            self.shared.waits.look_after(|_| false);
+            lead = self.shared.idle.wait_timeout(lead, left.min(SOON)).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 

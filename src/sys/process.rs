@@ -199,6 +199,14 @@ pub fn restore_default(signal: Signal) -> nix::Result<()> {
     unsafe { sigaction(signal, &default) }.map(drop)
 }
 
+/// Has `signal` interrupt what a thread waits for in the kernel (`EINTR`), and do nothing else.
+pub fn take_note(signal: Signal) -> nix::Result<()> {
+    extern "C" fn nothing(_: libc::c_int) {}
+    let note = SigAction::new(SigHandler::Handler(nothing), SaFlags::empty(), SigSet::empty());
+    // SAFETY: the handler touches nothing.
+    unsafe { sigaction(signal, &note) }.map(drop)
+}
+
 /// Has this process ignore `signal`.
 pub fn ignore(signal: Signal) -> nix::Result<()> {
     let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
