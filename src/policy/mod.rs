@@ -1,12 +1,15 @@
 //! The policy: what a run may do, checked and immutable, every rule with its origin.
 //!
-//! `load` turns YAML text (`file`), profiles and flags into a [`Policy`]; `rules` holds the matchers; `decide` answers
-//! an [`Event`](crate::event::Event) from the policy alone. Only `load` and `trust` read files; nothing reads the environment.
+//! `load` finds YAML text (`file`), profiles and flags, and `build` turns them into a [`Policy`]; `rules` holds the
+//! matchers; `decide` answers an [`Event`](crate::event::Event) from the policy alone. Only `load` and `trust` read files,
+//! and `real` looks at the file system; nothing reads the environment.
 
+mod build;
 pub mod decide;
 pub mod env;
 pub mod file;
 pub mod load;
+mod real;
 pub mod rules;
 pub mod trust;
 
