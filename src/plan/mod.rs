@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::event::Level;
 use crate::host::HostFacts;
-use crate::policy::{NetworkMode, Policy};
+use crate::policy::{GuardKind, NetworkMode, Policy};
 
 /// What each kernel layer is told to do.
 #[derive(Debug, Clone, Serialize)]
@@ -184,14 +184,14 @@ pub fn compile(policy: &Policy, host: &HostFacts) -> (Plan, Coverage) {
 
 /// Works out what must stop, and says why.
 fn stops(policy: &Policy) -> Stops {
-    let guarded = policy.files.protect.iter().chain(&policy.files.deny).next().map(|guard| guard.rule.to_string());
+    let guarded = policy.files.guards.iter().next().map(|guard| guard.rule.to_string());
     let changes = match (policy.audit >= Level::Actions, &guarded) {
         (true, _) => Some("audit.level records every change".to_string()),
         (false, Some(rule)) => Some(format!("{rule} guards names that may not exist yet")),
         (false, None) => None,
     };
     // A name that exists and has no wildcard is masked by a mount; a pattern is decided open by open.
-    let pattern = policy.files.deny.iter().find(|guard| guard.pattern.exact().is_none());
+    let pattern = policy.files.guards.of(GuardKind::Deny).iter().find(|guard| guard.pattern.exact().is_none());
     let reads = match (policy.audit == Level::All, pattern) {
         (true, _) => Some("audit.level: all records every open".to_string()),
         (false, Some(guard)) => Some(format!("{} is a pattern, which no mount can mask", guard.rule)),

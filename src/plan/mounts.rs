@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::host::HostFacts;
-use crate::policy::{FileRules, NetworkMode, Policy, Root};
+use crate::policy::{FileRules, GuardKind, NetworkMode, Policy, Root};
 
 /// What a box sees.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -88,7 +88,14 @@ pub fn view(policy: &Policy, host: &HostFacts) -> View {
         steps.extend(PROC_READ_ONLY.iter().map(|name| Step::ReadOnly { at: Path::new("/proc").join(name) }));
         steps.extend(PROC_HIDDEN.iter().map(|name| Step::Mask { at: Path::new("/proc").join(name) }));
     }
-    steps.extend(files.deny.iter().flat_map(|guard| guard.pattern.exacts()).map(|at| Step::Mask { at: at.into() }));
+    steps.extend(
+        files
+            .guards
+            .of(GuardKind::Deny)
+            .iter()
+            .flat_map(|guard| guard.pattern.exacts())
+            .map(|at| Step::Mask { at: at.into() }),
+    );
     View { steps }
 }
 

@@ -15,7 +15,7 @@ use super::file::{At, Entry, PolicyFile, Protect};
 use super::load::{Layer, LoadError, Request, SHIPPED, World};
 use super::real::{Found, Real, resolved};
 use super::rules::{Base, Pattern, PatternError, ProgramPattern, contains};
-use super::{Exception, Guard, NetworkMode, Policy, ProgramRule, Root};
+use super::{Exception, Guard, GuardKind, Guards, NetworkMode, Policy, ProgramRule, Root};
 use crate::event::{Level, RuleId};
 
 /// How a rule that comes from a flag is named.
@@ -46,7 +46,9 @@ pub(super) struct Build<'a> {
     home: &'a Path,
     vars: &'a BTreeMap<OsString, OsString>,
     real: Real,
+    /// The trees so far; the guards are kept apart until all are known.
     files: super::FileRules,
+    guards: Vec<Guard>,
     exec: super::ExecRules,
     env: super::env::Rules,
     network: (NetworkMode, RuleId),
@@ -68,6 +70,7 @@ impl<'a> Build<'a> {
             vars,
             real,
             files: Default::default(),
+            guards: Vec::new(),
             exec: Default::default(),
             env: Default::default(),
             network: (NetworkMode::None, RuleId::new("built-in", "network.mode")),
@@ -91,11 +94,13 @@ impl<'a> Build<'a> {
                 self.granted(layer, kind, index, entry)?;
             }
         }
-        self.guards(layer, Kind::DENY, &file.deny)?;
+        self.guards(layer, GuardKind::Deny, &file.deny)?;
+        self.guards(layer, GuardKind::DenyRead, &file.deny_read)?;
+        self.guards(layer, GuardKind::DenyWrite, &file.deny_write)?;
         match &file.protect {
             None => {}
-            Some(Protect::None) => self.files.protect.clear(),
-            Some(Protect::List(entries)) => self.guards(layer, Kind::PROTECT, entries)?,
+            Some(Protect::None) => self.guards.retain(|guard| guard.kind != GuardKind::Protect),
+            Some(Protect::List(entries)) => self.guards(layer, GuardKind::Protect, entries)?,
             Some(Protect::Default) => self.protect_default()?,
         }
         self.programs(layer, "exec.allow", &file.exec_allow)?;
@@ -177,24 +182,23 @@ impl<'a> Build<'a> {
         }
     }
 
-    fn guards(&mut self, layer: &Layer, key: &'static str, entries: &[Entry]) -> Result<(), LoadError> {
+    fn guards(&mut self, layer: &Layer, kind: GuardKind, entries: &[Entry]) -> Result<(), LoadError> {
         for (index, entry) in entries.iter().enumerate() {
-            let guard = self.guard(layer, key, index, entry)?;
-            let list = if key == Kind::DENY { &mut self.files.deny } else { &mut self.files.protect };
-            list.push(guard);
+            let guard = self.guard(layer, kind, index, entry)?;
+            self.guards.push(guard);
         }
         Ok(())
     }
 
-    fn guard(&mut self, layer: &Layer, key: &'static str, index: usize, entry: &Entry) -> Result<Guard, LoadError> {
+    fn guard(&mut self, layer: &Layer, kind: GuardKind, index: usize, entry: &Entry) -> Result<Guard, LoadError> {
         let pattern = self.pattern(&entry.text).map_err(|why| LoadError::Rule {
             at: At { file: layer.name.clone(), mark: Some(entry.mark) },
-            key,
+            key: kind.key(),
             text: entry.text.clone(),
             why,
         })?;
-        let rule = RuleId(format!("{} {key}[{index}]", layer.name).into());
-        Ok(Guard { pattern, rule, message: entry.message.clone(), except: entry.except })
+        let rule = RuleId(format!("{} {}[{index}]", layer.name, kind.key()).into());
+        Ok(Guard { kind, pattern, rule, message: entry.message.clone(), except: entry.except })
     }
 
     fn pattern(&mut self, text: &str) -> Result<Pattern, PatternError> {
@@ -208,9 +212,9 @@ impl<'a> Build<'a> {
         let (_, _, json) = SHIPPED.iter().find(|p| p.0 == "protected").expect("profiles/protected.yaml is shipped");
         let file: PolicyFile = serde_json::from_str(json).expect("build.rs wrote this JSON from the same type");
         let layer = Layer { identity: "shipped:protected".into(), name: "protected.yaml".into(), file };
-        let there = self.files.protect.iter().any(|g| g.rule.0.starts_with("protected.yaml "));
+        let there = self.guards.iter().any(|g| g.rule.0.starts_with("protected.yaml "));
         match &layer.file.protect {
-            Some(Protect::List(entries)) if !there => self.guards(&layer, Kind::PROTECT, entries),
+            Some(Protect::List(entries)) if !there => self.guards(&layer, GuardKind::Protect, entries),
             _ => Ok(()),
         }
     }
@@ -246,11 +250,16 @@ impl<'a> Build<'a> {
         for path in &request.write {
             self.flag_root(Kind::Write, "-w", path)?;
         }
-        for text in &request.deny {
-            let flag = |why| LoadError::Flag { flag: "--deny", text: text.clone(), why };
-            let pattern = self.pattern(text).map_err(flag)?;
-            let rule = RuleId::new(FLAGS, &format!("--deny {text}"));
-            self.files.deny.push(Guard { pattern, rule, message: None, except: Exception::None });
+        for (kind, flag, texts) in [
+            (GuardKind::Deny, "--deny", &request.deny),
+            (GuardKind::DenyRead, "--deny-read", &request.deny_read),
+            (GuardKind::DenyWrite, "--deny-write", &request.deny_write),
+        ] {
+            for text in texts {
+                let pattern = self.pattern(text).map_err(|why| LoadError::Flag { flag, text: text.clone(), why })?;
+                let rule = RuleId::new(FLAGS, &format!("{flag} {text}"));
+                self.guards.push(Guard { kind, pattern, rule, message: None, except: Exception::None });
+            }
         }
         if let Some(mode) = request.net {
             self.network = (mode, RuleId::new(FLAGS, "--net"));
@@ -276,7 +285,8 @@ impl<'a> Build<'a> {
             return Ok(());
         }
         let workdir = self.workdir.as_os_str().as_bytes();
-        let guard = self.files.protect.iter().find(|g| g.pattern.is_granted_by(self.workdir));
+        let mut protected = self.guards.iter().filter(|guard| guard.kind == GuardKind::Protect);
+        let guard = protected.find(|guard| guard.pattern.is_granted_by(self.workdir));
         let what = if workdir == b"/" {
             "the root of the file system".to_string()
         } else if self.home == self.workdir {
@@ -298,24 +308,21 @@ impl<'a> Build<'a> {
         if let Some(root) = self.files.write.iter().find(|root| pattern.matches(&root.path)) {
             return Err(LoadError::Own { rule: root.rule.clone(), path: root.path.to_string_lossy().into(), what });
         }
-        let rule = RuleId::new("built-in", if hide { "state" } else { "policy file" });
-        let guard = Guard { pattern, rule, message: Some(what.into()), except: Exception::None };
-        if hide {
-            self.files.deny.push(guard)
-        } else {
-            self.files.protect.push(guard)
-        }
+        let (kind, name) = if hide { (GuardKind::Deny, "state") } else { (GuardKind::Protect, "policy file") };
+        let rule = RuleId::new("built-in", name);
+        self.guards.push(Guard { kind, pattern, rule, message: Some(what.into()), except: Exception::None });
         Ok(())
     }
 
     pub fn finish(self, request: &Request, world: &World) -> Result<Policy, LoadError> {
         let env = super::env::work_out(&self.env, request, self.home, &world.vars)?;
+        let super::FileRules { read, write, private, otherwise, .. } = self.files;
         let mut policy = Policy {
             name: self.name,
             digest: String::new(),
             workdir: self.workdir.into(),
             home: self.home.into(),
-            files: self.files,
+            files: super::FileRules::new([read, write, private], Guards::new(self.guards), otherwise),
             exec: self.exec,
             env,
             network: self.network,
@@ -324,11 +331,6 @@ impl<'a> Build<'a> {
         policy.digest = digest(&policy);
         Ok(policy)
     }
-}
-
-impl Kind {
-    const DENY: &'static str = "filesystem.deny";
-    const PROTECT: &'static str = "filesystem.protect";
 }
 
 /// Hashes what decisions depend on; the values of variables are left out.
@@ -352,11 +354,9 @@ fn digest(policy: &Policy) -> String {
             );
         }
     }
-    for (key, guards) in [("deny", &files.deny), ("protect", &files.protect)] {
-        for guard in guards {
-            add(key, &[guard.except as u8]);
-            guard.pattern.pieces(|piece| add("piece", piece));
-        }
+    for guard in files.guards.iter() {
+        add(guard.kind.key(), &[guard.except as u8]);
+        guard.pattern.pieces(|piece| add("piece", piece));
     }
     for (key, rules) in [("exec.allow", &policy.exec.allow), ("exec.deny", &policy.exec.deny)] {
         for rule in rules {

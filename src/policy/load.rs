@@ -34,6 +34,10 @@ pub struct Request {
     pub write: Vec<PathBuf>,
     /// `--deny`.
     pub deny: Vec<String>,
+    /// `--deny-read`.
+    pub deny_read: Vec<String>,
+    /// `--deny-write`.
+    pub deny_write: Vec<String>,
     /// `--env`: a name, or a name, `=` and a value.
     pub env: Vec<String>,
     /// `--clean-env`.

@@ -8,6 +8,7 @@ mod build;
 pub mod decide;
 pub mod env;
 pub mod file;
+mod index;
 pub mod load;
 mod real;
 pub mod rules;
@@ -21,6 +22,8 @@ use crate::event::{Level, RuleId};
 
 pub use decide::{decide, suggest};
 pub use file::{Exception, NetworkMode};
+pub use index::Guards;
+use index::Trees;
 pub use load::{LoadError, Loaded, Request, World, load};
 pub use rules::{Pattern, ProgramPattern};
 
@@ -50,7 +53,7 @@ pub struct Policy {
     pub audit: Level,
 }
 
-/// File rules. Among `read`, `write` and `private` the longest path that contains the name decides.
+/// File rules. Guards go before grants; among `read`, `write` and `private` the longest path that contains the name decides.
 #[derive(Debug, Clone, Default)]
 pub struct FileRules {
     /// Trees that may be read.
@@ -59,12 +62,20 @@ pub struct FileRules {
     pub write: Vec<Root>,
     /// Directories that start empty, belong to this run alone and vanish with it; readable and writable.
     pub private: Vec<Root>,
-    /// Names that may be neither read nor changed, inside any tree.
-    pub deny: Vec<Guard>,
-    /// Names that may be read but not changed: persistence and secrets.
-    pub protect: Vec<Guard>,
+    /// Names that are kept from something, inside any tree.
+    pub guards: Guards,
     /// The rule to name when nothing grants an access.
     pub otherwise: Option<RuleId>,
+    /// The trees by path.
+    trees: Trees,
+}
+
+impl FileRules {
+    /// Takes the rules as they are to stay: their lists are filed for looking up.
+    pub fn new([read, write, private]: [Vec<Root>; 3], guards: Guards, otherwise: Option<RuleId>) -> Self {
+        let trees = Trees::new(&write, &private, &read);
+        Self { read, write, private, guards, otherwise, trees }
+    }
 }
 
 /// A granted tree.
@@ -80,9 +91,36 @@ pub struct Root {
     pub exists: bool,
 }
 
-/// A denied or protected name or pattern.
+/// What a guard keeps a name from, in the order in which guards decide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum GuardKind {
+    /// Everything.
+    Deny,
+    /// Being read, run, moved or linked.
+    DenyRead,
+    /// Every change: to what it holds, to the name, to its mode, owner, times and attributes.
+    DenyWrite,
+    /// Changes to what it holds and to the name: persistence and secrets.
+    Protect,
+}
+
+impl GuardKind {
+    /// The key of its list in a policy file.
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::Deny => "filesystem.deny",
+            Self::DenyRead => "filesystem.deny_read",
+            Self::DenyWrite => "filesystem.deny_write",
+            Self::Protect => "filesystem.protect",
+        }
+    }
+}
+
+/// A name or pattern that is kept from something.
 #[derive(Debug, Clone)]
 pub struct Guard {
+    /// From what.
+    pub kind: GuardKind,
     /// What it matches.
     pub pattern: Pattern,
     /// Where it stands.
@@ -127,7 +165,8 @@ pub struct Environment {
 impl Policy {
     /// The same policy where there is no mount view: directories that start empty cannot be had, so none is granted.
     pub fn without_view(mut self) -> Self {
-        self.files.private.clear();
+        let FileRules { read, write, guards, otherwise, .. } = self.files;
+        self.files = FileRules::new([read, write, Vec::new()], guards, otherwise);
         self
     }
 }

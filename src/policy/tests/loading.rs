@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::{Lab, paths, strings};
 use crate::policy::file::PolicyFile;
 use crate::policy::load::{check, profiles};
-use crate::policy::{Exception, LoadError, NetworkMode, Policy, Request, Root, trust};
+use crate::policy::{Exception, GuardKind, LoadError, NetworkMode, Policy, Request, Root, trust};
 
 fn root<'a>(roots: &'a [Root], path: &Path) -> Option<&'a Root> {
     roots.iter().find(|root| root.path == path)
@@ -47,7 +47,7 @@ fn the_default_is_base_and_toolchains_and_a_writable_workdir() {
     assert!(root(&policy.files.read, &lab.home().join(".rustup")).unwrap().exists);
     assert!(!root(&policy.files.read, &lab.home().join(".pyenv")).unwrap().exists);
     assert_eq!(policy.network.0, NetworkMode::None);
-    assert!(policy.files.protect.iter().any(|g| g.except == Exception::OwnRepository));
+    assert!(policy.files.guards.of(GuardKind::Protect).iter().any(|g| g.except == Exception::OwnRepository));
     assert_eq!(policy.digest.len(), 64);
 }
 
@@ -145,7 +145,7 @@ fn flags_go_on_top_and_must_exist() {
     assert_eq!(&*root(&policy.files.write, Path::new("/usr")).unwrap().rule.0, "command line -w /usr");
     assert!(root(&policy.files.read, Path::new("/usr")).is_none(), "a later grant takes the earlier one's place");
     assert_eq!(policy.network.0, NetworkMode::Host);
-    assert!(policy.files.deny.iter().any(|g| &*g.rule.0 == "command line --deny data/x"));
+    assert!(policy.files.guards.of(GuardKind::Deny).iter().any(|g| &*g.rule.0 == "command line --deny data/x"));
     let missing = lab.load(&Request { write: paths(&[Path::new("nope")]), ..Request::default() }).unwrap_err();
     assert!(missing.to_string().starts_with("-w nope: there is no such file or directory"), "{missing}");
 }
@@ -167,7 +167,7 @@ fn a_guard_on_a_link_holds_its_target_too() {
     symlink(lab.home().join("dotfiles/bashrc"), lab.home().join(".bashrc")).unwrap();
     symlink(lab.home().join("dotfiles"), lab.home().join("dots")).unwrap();
     let policy = lab.policy("filesystem: {deny: [~/.bashrc, '~/dots/*.key']}\n");
-    let denied = |path: PathBuf| policy.files.deny.iter().any(|g| g.pattern.matches(&path));
+    let denied = |path: PathBuf| policy.files.guards.of(GuardKind::Deny).iter().any(|g| g.pattern.matches(&path));
     assert!(denied(lab.home().join(".bashrc")));
     assert!(denied(lab.home().join("dotfiles/bashrc")));
     assert!(denied(lab.home().join("dotfiles/a.key")));
@@ -220,8 +220,10 @@ fn own_state_and_policy_files_are_guarded() {
     let lab = Lab::new();
     let policy = lab.policy("filesystem: {write: ['~']}\n");
     let state = lab.home().join(".local/state/agentbox/runs/x");
-    assert!(policy.files.deny.iter().any(|g| g.pattern.matches(&state)));
-    assert!(policy.files.protect.iter().any(|g| g.pattern.matches(&lab.project().join("test.yaml"))));
+    assert!(policy.files.guards.of(GuardKind::Deny).iter().any(|g| g.pattern.matches(&state)));
+    assert!(
+        policy.files.guards.of(GuardKind::Protect).iter().any(|g| g.pattern.matches(&lab.project().join("test.yaml")))
+    );
 }
 
 #[test]
