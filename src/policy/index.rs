@@ -5,6 +5,7 @@
 //! the answer is that of asking all in order. Nothing in here looks at the file system.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::path::Path;
 
@@ -27,17 +28,12 @@ impl Guards {
     /// Orders and files them.
     pub fn new(mut list: Vec<Guard>) -> Self {
         list.sort_by_key(|guard| guard.kind);
-        let filed: Vec<Filed> = list
-            .iter()
-            .enumerate()
-            .flat_map(|(at, guard)| guard.pattern.alternatives().iter().map(move |a| Filed::of(at as u32, a)))
-            .collect();
-        Self {
-            names: Table::of(filed.iter().map(|filed| (filed.guard, &filed.names))),
-            above: Table::of(filed.iter().flat_map(|filed| filed.above.iter().map(|keys| (filed.guard, keys)))),
-            within: Table::of(filed.iter().flat_map(|filed| filed.within.iter().map(|keys| (filed.guard, keys)))),
-            list,
+        let mut filing = Filing::default();
+        for (at, guard) in list.iter().enumerate() {
+            guard.pattern.alternatives().iter().for_each(|alternative| filing.add(at as u32, alternative));
         }
+        let Filing { names, above, within } = filing;
+        Self { list, names: Table::of(&names), above: Table::of(&above), within: Table::of(&within) }
     }
 
     /// In the order in which they decide.
@@ -132,11 +128,10 @@ const ENDS: usize = 16;
 /// Numbers by keys.
 #[derive(Debug, Clone, Default)]
 struct Table {
-    /// Where in `numbers` those of a key are.
-    spans: HashMap<u64, (u32, u32), Ready>,
-    /// Ascending for each key.
-    numbers: Vec<u32>,
-    /// Those that no key finds; ascending.
+    /// The first and the last card of each key.
+    keys: HashMap<u64, (u32, u32), Ready>,
+    cards: Vec<Card>,
+    /// The numbers that no key finds.
     rest: Vec<u32>,
     /// Which lengths of starts and ends of names are filed, a bit each.
     heads: u32,
@@ -146,35 +141,75 @@ struct Table {
     depths: bool,
 }
 
+/// A number, and the card behind it with the same key; numbers ascend.
+#[derive(Debug, Clone, Copy)]
+struct Card {
+    number: u32,
+    next: u32,
+}
+
+/// No card.
+const LAST: u32 = u32::MAX;
+
+/// Numbers with the keys that each could be filed under.
+#[derive(Default)]
+struct Pile {
+    keys: Vec<Key>,
+    /// The number and where its keys end; ascending.
+    numbers: Vec<(u32, usize)>,
+}
+
+impl Pile {
+    fn add(&mut self, number: u32, keys: impl IntoIterator<Item = Key>) {
+        self.keys.extend(keys);
+        self.numbers.push((number, self.keys.len()));
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (u32, &[Key])> {
+        let mut from = 0;
+        self.numbers.iter().map(move |(number, to)| (*number, &self.keys[std::mem::replace(&mut from, *to)..*to]))
+    }
+}
+
 impl Table {
     /// Files each number under the rarest of its keys.
-    fn of<'a>(filed: impl Iterator<Item = (u32, &'a Vec<Key>)> + Clone) -> Self {
+    fn of(pile: &Pile) -> Self {
         let mut common: HashMap<u64, u32, Ready> = HashMap::default();
-        for key in filed.clone().filter(|(_, keys)| keys.len() > 1).flat_map(|(_, keys)| keys) {
+        for key in pile.iter().filter(|(_, keys)| keys.len() > 1).flat_map(|(_, keys)| keys) {
             *common.entry(key.hash()).or_default() += 1;
         }
         let mut table = Self::default();
-        let mut entries: Vec<(u64, u32)> = Vec::new();
-        for (number, keys) in filed {
-            let rarest = keys.iter().min_by_key(|key| if keys.len() == 1 { 0 } else { common[&key.hash()] });
-            match rarest {
-                Some(key) => {
-                    table.note(*key);
-                    entries.push((key.hash(), number));
+        table.cards.reserve(pile.numbers.len());
+        for (number, keys) in pile.iter() {
+            match keys {
+                [] => table.rest.push(number),
+                [only] => table.file(*only, number),
+                many => {
+                    let rarest = many.iter().min_by_key(|key| common[&key.hash()]);
+                    table.file(*rarest.expect("there are several"), number);
                 }
-                None => table.rest.push(number),
             }
         }
-        entries.sort_unstable();
-        entries.dedup();
-        table.rest.dedup();
-        table.numbers = entries.iter().map(|(_, number)| *number).collect();
-        let mut from = 0;
-        for group in entries.chunk_by(|a, b| a.0 == b.0) {
-            table.spans.insert(group[0].0, (from, from + group.len() as u32));
-            from += group.len() as u32;
-        }
         table
+    }
+
+    fn file(&mut self, key: Key, number: u32) {
+        self.note(key);
+        let new = self.cards.len() as u32;
+        match self.keys.entry(key.hash()) {
+            Entry::Vacant(place) => {
+                place.insert((new, new));
+            }
+            Entry::Occupied(mut place) => {
+                let last = &mut place.get_mut().1;
+                if self.cards[*last as usize].number == number {
+                    return;
+                }
+                self.cards[*last as usize].next = new;
+                *last = new;
+            }
+        }
+        self.cards.push(Card { number, next: LAST });
     }
 
     fn note(&mut self, key: Key) {
@@ -190,16 +225,19 @@ impl Table {
     /// The lowest number below `limit` that could be meant by the path and is accepted.
     fn first(&self, probe: &Probe, limit: usize, accept: impl Fn(usize) -> bool) -> Option<usize> {
         let mut best = limit;
-        let mut look = |numbers: &[u32]| {
-            let mut below = numbers.iter().map(|number| *number as usize).take_while(|number| *number < best);
-            let found = below.find(|number| accept(*number));
-            best = found.unwrap_or(best);
-        };
-        look(&self.rest);
-        if !self.spans.is_empty() {
+        if let Some(found) = self.rest.iter().map(|number| *number as usize).find(|number| accept(*number)) {
+            best = best.min(found);
+        }
+        if !self.keys.is_empty() {
             self.keys_of(probe, |key| {
-                if let Some((from, to)) = self.spans.get(&key.hash()) {
-                    look(&self.numbers[*from as usize..*to as usize]);
+                let mut at = self.keys.get(&key.hash()).map_or(LAST, |(first, _)| *first);
+                while let Some(Card { number, next }) = self.cards.get(at as usize)
+                    && (*number as usize) < best
+                {
+                    if accept(*number as usize) {
+                        best = *number as usize;
+                    }
+                    at = *next;
                 }
             });
         }
@@ -286,53 +324,47 @@ impl Key {
     }
 }
 
-/// One way to write a pattern, with the keys that it could be filed under: one of `names`, and one of each list in `above`
-/// and `within`. An empty list means that no key finds it.
-struct Filed {
-    guard: u32,
-    names: Vec<Key>,
-    above: Vec<Vec<Key>>,
-    within: Vec<Vec<Key>>,
+/// What is to be filed of all guards.
+#[derive(Default)]
+struct Filing {
+    names: Pile,
+    above: Pile,
+    within: Pile,
 }
 
-impl Filed {
-    fn of(guard: u32, alternative: &Alternative) -> Self {
+impl Filing {
+    fn add(&mut self, guard: u32, alternative: &Alternative) {
         match alternative.exact() {
-            Some(path) => Self::exact(guard, path),
-            None => Self::wild(guard, alternative.parts()),
+            Some(path) => self.exact(guard, path),
+            None => self.wild(guard, alternative.parts()),
         }
     }
 
-    fn exact(guard: u32, path: &Path) -> Self {
+    fn exact(&mut self, guard: u32, path: &Path) {
         let probe = Probe::new(path);
-        let above = (0..probe.depth()).map(|depth| vec![Key::Above(probe.path_key(depth))]).collect();
-        Self { guard, names: vec![Key::Path(probe.path_key(probe.depth()))], above, within: Vec::new() }
+        self.names.add(guard, [Key::Path(probe.path_key(probe.depth()))]);
+        (0..probe.depth()).for_each(|depth| self.above.add(guard, [Key::Above(probe.path_key(depth))]));
     }
 
-    fn wild(guard: u32, parts: &[Part]) -> Self {
+    fn wild(&mut self, guard: u32, parts: &[Part]) {
         let start = Start::of(parts);
-        let mut names: Vec<Key> = parts[start.count..].iter().filter_map(part_key).collect();
-        names.extend(start.key());
-        let mut filed = Self { guard, names, above: Vec::new(), within: Vec::new() };
-        filed.file_above(parts, &start);
-        filed
+        self.names.add(guard, parts[start.count..].iter().filter_map(part_key).chain(start.key()));
+        self.places_above(guard, parts, &start);
     }
 
     /// Files it under what a place above can be: one for each part but the last that the place's own name can match,
     /// and one for an inner `**`.
-    fn file_above(&mut self, parts: &[Part], start: &Start) {
-        for depth in 1..=start.count.min(parts.len() - 1) {
-            self.above.push(vec![Key::Above(start.path_keys[depth])]);
-        }
+    fn places_above(&mut self, guard: u32, parts: &[Part], start: &Start) {
+        (1..=start.count).for_each(|depth| self.above.add(guard, [Key::Above(start.path_keys[depth])]));
         if !start.floating {
-            self.within.push(vec![Key::Above(start.path_keys[0])]);
+            self.within.add(guard, [Key::Above(ROOT)]);
         }
         let first = start.count.max(usize::from(start.floating));
         for at in first..parts.len() - 1 {
             if parts[at] == Part::Deep {
-                self.within.push(reaching(parts, start, at));
+                self.within.add(guard, reaching(parts, start, at));
             } else {
-                self.above.push(named_at(parts, start, at));
+                self.above.add(guard, named_at(parts, start, at));
             }
         }
     }
