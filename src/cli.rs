@@ -125,9 +125,9 @@ pub enum Net {
 pub enum AuditLevel {
     /// Programs, connections and denials
     Minimal,
-    /// Also every change to files
+    /// Also every change to what files hold and to names
     Actions,
-    /// Also every open for reading
+    /// Also every open for reading and every change to modes, owners and times
     All,
 }
 

@@ -392,9 +392,9 @@ impl fmt::Display for RuleId {
 pub enum Level {
     /// Programs, connections, and everything that is denied.
     Minimal,
-    /// Also every change to files.
+    /// Also every change to what files hold and to names; to modes, owners, times and attributes where a rule needs it.
     #[default]
     Actions,
-    /// Also every open for reading.
+    /// Also every open for reading, and every change to modes, owners, times and attributes.
     All,
 }

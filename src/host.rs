@@ -32,6 +32,9 @@ pub struct HostFacts {
     pub no_user_namespace: Option<String>,
     /// Where `/etc/resolv.conf` really lies, if that is not below `/etc`.
     pub resolv_conf: Option<PathBuf>,
+    /// The first standard stream that has a name on the host (a file, a FIFO, a terminal): whoever holds it can set its
+    /// mode, owner and times, wherever it lies.
+    pub named_stream: Option<&'static str>,
     /// This process already runs under a seccomp filter: inside a container or another box.
     pub filtered: bool,
 }
@@ -49,9 +52,20 @@ impl HostFacts {
             ),
             no_user_namespace: no_user_namespace(),
             resolv_conf: outside_etc(Path::new("/etc/resolv.conf")),
+            named_stream: named_stream(),
             filtered: filtered(),
         }
     }
+}
+
+/// Pipes and sockets have no name, and the box puts a `/dev/null` of its own in the place of the host's.
+fn named_stream() -> Option<&'static str> {
+    let names = ["standard input", "standard output", "standard error"];
+    let is_named = |number: &usize| {
+        let target = fs::read_link(format!("/proc/self/fd/{number}"));
+        target.is_ok_and(|target| target.is_absolute() && target != Path::new("/dev/null"))
+    };
+    (0..names.len()).find(is_named).map(|number| names[number])
 }
 
 /// The version of Landlock's interface: `landlock_create_ruleset(NULL, 0, LANDLOCK_CREATE_RULESET_VERSION)`.

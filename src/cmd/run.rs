@@ -193,6 +193,16 @@ fn plan_text(plan: &Plan, coverage: &Coverage) -> String {
     let _ = writeln!(text, "  calls     changes {}", why(&stops.change));
     let _ = writeln!(text, "  calls     opens for writing {}", why(&stops.write_open));
     let _ = writeln!(text, "  calls     opens for reading {}", why(&stops.read_open));
+    let metadata = &stops.metadata;
+    for (calls, stop) in [
+        ("modes (chmod)", &metadata.chmod),
+        ("modes that let others write", metadata.chmod.as_ref().map_or(&metadata.share, |_| &metadata.chmod)),
+        ("owners (chown)", &metadata.chown),
+        ("times (utime)", &metadata.utime),
+        ("attributes (xattr)", &metadata.xattr),
+    ] {
+        let _ = writeln!(text, "  calls     {calls} {}", why(stop));
+    }
     text.push_str("coverage\n");
     for entry in &coverage.layers {
         let _ = writeln!(text, "  {entry}");

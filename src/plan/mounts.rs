@@ -88,15 +88,23 @@ pub fn view(policy: &Policy, host: &HostFacts) -> View {
         steps.extend(PROC_READ_ONLY.iter().map(|name| Step::ReadOnly { at: Path::new("/proc").join(name) }));
         steps.extend(PROC_HIDDEN.iter().map(|name| Step::Mask { at: Path::new("/proc").join(name) }));
     }
-    steps.extend(
-        files
-            .guards
-            .of(GuardKind::Deny)
-            .iter()
-            .flat_map(|guard| guard.pattern.exacts())
-            .map(|at| Step::Mask { at: at.into() }),
-    );
+    steps.extend(read_only(files));
+    steps.extend(masks(files));
     View { steps }
+}
+
+/// One step for each path that must not be changed and that a writable tree would show as such.
+fn read_only(files: &FileRules) -> impl Iterator<Item = Step> {
+    let paths = files.guards.of(GuardKind::DenyWrite).iter().flat_map(|guard| guard.pattern.exacts());
+    let shown = paths.filter(|path| files.is_writable(path) || files.writable().any(|tree| tree.starts_with(path)));
+    shown.map(|path| Step::ReadOnly { at: path.into() })
+}
+
+/// One step for each path that must not be read; one that may still be written to cannot be covered.
+fn masks(files: &FileRules) -> impl Iterator<Item = Step> {
+    let denied = files.guards.of(GuardKind::Deny).iter().flat_map(|guard| guard.pattern.exacts());
+    let unread = files.guards.of(GuardKind::DenyRead).iter().flat_map(|guard| guard.pattern.exacts());
+    denied.chain(unread.filter(|path| !files.may_be_written(path))).map(|path| Step::Mask { at: path.into() })
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

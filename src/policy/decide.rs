@@ -242,6 +242,11 @@ fn longest<'a>(files: &'a FileRules, probe: &'a Probe) -> Option<(&'a Root, bool
     holding(files, probe).next().map(|(root, granted)| (root, !matches!(granted, Granted::Read(_))))
 }
 
+/// Whether the trees let the name at `path` be changed.
+pub(super) fn is_writable(files: &FileRules, path: &Path) -> bool {
+    longest(files, &Probe::new(path)).is_some_and(|(_, changes)| changes)
+}
+
 /// Whether `path` is shown because something below it is, or is one of the box's own file systems.
 fn is_top(files: &FileRules, path: &[u8]) -> bool {
     if contains(b"/proc", path) || contains(b"/dev", path) {
@@ -313,7 +318,7 @@ fn names(rule: &ProgramRule, exec: &Exec) -> bool {
 /// program is called is the caller's choice and counts for nothing here.
 fn allows(policy: &Policy, rule: &ProgramRule, exec: &Exec) -> bool {
     let program = exec.program.as_path();
-    let own = || longest(&policy.files, &Probe::new(program)).is_some_and(|(_, changes)| changes);
+    let own = || is_writable(&policy.files, program);
     rule.program.matches(program) && !(matches!(rule.program, ProgramPattern::Name(_)) && own())
 }
 

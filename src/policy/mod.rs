@@ -15,7 +15,7 @@ pub mod rules;
 pub mod trust;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::event::{Level, RuleId};
@@ -25,6 +25,7 @@ pub use file::{Exception, NetworkMode};
 pub use index::Guards;
 use index::Trees;
 pub use load::{LoadError, Loaded, Request, World, load};
+use rules::Probe;
 pub use rules::{Pattern, ProgramPattern};
 
 /// What a run may do.
@@ -75,6 +76,22 @@ impl FileRules {
     pub fn new([read, write, private]: [Vec<Root>; 3], guards: Guards, otherwise: Option<RuleId>) -> Self {
         let trees = Trees::new(&write, &private, &read);
         Self { read, write, private, guards, otherwise, trees }
+    }
+
+    /// Whether the trees let the name at `path` be changed, whatever guards say.
+    pub fn is_writable(&self, path: &Path) -> bool {
+        decide::is_writable(self, path)
+    }
+
+    /// Whether the trees let the name at `path` be changed, and no rule against that closes it.
+    pub fn may_be_written(&self, path: &Path) -> bool {
+        let closes = |guard: &Guard| matches!(guard.kind, GuardKind::Deny | GuardKind::DenyWrite);
+        self.is_writable(path) && self.guards.first(&Probe::new(path), closes).is_none()
+    }
+
+    /// The tops of all trees that can be changed.
+    pub fn writable(&self) -> impl Iterator<Item = &Path> {
+        self.write.iter().chain(&self.private).map(|root| root.path.as_path())
     }
 }
 

@@ -268,6 +268,16 @@ impl Pattern {
         self.exacts().next().filter(|_| self.alternatives.iter().all(|a| a.exact.is_some()))
     }
 
+    /// Whether it could match something in one of the trees, or all of it.
+    pub fn reaches(&self, trees: &[&Path]) -> bool {
+        self.alternatives.iter().any(|alternative| alternative.reaches(trees))
+    }
+
+    /// Whether a wildcard in it could match something in one of the trees.
+    pub fn reaches_by_wildcard(&self, trees: &[&Path]) -> bool {
+        self.alternatives.iter().any(|alternative| alternative.exact.is_none() && alternative.reaches(trees))
+    }
+
     /// All paths it names outright: a mask on each holds it as far as they exist.
     pub fn exacts(&self) -> impl Iterator<Item = &Path> {
         self.alternatives.iter().filter_map(|a| a.exact.as_deref())
@@ -489,6 +499,13 @@ impl Alternative {
         self.parts.first() == Some(&Part::Deep)
     }
 
+    fn reaches(&self, trees: &[&Path]) -> bool {
+        let count = self.parts.iter().take_while(|p| matches!(p, Part::Name(_))).count();
+        let start = self.exact.clone().unwrap_or_else(|| joined(&self.parts[..count]));
+        let start = start.as_os_str().as_bytes();
+        trees.iter().any(|tree| meets(start, tree.as_os_str().as_bytes()))
+    }
+
     /// The same with its plain start replaced, if `real` knows another for it.
     fn restarted(&self, real: &mut impl FnMut(&Path) -> Option<PathBuf>) -> Option<Self> {
         if let Some(exact) = &self.exact {
@@ -612,6 +629,11 @@ impl Part {
 fn joined(parts: &[Part]) -> PathBuf {
     let names = parts.iter().filter_map(|p| if let Part::Name(n) = p { Some(OsStr::from_bytes(n)) } else { None });
     std::iter::once(OsStr::new("/")).chain(names).collect()
+}
+
+/// Whether two trees have something in common.
+fn meets(one: &[u8], other: &[u8]) -> bool {
+    contains(one, other) || contains(other, one)
 }
 
 /// Whether `path` is `tree` or lies below it.

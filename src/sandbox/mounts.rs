@@ -150,7 +150,9 @@ impl Builder {
         for name in DEVICES {
             let path = dev.join(name);
             let node = clone_tree(libc::AT_FDCWD, &c_path(&path), false).map_err(step("find", &path))?;
-            set_attributes(node.as_fd(), Attributes(Attributes::NO_SUID)).map_err(step("show", &path))?;
+            // Read-only is for the node, which is the host's: mode, owner, times. What is written to a device is not of it.
+            let attributes = Attributes(Attributes::NO_SUID | Attributes::READ_ONLY);
+            set_attributes(node.as_fd(), attributes).map_err(step("show", &path))?;
             let target = self.file(&path)?;
             self.place_at(&node, &target, &path)?;
         }
