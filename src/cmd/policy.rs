@@ -193,7 +193,10 @@ pub fn check(files: &[PathBuf], world: &World) -> u8 {
     let mut code = 0;
     for file in files {
         match policy::load::check(file, world) {
-            Ok(()) => print(&format!("{}: ok\n", file.display())),
+            Ok(notes) => {
+                print_notes(&notes);
+                print(&format!("{}: ok\n", file.display()));
+            }
             Err(error) => {
                 eprintln!("agentbox: {}", chain(&error));
                 code = 125;

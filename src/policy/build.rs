@@ -15,7 +15,7 @@ use super::file::{At, Entry, PolicyFile, Protect};
 use super::load::{Layer, LoadError, Request, SHIPPED, World};
 use super::real::{Found, Real, resolved};
 use super::rules::{Base, Pattern, PatternError, ProgramPattern, contains};
-use super::{Exception, Guard, GuardKind, Guards, NetworkMode, Policy, ProgramRule, Root};
+use super::{Exception, FileRules, Guard, GuardKind, Guards, NetworkMode, Policy, ProgramRule, Root};
 use crate::event::{Level, RuleId};
 
 /// How a rule that comes from a flag is named.
@@ -47,7 +47,7 @@ pub(super) struct Build<'a> {
     vars: &'a BTreeMap<OsString, OsString>,
     real: Real,
     /// The trees so far; the guards are kept apart until all are known.
-    files: super::FileRules,
+    files: FileRules,
     guards: Vec<Guard>,
     exec: super::ExecRules,
     env: super::env::Rules,
@@ -314,15 +314,19 @@ impl<'a> Build<'a> {
         Ok(())
     }
 
+    /// The rules about files, for a look at them without a run.
+    pub fn files(self) -> FileRules {
+        filed(self.files, self.guards)
+    }
+
     pub fn finish(self, request: &Request, world: &World) -> Result<Policy, LoadError> {
         let env = super::env::work_out(&self.env, request, self.home, &world.vars)?;
-        let super::FileRules { read, write, private, otherwise, .. } = self.files;
         let mut policy = Policy {
             name: self.name,
             digest: String::new(),
             workdir: self.workdir.into(),
             home: self.home.into(),
-            files: super::FileRules::new([read, write, private], Guards::new(self.guards), otherwise),
+            files: filed(self.files, self.guards),
             exec: self.exec,
             env,
             network: self.network,
@@ -331,6 +335,11 @@ impl<'a> Build<'a> {
         policy.digest = digest(&policy);
         Ok(policy)
     }
+}
+
+fn filed(trees: FileRules, guards: Vec<Guard>) -> FileRules {
+    let FileRules { read, write, private, otherwise, .. } = trees;
+    FileRules::new([read, write, private], Guards::new(guards), otherwise)
 }
 
 /// Hashes what decisions depend on; the values of variables are left out.

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use super::build::Build;
 use super::file::{self, At, FileError, PolicyFile};
 use super::real::Real;
+use super::review::review;
 use super::rules::{PatternError, plain};
 use super::trust::{self, TrustError};
 use super::{NetworkMode, Policy};
@@ -201,6 +202,28 @@ pub enum LoadError {
         /// What it is.
         what: &'static str,
     },
+    /// A grant and a denial of the same, said at once.
+    #[error("{grant}: {path} is granted, and {denial} denies all of it: leave one of the two out")]
+    Contradiction {
+        /// The rule that grants, and where it stands.
+        grant: String,
+        /// The path.
+        path: String,
+        /// The rule that denies, and where it stands.
+        denial: String,
+    },
+    /// A denial that leaves the command nowhere to start.
+    #[error(
+        "{rule}: `{text}` covers the working directory {workdir}, where the command starts: deny less, or start elsewhere with -C"
+    )]
+    WorkdirDenied {
+        /// The rule, and where it stands.
+        rule: String,
+        /// Its pattern.
+        text: String,
+        /// The working directory.
+        workdir: String,
+    },
     /// `--env` without a name.
     #[error("--env {0}: a variable is written K or K=V")]
     Env(String),
@@ -259,7 +282,7 @@ pub fn load(request: &Request, world: &World) -> Result<Loaded, LoadError> {
     let home = real.find(&plain(&world.home)).path;
     let workdir = workdir(request, world, &mut real)?;
     let mut reader = Reader { world, layers: Vec::new(), stack: Vec::new(), files: Vec::new(), pinned: false };
-    let notes = reader.read_all(request, &workdir, &home)?;
+    let mut notes = reader.read_all(request, &workdir, &home)?;
     let Reader { layers, files, .. } = reader;
     let mut build = Build::new(&workdir, &home, &world.vars, real);
     for layer in &layers {
@@ -275,23 +298,26 @@ pub fn load(request: &Request, world: &World) -> Result<Loaded, LoadError> {
         build.guard_own(&world.cwd.join(file), "the record of this run", false)?;
     }
     let policy = build.finish(request, world)?;
+    notes.extend(review(&policy.files, &workdir, &layers)?);
     Ok(Loaded { policy, notes })
 }
 
-/// Reads and checks one policy file as far as that goes without a run: its text, what it extends, its rules.
-pub fn check(path: &Path, world: &World) -> Result<(), LoadError> {
+/// Reads and checks one policy file as far as that goes without a run: its text, what it extends, its rules. Returns lines
+/// for the person.
+pub fn check(path: &Path, world: &World) -> Result<Vec<String>, LoadError> {
     let shown: Arc<str> = path.to_string_lossy().into();
     let path = world.cwd.join(path);
     check_content(&path, &shown, &read_file(&path, &shown)?, world)
 }
 
 /// The same for content that was read already.
-pub fn check_content(path: &Path, shown: &Arc<str>, content: &[u8], world: &World) -> Result<(), LoadError> {
+pub fn check_content(path: &Path, shown: &Arc<str>, content: &[u8], world: &World) -> Result<Vec<String>, LoadError> {
     let mut reader = Reader { world, layers: Vec::new(), stack: Vec::new(), files: Vec::new(), pinned: false };
     reader.bytes(path, shown, content)?;
     let (workdir, home) = (plain(&world.cwd), plain(&world.home));
     let mut build = Build::new(&workdir, &home, &world.vars, Real::default());
-    reader.layers.iter().try_for_each(|layer| build.layer(layer))
+    reader.layers.iter().try_for_each(|layer| build.layer(layer))?;
+    review(&build.files(), &workdir, &reader.layers)
 }
 
 fn workdir(request: &Request, world: &World, real: &mut Real) -> Result<PathBuf, LoadError> {

@@ -11,6 +11,7 @@ pub mod file;
 mod index;
 pub mod load;
 mod real;
+mod review;
 pub mod rules;
 pub mod trust;
 
@@ -20,7 +21,7 @@ use std::sync::Arc;
 
 use crate::event::{Level, RuleId};
 
-pub use decide::{decide, suggest};
+pub use decide::{decide, kept_from_running, suggest};
 pub use file::{Exception, NetworkMode};
 pub use index::Guards;
 use index::Trees;

@@ -46,6 +46,18 @@ pub enum PatternError {
     /// `*/..`.
     #[error("`..` cannot follow a wildcard")]
     Parent,
+    /// `..` with nothing left to leave.
+    #[error("`..` leads above `/`, where there is nothing: leave it out")]
+    AboveRoot,
+    /// `[z-a]`.
+    #[error("`{0}` runs backwards and holds nothing: write `{1}`")]
+    Backwards(String, String),
+    /// `/a/{{,b}}`.
+    #[error("a choice in `{{…}}` leaves no name between two slashes: write it out as rules of its own")]
+    NoName,
+    /// More than 255 bytes between two slashes.
+    #[error("a name is longer than the 255 bytes that a file system takes, so nothing could match")]
+    LongName,
     /// A character class outside ASCII.
     #[error("`[…]` takes ASCII characters only: use `?` or `{{a,b}}`")]
     Class,
@@ -145,8 +157,19 @@ impl Base<'_> {
         if is_plain(&bytes) {
             return Ok(PathBuf::from(OsString::from_vec(bytes)));
         }
+        check_depth(&bytes)?;
         Ok(plain(Path::new(OsStr::from_bytes(&bytes))))
     }
+}
+
+/// Refuses a path that leaves the root by `..`.
+fn check_depth(path: &[u8]) -> Result<(), PatternError> {
+    let deeper = |depth: usize, name: &[u8]| match name {
+        b"." => Some(depth),
+        b".." => depth.checked_sub(1),
+        _ => Some(depth + 1),
+    };
+    split(path).try_fold(0usize, deeper).map(drop).ok_or(PatternError::AboveRoot)
 }
 
 /// Drops `.`, `..` and doubled slashes by text alone.
@@ -206,6 +229,9 @@ impl Pattern {
         }
         let mut written = Vec::new();
         braces(&absolute, &mut written)?;
+        if !lacks_a_name(&absolute) && written.iter().any(|text| lacks_a_name(text)) {
+            return Err(PatternError::NoName);
+        }
         let alternatives = written.iter().map(|w| Alternative::parse(w)).collect::<Result<_, _>>()?;
         Ok(Self { text: text.into(), alternatives })
     }
@@ -441,7 +467,7 @@ impl Alternative {
             match name {
                 b"." => {}
                 b".." => match parts.last() {
-                    None => {}
+                    None => return Err(PatternError::AboveRoot),
                     Some(Part::Name(_)) => {
                         parts.pop();
                     }
@@ -602,9 +628,17 @@ struct End {
     all: u64,
 }
 
+/// Whether there is nothing between two slashes, or behind the last.
+fn lacks_a_name(text: &[u8]) -> bool {
+    text.ends_with(b"/") || text.windows(2).any(|pair| pair == b"//")
+}
+
+/// The most bytes that a file system takes for a name: `NAME_MAX`.
+const LONGEST_NAME: usize = 255;
+
 /// Whether `text` is a path that needs no work: no wildcard, escape, `.`, `..` or slash too many.
 fn is_plain(text: &[u8]) -> bool {
-    let plain_name = |name: &[u8]| !matches!(name, b"" | b"." | b"..");
+    let plain_name = |name: &[u8]| !matches!(name, b"" | b"." | b"..") && name.len() <= LONGEST_NAME;
     !text.iter().any(|b| b"*?[\\".contains(b)) && text.len() > 1 && text[1..].split(|b| *b == b'/').all(plain_name)
 }
 
@@ -659,13 +693,33 @@ fn component(text: &[u8]) -> Result<Part, PatternError> {
                 if !text[at..end].is_ascii() {
                     return Err(PatternError::Class);
                 }
+                check_ranges(&text[at + 1..end - 1])?;
                 (wild, at) = (true, end - 1);
             }
             _ => plain.push(byte),
         }
         at += 1;
     }
+    if !wild && plain.len() > LONGEST_NAME {
+        return Err(PatternError::LongName);
+    }
     Ok(if wild { Part::Glob(text.into()) } else { Part::Name(plain.into()) })
+}
+
+/// Refuses a range in a class that no character lies in.
+fn check_ranges(class: &[u8]) -> Result<(), PatternError> {
+    let mut set = class.strip_prefix(b"!").or(class.strip_prefix(b"^")).unwrap_or(class);
+    while let [low, rest @ ..] = set {
+        set = match rest {
+            [b'-', high, rest @ ..] if low <= high => rest,
+            [b'-', high, ..] => {
+                let range = |from: u8, to: u8| format!("{}-{}", char::from(from), char::from(to));
+                return Err(PatternError::Backwards(range(*low, *high), range(*high, *low)));
+            }
+            rest => rest,
+        };
+    }
+    Ok(())
 }
 
 /// What each name that a glob matches starts and ends with, escapes taken off.

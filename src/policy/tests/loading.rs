@@ -121,12 +121,58 @@ fn mistakes_in_rules_name_file_line_and_column() {
             "filesystem: {write: [/proc/sys]}\n",
             "./test.yaml filesystem.write[0]: /proc/sys lies in the kernel's own files",
         ),
+        (
+            "filesystem: {deny_read: ['/a/[z-a]']}\n",
+            "./test.yaml:2:26: filesystem.deny_read `/a/[z-a]`: `z-a` runs backwards",
+        ),
+        ("filesystem: {read: [/../x]}\n", "./test.yaml:2:21: filesystem.read `/../x`: `..` leads above `/`"),
+        (
+            "filesystem: {read: [/usr/share], deny: [/usr/share]}\n",
+            "./test.yaml:2:21: filesystem.read[0]: /usr/share is granted, and ./test.yaml:2:41: filesystem.deny[0] denies \
+             all of it: leave one of the two out",
+        ),
+        ("filesystem: {write: [out], deny_write: ['*']}\n", "./test.yaml:2:22: filesystem.write[0]"),
+        (
+            "extends: [default]\nfilesystem: {deny: ['~/*']}\n",
+            "./test.yaml:3:21: filesystem.deny[0]: `~/*` covers the working directory",
+        ),
         ("filesystem: {write: [./test.yaml]}\n", "is the policy of this run, which is never writable"),
         ("filesystem: {write: [~/.local/state/agentbox/runs]}\n", "is agentbox's own state, which is never writable"),
     ] {
         let error = lab.error(rules);
         assert!(error.contains(expected), "{rules:?}\n  gave     {error}\n  expected {expected}");
     }
+}
+
+#[test]
+fn a_grant_that_changes_nothing_is_a_note_and_a_denial_that_takes_back_is_none() {
+    let lab = Lab::new();
+    let notes = |rules: &str, request: Request| {
+        lab.write("home/project/test.yaml", &format!("version: 1\nextends: [base]\n{rules}"));
+        lab.load(&Request { policies: strings(&["./test.yaml"]), ..request }).unwrap_or_else(|e| panic!("{e}")).notes
+    };
+    let none: Vec<String> = vec![];
+    assert_eq!(notes("filesystem: {deny: [/opt]}\n", Request::default()), none, "takes back what base grants");
+    assert_eq!(notes("filesystem: {read: [/srv], deny_write: [/srv]}\n", Request::default()), none);
+    assert_eq!(
+        notes("filesystem: {read: [/etc/shadow]}\n", Request::default()),
+        [
+            "./test.yaml:3:21: filesystem.read[0]: /etc/shadow is denied all the same, by base.yaml:25:7: filesystem.deny[0]"
+        ]
+    );
+    let flag = notes(
+        "filesystem: {deny_read: [/usr/share]}\n",
+        Request { read: vec!["/usr/share".into()], ..Request::default() },
+    );
+    assert_eq!(
+        flag,
+        ["command line -r /usr/share: /usr/share is denied all the same, by ./test.yaml:3:26: filesystem.deny_read[0]"]
+    );
+    let blind = notes("filesystem: {write: [.], deny_read: ['~/**']}\n", Request::default());
+    assert!(blind[0].starts_with("./test.yaml:3:38: filesystem.deny_read[0]: `~/**` covers the working"), "{blind:?}");
+    let both = Request { read: vec!["/usr".into()], deny: strings(&["/usr"]), ..Request::default() };
+    let error = lab.load(&both).unwrap_err().to_string();
+    assert!(error.starts_with("command line -r /usr: /usr is granted, and command line --deny /usr denies"), "{error}");
 }
 
 #[test]
