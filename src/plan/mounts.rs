@@ -55,6 +55,8 @@ pub enum Step {
     Devices,
     /// `/proc` of the box's own process namespace.
     Processes,
+    /// The kernel's own files in `/proc`, all but those of processes, cannot be changed.
+    KernelFiles,
     /// What the view shows there cannot be changed.
     ReadOnly {
         /// Where; passed over if it is not there.
@@ -67,9 +69,6 @@ pub enum Step {
     },
 }
 
-/// Parts of `/proc` by which a user who is root in the box, and so root to the kernel's files whatever the capabilities,
-/// changes the kernel for everybody.
-const PROC_READ_ONLY: [&str; 5] = ["sys", "sysrq-trigger", "irq", "bus", "fs"];
 /// Parts of `/proc` that show root the whole machine.
 const PROC_HIDDEN: [&str; 7] = ["kcore", "kmsg", "keys", "timer_list", "sched_debug", "kallsyms", "slabinfo"];
 
@@ -85,7 +84,9 @@ pub fn view(policy: &Policy, host: &HostFacts) -> View {
     steps.push(Step::Devices);
     steps.push(Step::Processes);
     if host.uid == 0 {
-        steps.extend(PROC_READ_ONLY.iter().map(|name| Step::ReadOnly { at: Path::new("/proc").join(name) }));
+        // Root in the box is root to the kernel's files, whatever the capabilities: it could write to some, and set the
+        // mode and the owner of all, for everybody.
+        steps.push(Step::KernelFiles);
         steps.extend(PROC_HIDDEN.iter().map(|name| Step::Mask { at: Path::new("/proc").join(name) }));
     }
     steps.extend(read_only(files));
@@ -160,6 +161,7 @@ impl fmt::Display for Step {
             Self::Link { at, text } => write!(f, "link     {} -> {}", at.display(), text.display()),
             Self::Devices => write!(f, "devices  /dev"),
             Self::Processes => write!(f, "own      /proc"),
+            Self::KernelFiles => write!(f, "keep     /proc/* but processes"),
             Self::ReadOnly { at } => write!(f, "keep     {}", at.display()),
             Self::Mask { at } => write!(f, "mask     {}", at.display()),
         }

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::event::Level;
 use crate::host::HostFacts;
-use crate::policy::{FileRules, Guard, GuardKind, Policy};
+use crate::policy::{FileRules, Guard, GuardKind, NetworkMode, Policy};
 
 /// Which groups of calls stop, each with the reason; `None` runs at native speed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -40,7 +40,9 @@ pub struct Stops {
 ///   and an access control list could do the same.
 /// - A standard stream with a name on the host could be changed through its descriptor, so all stop.
 /// - Without a view no mount holds anything, so all stop.
-/// - Root in the box is root to the kernel's own files: `/proc` takes modes and owners from it for everybody.
+/// - Root in the box is root to the kernel's own files, and `/proc` takes modes and owners from it for everybody. They are
+///   bound read-only, but for those of the network namespace, which lie below each process: where that one is the host's,
+///   modes and owners stop.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Metadata {
     /// Modes, whichever is set.
@@ -113,7 +115,8 @@ fn reads_for(files: &FileRules, guard: &Guard, shown: &[&Path], view: bool) -> O
 
 fn metadata(policy: &Policy, host: &HostFacts, view: bool) -> Metadata {
     let all = all_metadata(policy, host, view);
-    let root = (host.uid == 0).then(|| "the command is root to the kernel's own files in /proc".to_string());
+    let root = host.uid == 0 && policy.network.0 == NetworkMode::Host;
+    let root = root.then(|| format!("{} makes root in the box root to /proc/*/net of the host", policy.network.1));
     // What a private tree holds goes when the run ends.
     let kept: Vec<&Path> = policy.files.write.iter().map(|root| root.path.as_path()).collect();
     let shared = policy.files.guards.of(GuardKind::Protect).iter().find(|guard| guard.pattern.reaches(&kept));
@@ -249,7 +252,9 @@ mod tests {
         assert!(metadata("audit: {level: all}", &host()).all().is_some());
         let redirected = HostFacts { named_stream: Some("standard output"), ..host() };
         assert!(metadata("", &redirected).all().unwrap().starts_with("standard output is"));
-        let root = metadata("", &HostFacts { uid: 0, ..host() });
+        let root = HostFacts { uid: 0, ..host() };
+        assert_eq!(metadata("", &root).chmod, None);
+        let root = metadata("network: {mode: host}", &root);
         assert!(root.chmod.is_some() && root.chown.is_some() && root.utime.is_none());
         let unprotected = metadata("filesystem: {protect: none}", &host()).xattr;
         assert!(unprotected.unwrap().starts_with("built-in policy file"), "the policy itself lies in the project");
