@@ -5,6 +5,7 @@
 //! `doctor` by [`try_user_namespace`] in a child.
 
 use std::fs;
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use nix::sched::{CloneFlags, unshare};
@@ -32,8 +33,8 @@ pub struct HostFacts {
     pub no_user_namespace: Option<String>,
     /// Where `/etc/resolv.conf` really lies, if that is not below `/etc`.
     pub resolv_conf: Option<PathBuf>,
-    /// The first standard stream that has a name on the host (a file, a FIFO, a terminal): whoever holds it can set its
-    /// mode, owner and times, wherever it lies.
+    /// The first standard stream that the command will hold and that has a name on the host (a file, a FIFO, a terminal):
+    /// through it, mode, owner and times can be set, wherever it lies.
     pub named_stream: Option<&'static str>,
     /// This process already runs under a seccomp filter: inside a container or another box.
     pub filtered: bool,
@@ -58,14 +59,17 @@ impl HostFacts {
     }
 }
 
-/// Pipes and sockets have no name, and the box puts a `/dev/null` of its own in the place of the host's.
+/// Pipes and sockets have no name, and the box puts a `/dev/null` of its own in the place of the host's; so it does with
+/// terminals where input and output both are.
 fn named_stream() -> Option<&'static str> {
-    let names = ["standard input", "standard output", "standard error"];
-    let is_named = |number: &usize| {
+    let (input, output, error) = (io::stdin().is_terminal(), io::stdout().is_terminal(), io::stderr().is_terminal());
+    let replaced = |terminal: bool| terminal && input && output;
+    let streams = [("standard input", input), ("standard output", output), ("standard error", error)];
+    let mut named = streams.into_iter().enumerate().filter(|(number, (_, terminal))| {
         let target = fs::read_link(format!("/proc/self/fd/{number}"));
-        target.is_ok_and(|target| target.is_absolute() && target != Path::new("/dev/null"))
-    };
-    (0..names.len()).find(is_named).map(|number| names[number])
+        !replaced(*terminal) && target.is_ok_and(|target| target.is_absolute() && target != Path::new("/dev/null"))
+    });
+    named.next().map(|(_, (name, _))| name)
 }
 
 /// The version of Landlock's interface: `landlock_create_ruleset(NULL, 0, LANDLOCK_CREATE_RULESET_VERSION)`.

@@ -3,10 +3,10 @@
 //!
 //! `load` finds and reads the files; of the file system only [`Real`] knows here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -49,6 +49,8 @@ pub(super) struct Build<'a> {
     /// The trees so far; the guards are kept apart until all are known.
     files: FileRules,
     guards: Vec<Guard>,
+    /// The paths of the trees so far.
+    granted: HashSet<PathBuf>,
     exec: super::ExecRules,
     env: super::env::Rules,
     network: (NetworkMode, RuleId),
@@ -71,6 +73,7 @@ impl<'a> Build<'a> {
             real,
             files: Default::default(),
             guards: Vec::new(),
+            granted: HashSet::new(),
             exec: Default::default(),
             env: Default::default(),
             network: (NetworkMode::None, RuleId::new("built-in", "network.mode")),
@@ -153,7 +156,8 @@ impl<'a> Build<'a> {
             return Err(LoadError::Kernel { rule, path: path.to_string_lossy().into() });
         }
         let mut links = Vec::new();
-        for other in Kind::ALL {
+        let before = if self.granted.insert(path.clone()) { &[][..] } else { &Kind::ALL };
+        for other in before.iter().copied() {
             let roots = self.roots(other);
             for at in
                 (0..roots.len()).rev().filter(|at| roots[*at].path.as_os_str() == path.as_os_str()).collect::<Vec<_>>()
