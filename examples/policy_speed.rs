@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use agentbox::cmd::policy::world;
 use agentbox::event::{Access, BoxPath, Event, Exec, FileOp, MoveOp, Place, Subject};
-use agentbox::policy::{Policy, Request, decide, load};
+use agentbox::policy::{Policy, Request, World, decide, load};
 
 fn main() {
     let mut world = world().expect("a world");
@@ -38,6 +38,45 @@ fn main() {
         "exec",
         Access::Exec(Exec { program, called: "git".into(), interpreter: None, argv: vec![], argc: 0 }),
     );
+    for count in [1, 100, 10_000] {
+        grow(&mut world, count);
+    }
+}
+
+/// Measures one policy of `count` rules of each kind: what loading takes and what decisions cost.
+fn grow(world: &mut World, count: usize) {
+    let dir = tempfile::tempdir().expect("a directory");
+    world.cwd = dir.path().to_path_buf();
+    let rules: String = (0..count)
+        .map(|n| match n % 8 {
+            0 => format!("    - {{path: '**/secret-{n}.env', why: as one would write}}\n"),
+            1 => format!("    - conf{n}/*.key\n"),
+            2 => format!("    - '*.ext{n}'\n"),
+            3 => format!("    - /data/tree{n}/**\n"),
+            4 => format!("    - '**/.tool/{n}/**'\n"),
+            5 => format!("    - 'same/*/deep/x{n}'\n"),
+            6 => format!("    - '~/.hidden{n}'\n"),
+            _ => format!("    - '**/v{n}-*/**/z'\n"),
+        })
+        .collect();
+    let text = format!("version: 1\nextends: [default]\nfilesystem:\n  deny:\n{rules}");
+    std::fs::write(dir.path().join("many.yaml"), text).expect("write the policy");
+    let request = Request { policies: vec!["./many.yaml".into()], ..Request::default() };
+    println!("{count} rules");
+    print("  load", 3, || drop(black_box(load(&request, world).expect("a good policy"))));
+    let policy = load(&request, world).expect("a good policy").policy;
+    let at = |below: &str| policy.workdir.join(below);
+    let file = |op, below: &str| Access::File { op, at: place(at(below)) };
+    let rename = |directory| Access::Move {
+        op: MoveOp::Rename,
+        from: Place { directory, ..place(at("target/debug/a")) },
+        to: place(at("same/x/deep/b")),
+    };
+    measure(&policy, "  read", file(FileOp::Read, "src/deep/er/module.rs"));
+    measure(&policy, "  write", file(FileOp::Write, "src/deep/er/module.rs"));
+    measure(&policy, "  write denied", file(FileOp::Write, "src/secret-0.env"));
+    measure(&policy, "  rename file", rename(false));
+    measure(&policy, "  rename directory", rename(true));
 }
 
 fn place(path: PathBuf) -> Place {

@@ -53,6 +53,12 @@ pub struct PolicyArgs {
     /// Keep the command from PATTERN, even inside what it may read or change (repeatable)
     #[arg(long = "deny", value_name = "PATTERN")]
     pub deny: Vec<String>,
+    /// Keep the command from reading PATTERN; it may still be written to where that is allowed (repeatable)
+    #[arg(long = "deny-read", value_name = "PATTERN")]
+    pub deny_read: Vec<String>,
+    /// Keep the command from changing PATTERN; it may still be read where that is allowed (repeatable)
+    #[arg(long = "deny-write", value_name = "PATTERN")]
+    pub deny_write: Vec<String>,
     /// Pass variable K, or set it to V (repeatable)
     #[arg(long = "env", value_name = "K[=V]")]
     pub env: Vec<String>,
@@ -119,9 +125,9 @@ pub enum Net {
 pub enum AuditLevel {
     /// Programs, connections and denials
     Minimal,
-    /// Also every change to files
+    /// Also every change to what files hold and to names
     Actions,
-    /// Also every open for reading
+    /// Also every open for reading and every change to modes, owners and times
     All,
 }
 

@@ -179,6 +179,12 @@ pub struct Place {
     /// Whether it lies in a git directory that was made inside this run.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub own_repository: bool,
+    /// Whether an open for writing, or one that makes the file, can read through the same descriptor.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reads: bool,
+    /// Whether a mode that is set lets others than the owner write.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shares: bool,
     /// Set for a file that was handed to the command as a standard stream and is reopened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream: Option<Stream>,
@@ -187,7 +193,7 @@ pub struct Place {
 impl Place {
     /// A name about which no more is known than its path.
     pub fn of(path: BoxPath) -> Self {
-        Self { path, directory: false, own_repository: false, stream: None }
+        Self { path, directory: false, own_repository: false, reads: false, shares: false, stream: None }
     }
 }
 
@@ -386,9 +392,9 @@ impl fmt::Display for RuleId {
 pub enum Level {
     /// Programs, connections, and everything that is denied.
     Minimal,
-    /// Also every change to files.
+    /// Also every change to what files hold and to names; to modes, owners, times and attributes where a rule needs it.
     #[default]
     Actions,
-    /// Also every open for reading.
+    /// Also every open for reading, and every change to modes, owners, times and attributes.
     All,
 }

@@ -286,7 +286,7 @@ mod tests {
     use crate::audit::record::Entry;
     use crate::audit::{PolicyRef, Start};
     use crate::event::{BoxPath, FileOp, Level, Place, RuleId, Subject};
-    use crate::policy::{Environment, ExecRules, FileRules, NetworkMode, Root};
+    use crate::policy::{Environment, ExecRules, FileRules, Guards, NetworkMode, Root};
 
     struct Bench {
         gate: Gate,
@@ -303,12 +303,7 @@ mod tests {
             digest: "00".into(),
             workdir: "/work".into(),
             home: "/home/u".into(),
-            files: FileRules {
-                read: vec![root("/usr")],
-                write: vec![root("/work")],
-                otherwise,
-                ..FileRules::default()
-            },
+            files: FileRules::new([vec![root("/usr")], vec![root("/work")], vec![]], Guards::default(), otherwise),
             exec: ExecRules::default(),
             env: Environment::default(),
             network: (NetworkMode::None, RuleId::new("default.yaml", "network")),

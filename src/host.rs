@@ -5,6 +5,7 @@
 //! `doctor` by [`try_user_namespace`] in a child.
 
 use std::fs;
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use nix::sched::{CloneFlags, unshare};
@@ -32,6 +33,9 @@ pub struct HostFacts {
     pub no_user_namespace: Option<String>,
     /// Where `/etc/resolv.conf` really lies, if that is not below `/etc`.
     pub resolv_conf: Option<PathBuf>,
+    /// The first standard stream that the command will hold and that has a name on the host (a file, a FIFO, a terminal):
+    /// through it, mode, owner and times can be set, wherever it lies.
+    pub named_stream: Option<&'static str>,
     /// This process already runs under a seccomp filter: inside a container or another box.
     pub filtered: bool,
 }
@@ -49,9 +53,23 @@ impl HostFacts {
             ),
             no_user_namespace: no_user_namespace(),
             resolv_conf: outside_etc(Path::new("/etc/resolv.conf")),
+            named_stream: named_stream(),
             filtered: filtered(),
         }
     }
+}
+
+/// Pipes and sockets have no name, and the box puts a `/dev/null` of its own in the place of the host's; so it does with
+/// terminals where input and output both are.
+fn named_stream() -> Option<&'static str> {
+    let (input, output, error) = (io::stdin().is_terminal(), io::stdout().is_terminal(), io::stderr().is_terminal());
+    let replaced = |terminal: bool| terminal && input && output;
+    let streams = [("standard input", input), ("standard output", output), ("standard error", error)];
+    let mut named = streams.into_iter().enumerate().filter(|(number, (_, terminal))| {
+        let target = fs::read_link(format!("/proc/self/fd/{number}"));
+        !replaced(*terminal) && target.is_ok_and(|target| target.is_absolute() && target != Path::new("/dev/null"))
+    });
+    named.next().map(|(_, (name, _))| name)
 }
 
 /// The version of Landlock's interface: `landlock_create_ruleset(NULL, 0, LANDLOCK_CREATE_RULESET_VERSION)`.

@@ -9,6 +9,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -94,6 +95,8 @@ fn furnish(scene: &Scene) {
         ("home/.bashrc", "# theirs\n"),
         ("home/.ssh/id_ed25519", "PRIVATE KEY\n"),
         ("home/work/mine", "mine\n"),
+        ("home/work/conf/app", "theirs\n"),
+        ("home/work/other/app", "mine\n"),
         ("home/work/.env", "TOKEN=s3cret\n"),
         ("home/work/.mcp.json", "{}\n"),
         ("home/work/.claude/notes", "\n"),
@@ -114,7 +117,15 @@ fn furnish(scene: &Scene) {
 
 /// What no attempt may change.
 fn precious(scene: &Scene) -> BTreeMap<String, String> {
-    let kept = ["outside", "home/.", "home/work/.", "home/work/repo", "home/work/hookless", "home/work/p.yaml"];
+    let kept = [
+        "outside",
+        "home/.",
+        "home/work/.",
+        "home/work/conf",
+        "home/work/repo",
+        "home/work/hookless",
+        "home/work/p.yaml",
+    ];
     let mut all = listing(&scene.root);
     all.retain(|path, _| kept.iter().any(|top| path.starts_with(top)));
     all
@@ -244,9 +255,15 @@ attempts! {
     chmod_outside: change(&["chmod", "{outside}/f"]).record("chmod", "outside/f");
     fchmod_outside: change(&["fchmod", "{outside}/f"]);
     fchmodat2_outside: change(&["fchmodat2", "{outside}/f"]);
-    chown_outside: change(&["chown", "{outside}/f"]).record("chown", "outside/f");
+    chown_outside: change(&["chown", "{outside}/f"]).flags(ALL).record("chown", "outside/f");
     fchown_outside: change(&["fchown", "{outside}/f"]);
-    utimensat_outside: change(&["utimensat", "{outside}/f"]).record("utime", "outside/f");
+    utimensat_outside: change(&["utimensat", "{outside}/f"]).flags(ALL).record("utime", "outside/f");
+    chmod_at_native_speed_outside: change(&["chmod-plain", "{outside}/f"]);
+    chown_at_native_speed_outside: change(&["chown", "{outside}/f"]);
+    utimensat_at_native_speed_outside: change(&["utimensat", "{outside}/f"]);
+    mode_of_a_host_device: bare(&["chmod-same", "/dev/null"]);
+    times_of_a_host_device: bare(&["utime-same", "/dev/null"]);
+    mode_of_a_kernel_file: bare(&["chmod-same", "/proc/version"]);
     futimens_outside: change(&["futimens", "{outside}/f"]);
     setxattr_outside: change(&["setxattr", "{outside}/f"]).record("xattr", "outside/f");
     fsetxattr_outside: change(&["fsetxattr", "{outside}/f"]);
@@ -254,6 +271,112 @@ attempts! {
     device_node_in_the_workspace: bare(&["mknod-device", "{work}/null"]).fails("EPERM");
     change_a_file_outside_the_view: bare(&["open", "{outside}/f"]).fails(UNSEEN);
     delete_a_file_outside_the_view: bare(&["unlink", "{outside}/f"]).fails(UNSEEN);
+}
+
+const ALL: &[&str] = &["--audit-level", "all"];
+
+// A denied pattern in a writable tree: whatever is done to a name it matches, there already or new.
+const DENY: &[&str] = &["--deny", "**/.env"];
+attempts! {
+    denied_by_reading_through_a_link: bare(&["symlink-read", ".env", "x"]).flags(DENY).record("read", "work/.env");
+    denied_by_open: bare(&["open", ".env"]).flags(DENY).record("write", "work/.env");
+    denied_by_open_read_write: bare(&["rdwr", ".env"]).flags(DENY).record("write", "work/.env");
+    denied_by_create: bare(&["create", "repo/.env"]).flags(DENY).record("create", "repo/.env");
+    denied_by_mkdir: bare(&["mkdir", "repo/.env"]).flags(DENY).record("mkdir", "repo/.env");
+    denied_by_mknod: bare(&["mknod-file", "repo/.env"]).flags(DENY).record("create", "repo/.env");
+    denied_by_symlink: bare(&["symlink", "../mine", "repo/.env"]).flags(DENY).record("symlink", "repo/.env");
+    denied_by_unnamed_file: bare(&["tmpfile-link", "repo/.env"]).flags(DENY).record("link create", "repo/.env");
+    denied_by_truncate: bare(&["truncate", ".env"]).flags(DENY).record("truncate", "work/.env");
+    denied_by_unlink: bare(&["unlink", ".env"]).flags(DENY).record("unlink", "work/.env");
+    denied_by_rename_over: bare(&["rename", "mine", ".env"]).flags(DENY).record("rename", "work/.env");
+    denied_by_rename_away: bare(&["rename", ".env", "x"]).flags(DENY).record("rename", "work/.env");
+    denied_by_exchange: bare(&["exchange", "mine", ".env"]).flags(DENY).record("exchange", "work/.env");
+    denied_by_link: bare(&["link", ".env", "x"]).flags(DENY).record("link", "work/.env");
+    denied_by_chmod: bare(&["chmod-plain", ".env"]).flags(DENY).record("chmod", "work/.env");
+    denied_by_utime: bare(&["utimensat", ".env"]).flags(DENY).record("utime", "work/.env");
+    denied_by_xattr: bare(&["setxattr", ".env"]).flags(DENY).record("xattr", "work/.env");
+}
+
+// A pattern that must not be read: every way to what it holds.
+const UNREAD: &[&str] = &["--deny-read", "**/app"];
+attempts! {
+    unread_by_open: bare(&["read", "conf/app"]).flags(UNREAD).record("read", "conf/app");
+    unread_by_open_read_write: bare(&["rdwr", "conf/app"]).flags(UNREAD).record("write", "conf/app");
+    unread_by_create_read_write: bare(&["create-rdwr", "repo/app"]).flags(UNREAD).record("create", "repo/app");
+    unread_by_link: bare(&["link", "conf/app", "x"]).flags(UNREAD).record("link", "conf/app");
+    unread_by_rename: bare(&["rename", "conf/app", "x"]).flags(UNREAD).record("rename", "conf/app");
+    unread_by_exchange: bare(&["exchange", "mine", "conf/app"]).flags(UNREAD).record("exchange", "conf/app");
+    unread_through_a_link: bare(&["symlink-read", "conf/app", "x"]).flags(UNREAD).record("read", "conf/app");
+    unread_by_moving_the_directory: bare(&["rename", "conf", "x"]).flags(&["--deny-read", "conf/app"])
+        .record("rename", "work/conf");
+    unread_by_path: bare(&["read", "conf/app"]).flags(&["--deny-read", "conf/app"]).record("read", "conf/app");
+}
+
+// A path that must not be changed, and a pattern.
+const FIXED: &[&str] = &["--deny-write", "conf/app"];
+const FIXED_PATTERN: &[&str] = &["--deny-write", "conf/*"];
+attempts! {
+    fixed_by_append: bare(&["append", "conf/app"]).flags(FIXED).record("write", "conf/app");
+    fixed_by_open_read_write: bare(&["rdwr", "conf/app"]).flags(FIXED).record("write", "conf/app");
+    fixed_by_truncate: bare(&["truncate", "conf/app"]).flags(FIXED).record("truncate", "conf/app");
+    fixed_by_truncating_open: bare(&["trunc-rdonly", "conf/app"]).flags(FIXED).record("write", "conf/app");
+    fixed_by_unlink: bare(&["unlink", "conf/app"]).flags(FIXED).record("unlink", "conf/app");
+    fixed_by_rename_over: bare(&["rename", "mine", "conf/app"]).flags(FIXED).record("rename", "conf/app");
+    fixed_by_rename_away: bare(&["rename", "conf/app", "x"]).flags(FIXED).record("rename", "conf/app");
+    fixed_by_exchange: bare(&["exchange", "mine", "conf/app"]).flags(FIXED).record("exchange", "conf/app");
+    fixed_by_second_name: bare(&["link-write", "conf/app", "x"]).flags(FIXED).record("link", "conf/app");
+    fixed_by_symlink: bare(&["symlink-write", "conf/app", "x"]).flags(FIXED).record("write", "conf/app");
+    fixed_by_reopening: bare(&["reopen", "conf/app"]).flags(FIXED).record("write", "conf/app");
+    fixed_by_moving_the_directory: bare(&["away-and-back", "conf", "app"]).flags(FIXED).record("rename", "work/conf");
+    fixed_by_exchanging_the_directory: bare(&["exchange", "other", "conf"]).flags(FIXED)
+        .record("exchange", "work/conf");
+    fixed_by_chmod: bare(&["chmod-plain", "conf/app"]).flags(FIXED);
+    fixed_by_utime: bare(&["utimensat", "conf/app"]).flags(FIXED);
+    fixed_by_xattr: bare(&["setxattr", "conf/app"]).flags(FIXED);
+    fixed_pattern_by_create: bare(&["create", "conf/new"]).flags(FIXED_PATTERN).record("create", "conf/new");
+    fixed_pattern_by_chmod: bare(&["chmod-plain", "conf/app"]).flags(FIXED_PATTERN).record("chmod", "conf/app");
+    fixed_pattern_by_utime: bare(&["utimensat", "conf/app"]).flags(FIXED_PATTERN).record("utime", "conf/app");
+}
+
+/// What rules that leave one half open leave open.
+#[test]
+fn unread_is_written_and_fixed_is_read() {
+    let scene = Scene::new();
+    furnish(&scene);
+    let line = "echo more >>conf/app && ! cat conf/app && chmod 600 conf/app && rm conf/app";
+    scene.boxed_sh(&["--deny-read", "**/app"], line).exits(0);
+    let boxed = scene.boxed_sh(&["--deny-write", "other/app"], "cat other/app && ! echo more >>other/app");
+    boxed.exits(0).must(boxed.out == "mine\n", "it cannot be read");
+}
+
+/// A file handed in as a stream lies outside: through its descriptor its mode and times could be set at native speed.
+#[test]
+fn a_stream_lends_no_mode_and_no_times() {
+    if compiler().is_none() {
+        skip!("no C compiler (cc)");
+    }
+    for verb in ["fchmod-stdin", "futimens-stdin", "chmod-proc-stdin"] {
+        let scene = Scene::new();
+        furnish(&scene);
+        scene.c("change", CHANGE.1, &[]);
+        let secret = scene.outside.join("secret");
+        let with_stdin = |mut command: Command, log: &std::path::Path| {
+            let file = fs::File::open(&secret).expect("open outside/secret");
+            command.stdin(file).stdout(Stdio::piped()).stderr(Stdio::piped());
+            common::finish(common::start(command), b"", log)
+        };
+        let metadata = || {
+            let found = fs::metadata(&secret).expect("look at outside/secret");
+            (found.mode(), found.mtime())
+        };
+        let before = metadata();
+        let (command, log) = scene.boxed_command(&[], &["./change", verb]);
+        let boxed = with_stdin(command, &log);
+        boxed.exits(1).must(WALL.split(' ').any(|e| e == boxed.out.trim()), "expected a refusal");
+        boxed.must(metadata() == before, "the file outside has changed");
+        with_stdin(scene.free_command(&["./change", verb]), &log).exits(0);
+        boxed.must(metadata() != before, "the control changed nothing");
+    }
 }
 
 // The protected list: names in a writable tree that run code or hold settings, also those that do not exist yet.

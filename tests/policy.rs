@@ -101,16 +101,73 @@ fn check_says_ok_or_what_is_wrong_and_exits_125() {
 }
 
 #[test]
+fn check_and_run_say_what_was_probably_not_meant() {
+    let lab = Lab::new();
+    lab.write("odd.yaml", "version: 1\nextends: [default]\nfilesystem: {read: [/etc/shadow]}\n");
+    let (code, out, err) = lab.run(&["policy", "check", "odd.yaml"]);
+    assert_eq!((code, out.as_str()), (0, "odd.yaml: ok\n"));
+    assert!(
+        err.starts_with("agentbox: odd.yaml:3:21: filesystem.read[0]: /etc/shadow is denied all the same"),
+        "{err}"
+    );
+    assert_eq!(err.lines().count(), 1, "{err}");
+    let noted = lab.run(&["run", "-p", "./odd.yaml", "--", "true"]);
+    assert_eq!(noted.0, 0, "{}", noted.2);
+    assert!(noted.2.contains("./odd.yaml:3:21: filesystem.read[0]") && noted.2.lines().count() == 1, "{}", noted.2);
+    assert_eq!(lab.run(&["run", "-q", "-p", "./odd.yaml", "--", "true"]), (0, String::new(), String::new()));
+}
+
+#[test]
+fn a_rule_that_denies_the_command_itself_is_refused_before_the_start() {
+    let lab = Lab::new();
+    for (flag, pattern) in [("--deny", "/usr/bin/*"), ("--deny-read", "**/true"), ("--deny", "**")] {
+        let (code, _, err) = lab.run(&["run", flag, pattern, "--", "true"]);
+        assert_eq!(code, 125, "{flag} {pattern}: {err}");
+        assert_eq!(err.lines().count(), 1, "{err}");
+        assert!(err.contains(&format!("command line {flag} {pattern}: `{pattern}` covers the")), "{err}");
+    }
+    let (code, _, err) = lab.run(&["run", "--deny", "/usr/bin/fals?", "--deny-write", "/usr/bin/*", "--", "true"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+}
+
+#[test]
+fn the_plan_says_which_rule_costs_what() {
+    let lab = Lab::new();
+    let plan = |flags: &[&str]| lab.run(&[&["policy", "show", "--plan"], flags].concat()).1;
+    assert!(plan(&[]).contains("calls     opens for reading run at native speed"), "{}", plan(&[]));
+    assert!(plan(&[]).contains("calls     times (utime) run at native speed"), "{}", plan(&[]));
+    let denied = plan(&["--deny", "**/.env"]);
+    for line in [
+        "opens for reading stop: command line --deny **/.env is a pattern, which no mount can mask",
+        "times (utime) stop: command line --deny **/.env is a pattern, which no mount can hold",
+        "attributes (xattr) stop: command line --deny **/.env is a pattern, which no mount can hold",
+    ] {
+        assert!(denied.contains(line), "no `{line}` in\n{denied}");
+    }
+    let fixed = plan(&["--deny-write", "**/*.lock"]);
+    assert!(fixed.contains("opens for reading run at native speed"), "{fixed}");
+    let (_, json, _) = lab.run(&["policy", "show", "--plan", "--json", "--deny-read", "**/.env"]);
+    let stops = &serde_json::from_str::<serde_json::Value>(&json).unwrap()["plan"]["plan"]["stops"];
+    let why = stops["read_open"].as_str().unwrap();
+    assert!(why.starts_with("command line --deny-read **/.env"), "{stops}");
+    assert_eq!(stops["metadata"]["utime"], serde_json::Value::Null, "{stops}");
+}
+
+#[test]
 fn every_bad_file_gives_one_line_and_125() {
     let lab = Lab::new();
     let mut bomb = String::from("version: 1\na0: &a0 [x,x,x,x,x,x,x,x,x]\n");
     for n in 1..9 {
         bomb.push_str(&format!("a{n}: &a{n} [{}]\n", format!("*a{},", n - 1).repeat(9)));
     }
-    let cases: [(&str, Vec<u8>); 14] = [
+    let cases: [(&str, Vec<u8>); 18] = [
         ("unknown key", "version: 1\nfoo: 1\n".into()),
         ("wrong type", "version: 1\nfilesystem: {read: 1}\n".into()),
         ("bad pattern", "version: 1\nfilesystem: {deny: ['[']}\n".into()),
+        ("empty range", "version: 1\nfilesystem: {deny: ['[z-a]']}\n".into()),
+        ("above the root", "version: 1\nfilesystem: {deny_write: ['/../x']}\n".into()),
+        ("contradiction", "version: 1\nfilesystem: {read: [/srv], deny: [/srv]}\n".into()),
+        ("no place to start", "version: 1\nfilesystem: {deny: ['**']}\n".into()),
         ("missing profile", "version: 1\nextends: [nope]\n".into()),
         ("missing file", "version: 1\nextends: [./nope.yaml]\n".into()),
         ("circle", "version: 1\nextends: [./bad.yaml]\n".into()),

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::print;
 use crate::cli::{AuditLevel, Net, PolicyArgs};
 use crate::event::Level;
-use crate::policy::{self, Guard, LoadError, NetworkMode, Policy, ProgramRule, Request, Root, World};
+use crate::policy::{self, Guard, GuardKind, LoadError, NetworkMode, Policy, ProgramRule, Request, Root, World};
 
 /// The flags as plain data.
 pub fn request(args: &PolicyArgs) -> Request {
@@ -24,6 +24,8 @@ pub fn request(args: &PolicyArgs) -> Request {
         read: args.read.clone(),
         write: args.write.clone(),
         deny: args.deny.clone(),
+        deny_read: args.deny_read.clone(),
+        deny_write: args.deny_write.clone(),
         env: args.env.clone(),
         clean_env: args.clean_env,
         chdir: args.chdir.clone(),
@@ -102,8 +104,14 @@ pub fn as_text(policy: &Policy) -> String {
     if !missing.is_empty() {
         line(format!("missing  {}", missing.join(" ")));
     }
-    for (title, guards) in [("deny", &policy.files.deny), ("protect", &policy.files.protect)] {
-        guards.iter().for_each(|guard| line(format!("{title:<8} {:<44} {}", guard.pattern.text(), guard.rule)));
+    for guard in policy.files.guards.iter() {
+        let title = match guard.kind {
+            GuardKind::Deny => "deny",
+            GuardKind::DenyRead => "no read",
+            GuardKind::DenyWrite => "no write",
+            GuardKind::Protect => "protect",
+        };
+        line(format!("{title:<8} {:<44} {}", guard.pattern.text(), guard.rule));
     }
     for (title, rules) in [("run", &policy.exec.allow), ("not run", &policy.exec.deny)] {
         rules.iter().for_each(|rule| line(format!("{title:<8} {:<44} {}", rule.program.to_string(), rule.rule)));
@@ -130,9 +138,9 @@ pub fn as_json(policy: &Policy) -> Value {
         let one = |root: &Root| json!({"path": text(&root.path), "link": root.link.as_deref().map(text), "exists": root.exists, "rule": root.rule});
         roots.iter().map(one).collect::<Value>()
     };
-    let guards = |guards: &[Guard]| {
+    let guards = |kind: GuardKind| {
         let one = |guard: &Guard| json!({"pattern": guard.pattern.text(), "except": guard.except, "message": guard.message, "rule": guard.rule});
-        guards.iter().map(one).collect::<Value>()
+        policy.files.guards.of(kind).iter().map(one).collect::<Value>()
     };
     let programs = |rules: &[ProgramRule]| {
         let one = |rule: &ProgramRule| json!({"program": rule.program.to_string(), "message": rule.message, "rule": rule.rule});
@@ -148,8 +156,10 @@ pub fn as_json(policy: &Policy) -> Value {
             "read": roots(&policy.files.read),
             "write": roots(&policy.files.write),
             "private": roots(&policy.files.private),
-            "deny": guards(&policy.files.deny),
-            "protect": guards(&policy.files.protect),
+            "deny": guards(GuardKind::Deny),
+            "deny_read": guards(GuardKind::DenyRead),
+            "deny_write": guards(GuardKind::DenyWrite),
+            "protect": guards(GuardKind::Protect),
         },
         "exec": {"allow": programs(&policy.exec.allow), "deny": programs(&policy.exec.deny)},
         "env": {"pass": names, "withheld": policy.env.withheld},
@@ -183,7 +193,10 @@ pub fn check(files: &[PathBuf], world: &World) -> u8 {
     let mut code = 0;
     for file in files {
         match policy::load::check(file, world) {
-            Ok(()) => print(&format!("{}: ok\n", file.display())),
+            Ok(notes) => {
+                print_notes(&notes);
+                print(&format!("{}: ok\n", file.display()));
+            }
             Err(error) => {
                 eprintln!("agentbox: {}", chain(&error));
                 code = 125;

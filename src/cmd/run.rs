@@ -3,7 +3,7 @@
 //! Runs in the main process. The order of the first half matters: whatever can fail for the user's reasons fails before
 //! the command starts, and no thread is started before the fork.
 
-use std::ffi::{CString, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -61,6 +61,7 @@ pub fn run(args: &cli::Run) -> Result<u8> {
     if !args.quiet {
         super::policy::print_notes(&loaded.notes);
     }
+    refuse_denied_command(&loaded.policy, &args.command)?;
     if args.dry_run {
         return dry_run(args, loaded.policy);
     }
@@ -138,6 +139,30 @@ fn refuse_directories() -> Result<()> {
     Ok(())
 }
 
+/// A rule that keeps the command's own file from being read leaves nothing to run.
+///
+/// What cannot be found here is left to the box, which says so.
+fn refuse_denied_command(policy: &Policy, command: &[OsString]) -> Result<()> {
+    let Some(program) = command.first().and_then(|name| find_program(policy, Path::new(name))) else { return Ok(()) };
+    let Some(guard) = policy::kept_from_running(policy, &program) else { return Ok(()) };
+    bail!(
+        "{}: `{}` covers the command itself, {}, which could not be read to be run: deny less",
+        guard.rule,
+        guard.pattern.text(),
+        program.display()
+    )
+}
+
+/// The real path of the program that the command's own PATH leads to.
+fn find_program(policy: &Policy, name: &Path) -> Option<PathBuf> {
+    if name.as_os_str().as_bytes().contains(&b'/') {
+        return policy.workdir.join(name).canonicalize().ok();
+    }
+    let path = policy.env.vars.get(OsStr::new("PATH"))?;
+    let mut found = std::env::split_paths(path).map(|dir| policy.workdir.join(dir).join(name));
+    found.find(|file| file.is_file())?.canonicalize().ok()
+}
+
 /// Nothing weakens silently: a layer that the policy needs and the host lacks stops the run, unless the user accepts it.
 fn check(coverage: &Coverage, args: &cli::Run) -> Result<()> {
     let accepted: Vec<Layer> = args.allow_degraded.iter().copied().map(layer).collect();
@@ -193,6 +218,16 @@ fn plan_text(plan: &Plan, coverage: &Coverage) -> String {
     let _ = writeln!(text, "  calls     changes {}", why(&stops.change));
     let _ = writeln!(text, "  calls     opens for writing {}", why(&stops.write_open));
     let _ = writeln!(text, "  calls     opens for reading {}", why(&stops.read_open));
+    let metadata = &stops.metadata;
+    for (calls, stop) in [
+        ("modes (chmod)", &metadata.chmod),
+        ("modes that let others write", metadata.chmod.as_ref().map_or(&metadata.share, |_| &metadata.chmod)),
+        ("owners (chown)", &metadata.chown),
+        ("times (utime)", &metadata.utime),
+        ("attributes (xattr)", &metadata.xattr),
+    ] {
+        let _ = writeln!(text, "  calls     {calls} {}", why(stop));
+    }
     text.push_str("coverage\n");
     for entry in &coverage.layers {
         let _ = writeln!(text, "  {entry}");

@@ -22,7 +22,7 @@ pub fn run(args: &cli::Trust, world: &World) -> Result<u8> {
     }
     let shown: Arc<str> = file.to_string_lossy().into();
     let content = load::read_file(&file, &shown)?;
-    load::check_content(&file, &shown, &content, world)?;
+    super::policy::print_notes(&load::check_content(&file, &shown, &content, world)?);
     trust::trust(&world.state, &file, &content)?;
     print(&format!("{shown} is trusted as it is now; a change to it takes the trust away\n"));
     Ok(0)

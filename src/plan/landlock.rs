@@ -1,5 +1,6 @@
 //! Which Landlock rights each tree gets. Data only; `sandbox::landlock` applies it.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -59,22 +60,26 @@ pub fn rules(policy: &Policy, host: &HostFacts, view: bool, network: bool) -> Ru
     granted.extend(files.private.iter().map(|root| grant(root, Rights::Write)));
     granted.extend(files.read.iter().filter(|root| root.exists).map(|root| grant(root, Rights::Read)));
     granted.sort_by(|a, b| a.path.cmp(&b.path).then((b.rights as u8).cmp(&(a.rights as u8))));
+    let mut held: HashMap<PathBuf, Rights> = trees.iter().map(|tree| (tree.path.clone(), tree.rights)).collect();
     for tree in granted {
-        if !trees.iter().any(|above| covers(above, &tree)) {
+        let mut above = tree.path.ancestors().filter_map(|path| held.get(path));
+        if !above.any(|rights| rights.hold(tree.rights)) {
+            held.insert(tree.path.clone(), tree.rights);
             trees.push(tree);
         }
     }
     Rules { abi: host.landlock_abi, trees, no_tcp: !network && !view }
 }
 
-/// Whether a tree's rights hold all that another is to get: rights reach down.
-fn covers(above: &Tree, tree: &Tree) -> bool {
-    tree.path.starts_with(&above.path)
-        && match above.rights {
-            Rights::Write => true,
-            Rights::Read => tree.rights == Rights::Read,
-            Rights::List | Rights::Device => false,
+impl Rights {
+    /// Whether a tree with these rights gives all that one below it is to get: rights reach down.
+    fn hold(self, below: Self) -> bool {
+        match self {
+            Self::Write => true,
+            Self::Read => below == Self::Read,
+            Self::List | Self::Device => false,
         }
+    }
 }
 
 /// What an ABI below 6 lacks.

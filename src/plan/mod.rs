@@ -6,15 +6,17 @@
 pub mod landlock;
 pub mod mounts;
 pub mod seccomp;
+pub mod stops;
 
 use std::fmt;
 use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::event::Level;
 use crate::host::HostFacts;
 use crate::policy::{NetworkMode, Policy};
+
+pub use stops::{Metadata, Stops};
 
 /// What each kernel layer is told to do.
 #[derive(Debug, Clone, Serialize)]
@@ -42,19 +44,6 @@ pub struct Namespaces {
     pub own: bool,
     /// Network.
     pub network: bool,
-}
-
-/// Which groups of calls stop for the supervisor, and which rule makes them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Stops {
-    /// Opens that could change something.
-    pub write_open: Option<String>,
-    /// Opens that only read.
-    pub read_open: Option<String>,
-    /// Changes by path.
-    pub change: Option<String>,
-    /// Programs and connections; always.
-    pub act: String,
 }
 
 /// The layers a box is made of.
@@ -173,36 +162,13 @@ pub fn compile(policy: &Policy, host: &HostFacts) -> (Plan, Coverage) {
         namespaces: Namespaces { own, network },
         landlock: (host.landlock_abi > 0).then(|| landlock::rules(policy, host, own, network)),
         view,
-        stops: stops(policy),
+        stops: stops::stops(policy, host, own),
         notify: host.notify,
         wait_killable: host.wait_killable,
         workdir: policy.workdir.clone(),
     };
     let coverage = coverage(policy, host, &plan);
     (plan, coverage)
-}
-
-/// Works out what must stop, and says why.
-fn stops(policy: &Policy) -> Stops {
-    let guarded = policy.files.protect.iter().chain(&policy.files.deny).next().map(|guard| guard.rule.to_string());
-    let changes = match (policy.audit >= Level::Actions, &guarded) {
-        (true, _) => Some("audit.level records every change".to_string()),
-        (false, Some(rule)) => Some(format!("{rule} guards names that may not exist yet")),
-        (false, None) => None,
-    };
-    // A name that exists and has no wildcard is masked by a mount; a pattern is decided open by open.
-    let pattern = policy.files.deny.iter().find(|guard| guard.pattern.exact().is_none());
-    let reads = match (policy.audit == Level::All, pattern) {
-        (true, _) => Some("audit.level: all records every open".to_string()),
-        (false, Some(guard)) => Some(format!("{} is a pattern, which no mount can mask", guard.rule)),
-        (false, None) => None,
-    };
-    Stops {
-        write_open: changes.clone().or_else(|| reads.clone()),
-        read_open: reads,
-        change: changes,
-        act: "programs and connections are always decided".into(),
-    }
 }
 
 fn coverage(policy: &Policy, host: &HostFacts, plan: &Plan) -> Coverage {
@@ -289,5 +255,6 @@ fn supervisor_state(host: &HostFacts, plan: &Plan) -> State {
     let stops = &plan.stops;
     let reads = if stops.read_open.is_some() { ", reads" } else { "" };
     let changes = if stops.change.is_some() { ", changes" } else { "" };
-    State::Enforced { what: format!("programs, connections{changes}{reads} are decided one by one") }
+    let metadata = if stops.metadata.all().is_some() { ", modes, owners, times" } else { "" };
+    State::Enforced { what: format!("programs, connections{changes}{metadata}{reads} are decided one by one") }
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::host::HostFacts;
-use crate::policy::{FileRules, NetworkMode, Policy, Root};
+use crate::policy::{FileRules, GuardKind, NetworkMode, Policy, Root};
 
 /// What a box sees.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -55,6 +55,8 @@ pub enum Step {
     Devices,
     /// `/proc` of the box's own process namespace.
     Processes,
+    /// The kernel's own files in `/proc`, all but those of processes, cannot be changed.
+    KernelFiles,
     /// What the view shows there cannot be changed.
     ReadOnly {
         /// Where; passed over if it is not there.
@@ -67,9 +69,6 @@ pub enum Step {
     },
 }
 
-/// Parts of `/proc` by which a user who is root in the box, and so root to the kernel's files whatever the capabilities,
-/// changes the kernel for everybody.
-const PROC_READ_ONLY: [&str; 5] = ["sys", "sysrq-trigger", "irq", "bus", "fs"];
 /// Parts of `/proc` that show root the whole machine.
 const PROC_HIDDEN: [&str; 7] = ["kcore", "kmsg", "keys", "timer_list", "sched_debug", "kallsyms", "slabinfo"];
 
@@ -85,11 +84,28 @@ pub fn view(policy: &Policy, host: &HostFacts) -> View {
     steps.push(Step::Devices);
     steps.push(Step::Processes);
     if host.uid == 0 {
-        steps.extend(PROC_READ_ONLY.iter().map(|name| Step::ReadOnly { at: Path::new("/proc").join(name) }));
+        // Root in the box is root to the kernel's files, whatever the capabilities: it could write to some, and set the
+        // mode and the owner of all, for everybody.
+        steps.push(Step::KernelFiles);
         steps.extend(PROC_HIDDEN.iter().map(|name| Step::Mask { at: Path::new("/proc").join(name) }));
     }
-    steps.extend(files.deny.iter().flat_map(|guard| guard.pattern.exacts()).map(|at| Step::Mask { at: at.into() }));
+    steps.extend(read_only(files));
+    steps.extend(masks(files));
     View { steps }
+}
+
+/// One step for each path that must not be changed and that a writable tree would show as such.
+fn read_only(files: &FileRules) -> impl Iterator<Item = Step> {
+    let paths = files.guards.of(GuardKind::DenyWrite).iter().flat_map(|guard| guard.pattern.exacts());
+    let shown = paths.filter(|path| files.is_writable(path) || files.writable().any(|tree| tree.starts_with(path)));
+    shown.map(|path| Step::ReadOnly { at: path.into() })
+}
+
+/// One step for each path that must not be read; one that may still be written to cannot be covered.
+fn masks(files: &FileRules) -> impl Iterator<Item = Step> {
+    let denied = files.guards.of(GuardKind::Deny).iter().flat_map(|guard| guard.pattern.exacts());
+    let unread = files.guards.of(GuardKind::DenyRead).iter().flat_map(|guard| guard.pattern.exacts());
+    denied.chain(unread.filter(|path| !files.may_be_written(path))).map(|path| Step::Mask { at: path.into() })
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -145,6 +161,7 @@ impl fmt::Display for Step {
             Self::Link { at, text } => write!(f, "link     {} -> {}", at.display(), text.display()),
             Self::Devices => write!(f, "devices  /dev"),
             Self::Processes => write!(f, "own      /proc"),
+            Self::KernelFiles => write!(f, "keep     /proc/* but processes"),
             Self::ReadOnly { at } => write!(f, "keep     {}", at.display()),
             Self::Mask { at } => write!(f, "mask     {}", at.display()),
         }

@@ -132,11 +132,26 @@ fn stopped_when(row: &Row, stops: &Stops) -> Result<Option<Vec<SeccompRule>>, Ba
         Family::Exec | Family::Connect | Family::Bind => Some(vec![]),
         Family::Open if stops.write_open.is_none() && stops.read_open.is_none() => None,
         Family::Open => match args.iter().position(|arg| *arg == Arg::OpenFlags) {
-            Some(at) => Some(flags_that_stop(at as u8, stops.read_open.is_some())?),
+            Some(at) => Some(flags_that_stop(at, stops.read_open.is_some())?),
             // The flags are out of the filter's sight (openat2), or always write (creat).
             None => Some(vec![]),
         },
-        _ => stops.change.is_some().then(Vec::new),
+        Family::Chmod if stops.metadata.chmod.is_some() => Some(vec![]),
+        Family::Chmod => match args.iter().position(|arg| *arg == Arg::Mode) {
+            Some(at) => Some(any_bit(at, modes_that_stop(stops), 0)?),
+            None => Some(vec![]),
+        },
+        Family::Chown => stops.metadata.chown.is_some().then(Vec::new),
+        Family::Utime => stops.metadata.utime.is_some().then(Vec::new),
+        Family::SetXattr | Family::RemoveXattr => stops.metadata.xattr.is_some().then(Vec::new),
+        Family::Unlink
+        | Family::Rename
+        | Family::Link
+        | Family::Symlink
+        | Family::Mkdir
+        | Family::Mknod
+        | Family::Truncate => stops.change.is_some().then(Vec::new),
+        Family::Surroundings => stops.write_open.is_some().then(Vec::new),
     })
 }
 
@@ -145,13 +160,24 @@ fn stopped_when(row: &Row, stops: &Stops) -> Result<Option<Vec<SeccompRule>>, Ba
 ///
 /// `O_PATH` never stops: the kernel then ignores all that would read or change, the descriptor gives no right to the file,
 /// and the listener could not hand one over (`fget` in `seccomp_notify_addfd` takes no such descriptor).
-fn flags_that_stop(at: u8, reads: bool) -> Result<Vec<SeccompRule>, BackendError> {
-    const PATH: u64 = libc::O_PATH as u64;
-    let rule = |bits: u64| {
-        let test = SeccompCmpOp::MaskedEq(bits | PATH);
-        SeccompRule::new(vec![SeccompCondition::new(at, SeccompCmpArgLen::Dword, test, bits)?])
+fn flags_that_stop(at: usize, reads: bool) -> Result<Vec<SeccompRule>, BackendError> {
+    any_bit(at, if reads { &[0] } else { &WRITE_FLAGS }, libc::O_PATH as u32)
+}
+
+/// The bits of a mode that lend out rights, and those that let others write where that is guarded.
+fn modes_that_stop(stops: &Stops) -> &'static [u32] {
+    const BITS: [u32; 4] = [libc::S_ISUID, libc::S_ISGID, libc::S_IWGRP, libc::S_IWOTH];
+    if stops.metadata.share.is_some() { &BITS } else { &BITS[..2] }
+}
+
+/// One rule for each of `bits` that makes a call stop when it is set in an argument and none of `unless` is.
+fn any_bit(at: usize, bits: &[u32], unless: u32) -> Result<Vec<SeccompRule>, BackendError> {
+    let rule = |bit: &u32| {
+        let test = SeccompCmpOp::MaskedEq((bit | unless).into());
+        let has = SeccompCondition::new(at as u8, SeccompCmpArgLen::Dword, test, (*bit).into())?;
+        SeccompRule::new(vec![has])
     };
-    if reads { Ok(vec![rule(0)?]) } else { WRITE_FLAGS.iter().map(|flag| rule((*flag).into())).collect() }
+    bits.iter().map(rule).collect()
 }
 
 /// What every program of seccompiler's begins with: load the architecture, go on if it is ours, else kill; load the number.
@@ -209,9 +235,22 @@ fn begins_as_known(program: &BpfProgram) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::Metadata;
     use crate::syscalls::row;
 
     fn filter(reads: bool, notify: bool) -> Vec<Instruction> {
+        let why = Some(String::new());
+        let all = Metadata {
+            chmod: why.clone(),
+            share: why.clone(),
+            chown: why.clone(),
+            utime: why.clone(),
+            xattr: why.clone(),
+        };
+        with_metadata(reads, notify, all)
+    }
+
+    fn with_metadata(reads: bool, notify: bool, metadata: Metadata) -> Vec<Instruction> {
         let why = Some(String::new());
         let plan = Plan {
             namespaces: crate::plan::Namespaces { own: true, network: true },
@@ -221,6 +260,7 @@ mod tests {
                 write_open: why.clone(),
                 read_open: if reads { why.clone() } else { None },
                 change: why,
+                metadata,
                 act: String::new(),
             },
             notify,
@@ -326,6 +366,33 @@ mod tests {
                 Rule::Refuse { .. } => {}
             }
         }
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn metadata_runs_natively_but_for_modes_that_lend_or_share() {
+        let modes = [0o644, 0o755, 0o600, 0o1777 & !0o22, 0o4755, 0o2755, 0o664, 0o666];
+        let met = |share: Option<String>| {
+            let program = with_metadata(false, true, Metadata { share, ..Metadata::default() });
+            let call = |number: i64, args| run(&program, X86_64, number as u32, args);
+            for number in [libc::SYS_fchownat, libc::SYS_utimensat, libc::SYS_fsetxattr, libc::SYS_removexattr] {
+                assert_eq!(call(number, [0; 6]), ALLOW, "{number}");
+            }
+            assert_eq!(call(libc::SYS_unlinkat, [0; 6]), NOTIFY);
+            let each = modes.map(|mode| {
+                let stops = [
+                    call(libc::SYS_chmod, [0, mode, 0, 0, 0, 0]),
+                    call(libc::SYS_fchmod, [0, mode | 0xffff_ffff_0000_0000, 0, 0, 0, 0]),
+                    call(libc::SYS_fchmodat, [0, 0, mode, 0, 0, 0]),
+                    call(452, [0, 0, mode, 0, 0, 0]),
+                ];
+                assert!(stops.iter().all(|stop| *stop == stops[0]), "{mode:o}");
+                stops[0] == NOTIFY
+            });
+            each.to_vec()
+        };
+        assert_eq!(met(None), [false, false, false, false, true, true, false, false]);
+        assert_eq!(met(Some(String::new())), [false, false, false, false, true, true, true, true]);
     }
 
     #[test]

@@ -1,14 +1,16 @@
 //! The decision: a policy and an event in, a verdict out. Pure, so that an old log can be judged again by another policy.
 //!
-//! The order: deny rules, then the protected list, then the grant with the longest path, then no. What the box brings
-//! itself (its devices, a process's own harmless `/proc` files) is built in and named as such.
+//! The order: deny rules, then those for reading or writing alone, then the protected list, then the grant with the longest
+//! path, then no. What the box brings itself (its devices, a process's own harmless `/proc` files) is built in and named
+//! as such.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
+use super::index::Granted;
 use super::rules::{Probe, ProgramPattern, contains};
-use super::{Exception, FileRules, Guard, NetworkMode, Policy, ProgramRule, Root};
+use super::{Exception, FileRules, Guard, GuardKind, NetworkMode, Policy, ProgramRule, Root};
 use crate::event::{Access, Effect, Endpoint, Event, Exec, FileOp, MoveOp, Place, Reason, RuleId, Stream, Verdict};
 
 static DEVICES: LazyLock<RuleId> = LazyLock::new(|| RuleId::new("built-in", "dev"));
@@ -24,7 +26,7 @@ static NOTHING: LazyLock<RuleId> = LazyLock::new(|| RuleId::new("built-in", "not
 pub fn decide(policy: &Policy, event: &Event) -> Verdict {
     match &event.access {
         Access::File { at: Place { stream: Some(stream), .. }, .. } => reopened(*stream),
-        Access::File { op, at } => file(policy, *op, at),
+        Access::File { op, at } => file(policy, Use::plain(*op), at),
         Access::Move { op, from, to } => two_names(policy, *op, from, to),
         Access::Exec(exec) => program(policy, exec),
         Access::Connect { to } => endpoint(policy, to, false),
@@ -49,43 +51,89 @@ fn granted(rule: &RuleId) -> Verdict {
     verdict(Effect::Allow, rule, Reason::Granted, None)
 }
 
-fn guarded(guard: &Guard, reason: Reason) -> Verdict {
+/// The refusal by a guard that matches.
+fn guarded(guard: &Guard) -> Verdict {
+    let reason = if guard.kind == GuardKind::Protect { Reason::Protected } else { Reason::DenyRule };
     verdict(Effect::Deny, &guard.rule, reason, guard.message.as_ref())
+}
+
+/// The refusal by a guard of a name below.
+fn guarded_below(guard: &Guard) -> Verdict {
+    verdict(Effect::Deny, &guard.rule, Reason::AboveProtected, guard.message.as_ref())
 }
 
 fn is_denied(verdict: &Verdict) -> bool {
     verdict.effect == Effect::Deny
 }
 
-/// Judges one name.
-fn file(policy: &Policy, op: FileOp, place: &Place) -> Verdict {
-    let probe = Probe::new(place.path.as_path());
-    if let Some(guard) = policy.files.deny.iter().find(|g| g.pattern.matches_probe(&probe)) {
-        return guarded(guard, Reason::DenyRule);
+/// What is done to one name, as far as guards tell it apart.
+#[derive(Clone, Copy)]
+struct Use {
+    op: FileOp,
+    /// Whether it goes or comes by a rename or a link, so that what it holds could be read or changed under another name.
+    moved: bool,
+}
+
+impl Use {
+    fn plain(op: FileOp) -> Self {
+        Self { op, moved: false }
     }
-    if op != FileOp::Read {
-        if let Some(guard) = protected(&policy.files, &probe, place) {
-            return guarded(guard, Reason::Protected);
-        }
-        // A symbolic link, or a file that points elsewhere as git's `.git` files do, stands for a directory.
-        let points = match op {
-            FileOp::Symlink => true,
-            FileOp::Write | FileOp::Truncate | FileOp::Unlink => !place.directory,
-            _ => false,
-        };
-        if points && let Some(guard) = above(&policy.files, &probe, Onto::Name) {
-            return guarded(guard, Reason::AboveProtected);
-        }
+
+    fn moved(op: FileOp) -> Self {
+        Self { op, moved: true }
+    }
+}
+
+/// Judges one name.
+fn file(policy: &Policy, by: Use, place: &Place) -> Verdict {
+    let (files, op) = (&policy.files, by.op);
+    let probe = Probe::new(place.path.as_path());
+    if let Some(guard) = files.guards.first(&probe, |guard| forbids(files, guard, by, &probe, place)) {
+        return guarded(guard);
+    }
+    // A symbolic link, or a file that points elsewhere as git's `.git` files do, stands for a directory.
+    let points = match op {
+        FileOp::Symlink => true,
+        FileOp::Write | FileOp::Truncate | FileOp::Unlink => !place.directory,
+        _ => false,
+    };
+    if points && let Some(guard) = above(files, &probe, Onto::Name) {
+        return guarded_below(guard);
     }
     grant(policy, op, &probe)
 }
 
-/// Finds the protected name that `place` is, unless an exception or a grant of the name itself lifts it.
-fn protected<'a>(files: &'a FileRules, probe: &Probe, place: &Place) -> Option<&'a Guard> {
-    files
-        .protect
-        .iter()
-        .find(|g| g.pattern.matches_probe(probe) && !excepted(g, probe, place) && !lifted(files, g, probe))
+/// Whether a guard that matches keeps the name from what is done to it.
+fn forbids(files: &FileRules, guard: &Guard, by: Use, probe: &Probe, place: &Place) -> bool {
+    match guard.kind {
+        GuardKind::Deny => true,
+        GuardKind::DenyRead => by.op == FileOp::Read || place.reads || by.moved,
+        GuardKind::DenyWrite => by.op != FileOp::Read,
+        GuardKind::Protect => {
+            changes_what_counts(by.op, place) && !excepted(guard, probe, place) && !lifted(files, guard, probe)
+        }
+    }
+}
+
+/// Whether an operation is one that the protected list is there to stop.
+///
+/// It guards what a program of the person's will later run, obey or send: what a name holds and what stands there. Its
+/// owner, its times and a mode that lets nobody new write to it put nothing there, and `deny_write` holds them where they
+/// matter. Extended attributes are among what counts: an access control list lets others write.
+fn changes_what_counts(op: FileOp, place: &Place) -> bool {
+    match op {
+        FileOp::Read | FileOp::Chown | FileOp::Utime => false,
+        FileOp::Chmod => place.shares,
+        FileOp::Write
+        | FileOp::Create
+        | FileOp::Truncate
+        | FileOp::Mkdir
+        | FileOp::Mknod
+        | FileOp::Symlink
+        | FileOp::Unlink
+        | FileOp::Rmdir
+        | FileOp::Xattr => true,
+    }
 }
 
 fn excepted(guard: &Guard, probe: &Probe, place: &Place) -> bool {
@@ -98,8 +146,8 @@ fn excepted(guard: &Guard, probe: &Probe, place: &Place) -> bool {
 
 /// Whether somebody granted the protected name itself, and not just a tree that happens to hold it.
 fn lifted(files: &FileRules, guard: &Guard, probe: &Probe) -> bool {
-    let holds = |root: &&Root| contains(bytes(&root.path), probe.bytes);
-    files.write.iter().filter(holds).any(|root| guard.pattern.is_granted_by(&root.path))
+    let mut written = holding(files, probe).filter(|(_, granted)| matches!(granted, Granted::Write(_)));
+    written.any(|(root, _)| guard.pattern.is_granted_by(&root.path))
 }
 
 /// What comes to stand at a name, as far as it matters to the names below it.
@@ -113,27 +161,26 @@ enum Onto {
 
 /// Finds the guard whose names would come or go with what stands at this place.
 fn above<'a>(files: &'a FileRules, probe: &Probe, onto: Onto) -> Option<&'a Guard> {
-    let is_above = |g: &&Guard| match onto {
-        Onto::Directory => g.pattern.matches_above_probe(probe),
-        Onto::Name => g.pattern.names_above_probe(probe),
-    };
-    let denied = files.deny.iter().find(is_above);
-    denied.or_else(|| files.protect.iter().find(|g| is_above(g) && !lifted(files, g, probe)))
+    let counts = |guard: &Guard| guard.kind != GuardKind::Protect || !lifted(files, guard, probe);
+    match onto {
+        Onto::Directory => files.guards.first_above(probe, counts),
+        Onto::Name => files.guards.first_named_above(probe, counts),
+    }
 }
 
 /// Judges a call with two names: each as a change, and directories also by what lies below them.
 fn two_names(policy: &Policy, op: MoveOp, from: &Place, to: &Place) -> Verdict {
     // A hard link is a second name through which the first could be changed, so `from` counts as changed too.
-    let first = file(policy, FileOp::Unlink, from);
+    let first = file(policy, Use::moved(FileOp::Unlink), from);
     if is_denied(&first) {
         return first;
     }
-    let second = file(policy, FileOp::Create, to);
+    let second = file(policy, Use::moved(FileOp::Create), to);
     if is_denied(&second) {
         return second;
     }
     match carried(&policy.files, op, from, to) {
-        Some(guard) => guarded(guard, Reason::AboveProtected),
+        Some(guard) => guarded_below(guard),
         None => second,
     }
 }
@@ -159,7 +206,7 @@ fn grant(policy: &Policy, op: FileOp, probe: &Probe) -> Verdict {
         let harmless = matches!(op, FileOp::Write | FileOp::Truncate) && is_harmless_proc(path);
         return if harmless { granted(&PROCESSES) } else { verdict(Effect::Deny, &KERNEL, Reason::KernelFile, None) };
     }
-    let root = longest(&policy.files, path);
+    let root = longest(&policy.files, probe);
     let named = root.is_some_and(|(root, _)| contains(b"/dev", bytes(&root.path)));
     if !named && is_own_device(op, path) {
         return granted(&DEVICES);
@@ -179,14 +226,25 @@ fn bytes(path: &Path) -> &[u8] {
     path.as_os_str().as_bytes()
 }
 
-/// The most specific root that holds `path`, and whether it may be changed there.
-fn longest<'a>(files: &'a FileRules, path: &[u8]) -> Option<(&'a Root, bool)> {
-    let write = files.write.iter().map(|root| (root, true));
-    let private = files.private.iter().map(|root| (root, true));
-    // A tree that may be read but is not there must not take a name out of the tree around it.
-    let read = files.read.iter().filter(|root| root.exists).map(|root| (root, false));
-    let holding = write.chain(private).chain(read).filter(|(root, _)| contains(bytes(&root.path), path));
-    holding.reduce(|best, next| if next.0.path.as_os_str().len() > best.0.path.as_os_str().len() { next } else { best })
+/// The granted trees that hold the path, the most specific first.
+fn holding<'a>(files: &'a FileRules, probe: &'a Probe) -> impl Iterator<Item = (&'a Root, Granted)> {
+    let root = |granted| match granted {
+        Granted::Write(at) => &files.write[at],
+        Granted::Private(at) => &files.private[at],
+        Granted::Read(at) => &files.read[at],
+    };
+    let found = files.trees.holding(probe).map(move |(prefix, granted)| (prefix, root(granted), granted));
+    found.filter(|(prefix, root, _)| bytes(&root.path) == *prefix).map(|(_, root, granted)| (root, granted))
+}
+
+/// The most specific root that holds the path, and whether it may be changed there.
+fn longest<'a>(files: &'a FileRules, probe: &'a Probe) -> Option<(&'a Root, bool)> {
+    holding(files, probe).next().map(|(root, granted)| (root, !matches!(granted, Granted::Read(_))))
+}
+
+/// Whether the trees let the name at `path` be changed.
+pub(super) fn is_writable(files: &FileRules, path: &Path) -> bool {
+    longest(files, &Probe::new(path)).is_some_and(|(_, changes)| changes)
 }
 
 /// Whether `path` is shown because something below it is, or is one of the box's own file systems.
@@ -232,6 +290,10 @@ fn is_harmless_proc(path: &[u8]) -> bool {
 
 /// Judges the start of a program by its file, the name it goes by, and the interpreter of its first line.
 fn program(policy: &Policy, exec: &Exec) -> Verdict {
+    let files = [Some(&exec.program), exec.interpreter.as_ref()];
+    if let Some(guard) = files.into_iter().flatten().find_map(|file| kept_from_running(policy, file.as_path())) {
+        return guarded(guard);
+    }
     if let Some(rule) = policy.exec.deny.iter().find(|rule| names(rule, exec)) {
         return verdict(Effect::Deny, &rule.rule, Reason::DenyRule, rule.message.as_ref());
     }
@@ -239,6 +301,12 @@ fn program(policy: &Policy, exec: &Exec) -> Verdict {
         Some(rule) => granted(&rule.rule),
         None => not_granted(policy.exec.otherwise.as_ref()),
     }
+}
+
+/// Finds the guard that keeps a program from being run: to run a file is to read it.
+pub fn kept_from_running<'a>(policy: &'a Policy, program: &Path) -> Option<&'a Guard> {
+    let reading = |guard: &Guard| matches!(guard.kind, GuardKind::Deny | GuardKind::DenyRead);
+    policy.files.guards.first(&Probe::new(program), reading)
 }
 
 fn names(rule: &ProgramRule, exec: &Exec) -> bool {
@@ -250,7 +318,7 @@ fn names(rule: &ProgramRule, exec: &Exec) -> bool {
 /// program is called is the caller's choice and counts for nothing here.
 fn allows(policy: &Policy, rule: &ProgramRule, exec: &Exec) -> bool {
     let program = exec.program.as_path();
-    let own = || longest(&policy.files, bytes(program)).is_some_and(|(_, changes)| changes);
+    let own = || is_writable(&policy.files, program);
     rule.program.matches(program) && !(matches!(rule.program, ProgramPattern::Name(_)) && own())
 }
 
@@ -263,7 +331,7 @@ fn endpoint(policy: &Policy, endpoint: &Endpoint, bind: bool) -> Verdict {
         (Endpoint::Inet { outside: true, .. }, NetworkMode::None) => {
             verdict(Effect::Deny, rule, Reason::NoNetwork, None)
         }
-        (Endpoint::Unix { path, .. }, _) if bind => file(policy, FileOp::Mknod, &Place::of(path.clone())),
+        (Endpoint::Unix { path, .. }, _) if bind => file(policy, Use::plain(FileOp::Mknod), &Place::of(path.clone())),
         (Endpoint::Unix { path, own }, _) => unix(policy, path.as_path(), *own),
         (Endpoint::Abstract { own: true, .. } | Endpoint::Unspecified | Endpoint::Netlink, _) => granted(&SOCKETS),
         (Endpoint::Abstract { own: false, .. }, _) if bind => granted(&SOCKETS),
@@ -274,9 +342,10 @@ fn endpoint(policy: &Policy, endpoint: &Endpoint, bind: bool) -> Verdict {
 }
 
 fn unix(policy: &Policy, path: &Path, own: bool) -> Verdict {
-    let probe = Probe::new(path);
-    if let Some(guard) = policy.files.deny.iter().find(|g| g.pattern.matches_probe(&probe)) {
-        return guarded(guard, Reason::DenyRule);
+    // A socket is read from and written to.
+    let talking = |guard: &Guard| guard.kind != GuardKind::Protect;
+    if let Some(guard) = policy.files.guards.first(&Probe::new(path), talking) {
+        return guarded(guard);
     }
     // A socket that was there before the run leads to a process outside the box.
     if own { granted(&SOCKETS) } else { verdict(Effect::Deny, &policy.network.1, Reason::NotGranted, None) }
@@ -295,7 +364,7 @@ pub fn suggest(policy: &Policy, event: &Event, verdict: &Verdict) -> Option<Stri
         }),
         (Reason::NotGranted | Reason::Protected, Access::File { op, at }) => grant_of(policy, verdict, *op, at),
         (Reason::NotGranted | Reason::Protected, Access::Move { from, to, .. }) => {
-            let first = file(policy, FileOp::Unlink, from);
+            let first = file(policy, Use::moved(FileOp::Unlink), from);
             if is_denied(&first) {
                 grant_of(policy, verdict, FileOp::Unlink, from)
             } else {
@@ -315,8 +384,7 @@ pub fn suggest(policy: &Policy, event: &Event, verdict: &Verdict) -> Option<Stri
 fn grant_of(policy: &Policy, verdict: &Verdict, op: FileOp, place: &Place) -> Option<String> {
     let path = place.path.as_path();
     if verdict.reason == Reason::Protected {
-        let guard =
-            policy.files.protect.iter().find(|g| g.rule == verdict.rule && !g.rule.0.starts_with("built-in"))?;
+        let guard = policy.files.guards.iter().find(|g| g.rule == verdict.rule && !g.rule.0.starts_with("built-in"))?;
         let parent = path.parent().filter(|parent| guard.pattern.is_granted_by(parent));
         return Some(format!("-w {}", shown(policy, parent.unwrap_or(path))));
     }

@@ -30,6 +30,12 @@ pub struct PolicyFile {
     pub private: Vec<Entry>,
     /// `filesystem.deny`.
     pub deny: Vec<Entry>,
+    /// `filesystem.deny_read`.
+    #[serde(default)]
+    pub deny_read: Vec<Entry>,
+    /// `filesystem.deny_write`.
+    #[serde(default)]
+    pub deny_write: Vec<Entry>,
     /// `filesystem.protect`.
     pub protect: Option<Protect>,
     /// `exec.allow`.
@@ -279,8 +285,8 @@ fn options() -> serde_yaml::Options {
     serde_yaml::options! {
         budget: serde_yaml::budget! {
             max_depth: 32,
-            max_nodes: 20_000,
-            max_events: 50_000,
+            max_nodes: 60_000,
+            max_events: 80_000,
             flow_nesting_limit: 32,
             max_anchors: 256,
             max_aliases: 1024,
@@ -354,7 +360,7 @@ struct Written {
 }
 
 #[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, expecting = "the keys read, write, private, deny, protect")]
+#[serde(deny_unknown_fields, expecting = "the keys read, write, private, deny, deny_read, deny_write, protect")]
 struct Filesystem {
     #[serde(default)]
     read: Items,
@@ -364,6 +370,10 @@ struct Filesystem {
     private: Items,
     #[serde(default)]
     deny: Items,
+    #[serde(default)]
+    deny_read: Items,
+    #[serde(default)]
+    deny_write: Items,
     protect: Option<ProtectValue>,
     ask: NotYet,
 }
@@ -536,6 +546,8 @@ impl Written {
             write: entries(file, files.write)?,
             private: entries(file, files.private)?,
             deny: entries(file, files.deny)?,
+            deny_read: entries(file, files.deny_read)?,
+            deny_write: entries(file, files.deny_write)?,
             protect: files.protect.map(|p| protect(file, p)).transpose()?,
             exec_allow: entries(file, exec.allow)?,
             exec_deny: entries(file, exec.deny)?,

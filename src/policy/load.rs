@@ -1,31 +1,28 @@
-//! From names, files and flags to a checked [`Policy`]: finds the policy, follows `extends`, adds what the flags say,
-//! and works every path out against the file system.
+//! From names, files and flags to a checked [`Policy`]: finds the policy, follows `extends`, and hands each file in turn to
+//! [`Build`].
 //!
 //! Runs in agentbox before anything is forked. Of the process itself it knows only what [`World`] says, so that a test
 //! can hand in any other.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
-
-use super::file::{self, At, Entry, FileError, PolicyFile, Protect};
-use super::rules::{Base, Pattern, PatternError, ProgramPattern, contains, plain};
+use super::build::Build;
+use super::file::{self, At, FileError, PolicyFile};
+use super::real::Real;
+use super::review::review;
+use super::rules::{PatternError, plain};
 use super::trust::{self, TrustError};
-use super::{Exception, Guard, NetworkMode, Policy, ProgramRule, Root};
+use super::{NetworkMode, Policy};
 use crate::event::{Level, RuleId};
 
 /// The shipped profiles: name, YAML, and the same as JSON.
 pub(crate) const SHIPPED: &[(&str, &str, &str)] = include!(concat!(std::env!("OUT_DIR"), "/shipped.rs"));
-
-/// How a rule that comes from a flag is named.
-const FLAGS: &str = "command line";
 
 /// What a person asks for, flags and all.
 #[derive(Debug, Clone, Default)]
@@ -38,6 +35,10 @@ pub struct Request {
     pub write: Vec<PathBuf>,
     /// `--deny`.
     pub deny: Vec<String>,
+    /// `--deny-read`.
+    pub deny_read: Vec<String>,
+    /// `--deny-write`.
+    pub deny_write: Vec<String>,
     /// `--env`: a name, or a name, `=` and a value.
     pub env: Vec<String>,
     /// `--clean-env`.
@@ -201,6 +202,28 @@ pub enum LoadError {
         /// What it is.
         what: &'static str,
     },
+    /// A grant and a denial of the same, said at once.
+    #[error("{grant}: {path} is granted, and {denial} denies all of it: leave one of the two out")]
+    Contradiction {
+        /// The rule that grants, and where it stands.
+        grant: String,
+        /// The path.
+        path: String,
+        /// The rule that denies, and where it stands.
+        denial: String,
+    },
+    /// A denial that leaves the command nowhere to start.
+    #[error(
+        "{rule}: `{text}` covers the working directory {workdir}, where the command starts: deny less, or start elsewhere with -C"
+    )]
+    WorkdirDenied {
+        /// The rule, and where it stands.
+        rule: String,
+        /// Its pattern.
+        text: String,
+        /// The working directory.
+        workdir: String,
+    },
     /// `--env` without a name.
     #[error("--env {0}: a variable is written K or K=V")]
     Env(String),
@@ -259,7 +282,7 @@ pub fn load(request: &Request, world: &World) -> Result<Loaded, LoadError> {
     let home = real.find(&plain(&world.home)).path;
     let workdir = workdir(request, world, &mut real)?;
     let mut reader = Reader { world, layers: Vec::new(), stack: Vec::new(), files: Vec::new(), pinned: false };
-    let notes = reader.read_all(request, &workdir, &home)?;
+    let mut notes = reader.read_all(request, &workdir, &home)?;
     let Reader { layers, files, .. } = reader;
     let mut build = Build::new(&workdir, &home, &world.vars, real);
     for layer in &layers {
@@ -275,23 +298,26 @@ pub fn load(request: &Request, world: &World) -> Result<Loaded, LoadError> {
         build.guard_own(&world.cwd.join(file), "the record of this run", false)?;
     }
     let policy = build.finish(request, world)?;
+    notes.extend(review(&policy.files, &workdir, &layers)?);
     Ok(Loaded { policy, notes })
 }
 
-/// Reads and checks one policy file as far as that goes without a run: its text, what it extends, its rules.
-pub fn check(path: &Path, world: &World) -> Result<(), LoadError> {
+/// Reads and checks one policy file as far as that goes without a run: its text, what it extends, its rules. Returns lines
+/// for the person.
+pub fn check(path: &Path, world: &World) -> Result<Vec<String>, LoadError> {
     let shown: Arc<str> = path.to_string_lossy().into();
     let path = world.cwd.join(path);
     check_content(&path, &shown, &read_file(&path, &shown)?, world)
 }
 
 /// The same for content that was read already.
-pub fn check_content(path: &Path, shown: &Arc<str>, content: &[u8], world: &World) -> Result<(), LoadError> {
+pub fn check_content(path: &Path, shown: &Arc<str>, content: &[u8], world: &World) -> Result<Vec<String>, LoadError> {
     let mut reader = Reader { world, layers: Vec::new(), stack: Vec::new(), files: Vec::new(), pinned: false };
     reader.bytes(path, shown, content)?;
     let (workdir, home) = (plain(&world.cwd), plain(&world.home));
     let mut build = Build::new(&workdir, &home, &world.vars, Real::default());
-    reader.layers.iter().try_for_each(|layer| build.layer(layer))
+    reader.layers.iter().try_for_each(|layer| build.layer(layer))?;
+    review(&build.files(), &workdir, &reader.layers)
 }
 
 fn workdir(request: &Request, world: &World, real: &mut Real) -> Result<PathBuf, LoadError> {
@@ -326,11 +352,13 @@ pub fn read_file(path: &Path, shown: &Arc<str>) -> Result<Vec<u8>, LoadError> {
 }
 
 /// One policy file with the name that its rules carry.
-struct Layer {
+pub(super) struct Layer {
     /// What tells it from every other: the profile or the real path.
-    identity: String,
-    name: Arc<str>,
-    file: PolicyFile,
+    pub identity: String,
+    /// What its rules are named after.
+    pub name: Arc<str>,
+    /// Its content.
+    pub file: PolicyFile,
 }
 
 /// Follows names and `extends` to the layers they mean, each once, the extended ones first.
@@ -440,459 +468,4 @@ impl Reader<'_> {
         self.layers.push(Layer { identity: identity.into(), name: name.clone(), file });
         Ok(())
     }
-}
-
-/// The file system as far as it was looked at: what each path really is, if it is.
-#[derive(Default)]
-struct Real {
-    known: HashMap<OsString, Option<PathBuf>>,
-    /// A directory most of whose names are asked for, and for each whether it is a symbolic link: one look instead of
-    /// eighty.
-    listed: Option<(PathBuf, HashMap<OsString, bool>)>,
-}
-
-/// What a path comes to.
-struct Found {
-    path: PathBuf,
-    exists: bool,
-    link: Option<PathBuf>,
-}
-
-impl Real {
-    /// Takes a directory as known to be real, with all above it.
-    fn know(&mut self, dir: &Path) {
-        for dir in dir.ancestors() {
-            self.known.insert(dir.into(), Some(dir.into()));
-        }
-    }
-
-    /// Lists a real directory, unless it is large.
-    fn list(&mut self, dir: &Path) {
-        let Ok(entries) = fs::read_dir(dir) else { return };
-        let mut names = HashMap::new();
-        for entry in entries {
-            match entry.and_then(|e| Ok((e.file_name(), e.file_type()?.is_symlink()))) {
-                Ok((name, is_link)) if names.len() < 512 => names.insert(name, is_link),
-                _ => return,
-            };
-        }
-        self.listed = Some((dir.into(), names));
-    }
-
-    fn find(&mut self, path: &Path) -> Found {
-        let Some((dir, name)) = split_last(path) else {
-            return Found { path: path.into(), exists: true, link: None };
-        };
-        let Some(own) = self.directory(dir).map(|dir| dir.join(name)) else {
-            return Found { path: self.place(path), exists: false, link: None };
-        };
-        match self.follow(&own) {
-            Some(real) => {
-                Found { link: (own.as_os_str() != real.as_os_str()).then_some(own), path: real, exists: true }
-            }
-            None => Found { path: own, exists: false, link: None },
-        }
-    }
-
-    /// The real path of `path`, if that is another one.
-    fn other(&mut self, path: &Path) -> Option<PathBuf> {
-        Some(self.find(path).path).filter(|real| real.as_os_str() != path.as_os_str())
-    }
-
-    /// The real path of what exists, with the rest as it stands.
-    fn place(&mut self, path: &Path) -> PathBuf {
-        match (self.directory(path), split_last(path)) {
-            (Some(real), _) => real,
-            (None, Some((dir, name))) => self.place(dir).join(name),
-            (None, None) => path.into(),
-        }
-    }
-
-    /// The real path, if all of it exists, kept for the next who asks.
-    fn directory(&mut self, path: &Path) -> Option<PathBuf> {
-        if let Some(known) = self.known.get(path.as_os_str()) {
-            return known.clone();
-        }
-        let found = match split_last(path) {
-            None => Some(path.to_path_buf()),
-            Some((dir, name)) => self.directory(dir).and_then(|dir| self.follow(&dir.join(name))),
-        };
-        self.known.insert(path.into(), found.clone());
-        found
-    }
-
-    /// Looks at one name in a real directory, and follows it if it is a link.
-    fn follow(&mut self, path: &Path) -> Option<PathBuf> {
-        let (dir, name) = split_last(path)?;
-        let is_link = match &self.listed {
-            Some((listed, names)) if listed.as_os_str() == dir.as_os_str() => *names.get(name)?,
-            _ => fs::symlink_metadata(path).ok()?.file_type().is_symlink(),
-        };
-        if is_link { fs::canonicalize(path).ok() } else { Some(path.into()) }
-    }
-}
-
-/// Cuts a plain absolute path into directory and name; `Path`'s own way looks at every component each time.
-fn split_last(path: &Path) -> Option<(&Path, &OsStr)> {
-    let bytes = path.as_os_str().as_bytes();
-    let slash = bytes.iter().rposition(|b| *b == b'/').filter(|_| bytes.len() > 1)?;
-    let (dir, name) = (&bytes[..slash.max(1)], &bytes[slash + 1..]);
-    Some((Path::new(OsStr::from_bytes(dir)), OsStr::from_bytes(name)))
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Private,
-    Read,
-    Write,
-}
-
-impl Kind {
-    const ALL: [Kind; 3] = [Kind::Private, Kind::Read, Kind::Write];
-
-    fn key(self) -> &'static str {
-        match self {
-            Kind::Private => "filesystem.private",
-            Kind::Read => "filesystem.read",
-            Kind::Write => "filesystem.write",
-        }
-    }
-}
-
-/// A policy in the making.
-struct Build<'a> {
-    workdir: &'a Path,
-    home: &'a Path,
-    vars: &'a BTreeMap<OsString, OsString>,
-    real: Real,
-    files: super::FileRules,
-    exec: super::ExecRules,
-    env: super::env::Rules,
-    network: (NetworkMode, RuleId),
-    audit: Level,
-    name: Arc<str>,
-    /// The rule of a file that makes `.` writable.
-    dot: Option<(At, RuleId)>,
-}
-
-impl<'a> Build<'a> {
-    fn new(workdir: &'a Path, home: &'a Path, vars: &'a BTreeMap<OsString, OsString>, mut real: Real) -> Self {
-        if real.find(home).exists {
-            real.know(home);
-            real.list(home);
-        }
-        Self {
-            workdir,
-            home,
-            vars,
-            real,
-            files: Default::default(),
-            exec: Default::default(),
-            env: Default::default(),
-            network: (NetworkMode::None, RuleId::new("built-in", "network.mode")),
-            audit: Level::default(),
-            name: "empty".into(),
-            dot: None,
-        }
-    }
-
-    fn with_base<T>(&self, f: impl FnOnce(&Base) -> T) -> T {
-        let var = |name: &str| self.vars.get(OsStr::new(name)).cloned();
-        f(&Base { workdir: self.workdir, home: self.home, var: &var })
-    }
-
-    /// Adds one file's rules to those before it.
-    fn layer(&mut self, layer: &Layer) -> Result<(), LoadError> {
-        let Layer { name, file, .. } = layer;
-        self.name = name.clone();
-        for (kind, entries) in [(Kind::Private, &file.private), (Kind::Read, &file.read), (Kind::Write, &file.write)] {
-            for (index, entry) in entries.iter().enumerate() {
-                self.granted(layer, kind, index, entry)?;
-            }
-        }
-        self.guards(layer, Kind::DENY, &file.deny)?;
-        match &file.protect {
-            None => {}
-            Some(Protect::None) => self.files.protect.clear(),
-            Some(Protect::List(entries)) => self.guards(layer, Kind::PROTECT, entries)?,
-            Some(Protect::Default) => self.protect_default()?,
-        }
-        self.programs(layer, "exec.allow", &file.exec_allow)?;
-        self.programs(layer, "exec.deny", &file.exec_deny)?;
-        self.env.pass.extend(file.env_pass.iter().map(|e| e.text.clone()));
-        self.env.deny.extend(file.env_deny.iter().map(|e| e.text.clone()));
-        self.env.set.extend(file.env_set.iter().map(|(k, v)| (k.into(), v.into())));
-        if let Some(mode) = file.network {
-            self.network = (mode, RuleId::new(name, "network.mode"));
-        }
-        self.audit = file.audit.unwrap_or(self.audit);
-        self.files.otherwise = Some(RuleId::new(name, "filesystem"));
-        self.exec.otherwise = Some(RuleId::new(name, "exec"));
-        Ok(())
-    }
-
-    fn granted(&mut self, layer: &Layer, kind: Kind, index: usize, entry: &Entry) -> Result<(), LoadError> {
-        let at = || At { file: layer.name.clone(), mark: Some(entry.mark) };
-        let path = self.with_base(|base| base.path(&entry.text)).map_err(|why| LoadError::Rule {
-            at: at(),
-            key: kind.key(),
-            text: entry.text.clone(),
-            why,
-        })?;
-        let found = self.real.find(&path);
-        if !found.exists && path.as_os_str().as_bytes().iter().any(|b| b"*?[{".contains(b)) {
-            return Err(LoadError::Wildcard { at: at(), key: kind.key(), text: entry.text.clone() });
-        }
-        let rule = RuleId(format!("{} {}[{index}]", layer.name, kind.key()).into());
-        if kind == Kind::Private && found.path.as_os_str() == "/" {
-            // A home of `/` (some containers) hides nothing.
-            return Ok(());
-        }
-        if kind == Kind::Write && matches!(&*entry.text, "." | "./" | "$WORKDIR" | "${WORKDIR}") {
-            self.dot = Some((at(), rule.clone()));
-        }
-        self.root(kind, found, rule)
-    }
-
-    /// Adds a root; a later one takes the place of an earlier one of the same path, whatever that granted.
-    fn root(&mut self, kind: Kind, found: Found, rule: RuleId) -> Result<(), LoadError> {
-        let Found { path, exists, link } = found;
-        let bytes = path.as_os_str().as_bytes();
-        // Where `.` is the root, `wide` says it better.
-        if bytes == b"/" && self.dot.as_ref().is_none_or(|(_, dot)| *dot != rule) {
-            return Err(LoadError::Whole { rule });
-        }
-        let kernel = contains(b"/proc", bytes) || contains(b"/sys", bytes);
-        if kernel && kind != Kind::Read {
-            return Err(LoadError::Kernel { rule, path: path.to_string_lossy().into() });
-        }
-        let mut links = Vec::new();
-        for other in Kind::ALL {
-            let roots = self.roots(other);
-            for at in
-                (0..roots.len()).rev().filter(|at| roots[*at].path.as_os_str() == path.as_os_str()).collect::<Vec<_>>()
-            {
-                if other == kind && roots[at].link != link {
-                    continue;
-                }
-                let mut old = roots.remove(at);
-                if old.link.is_some() && old.link != link {
-                    old.rule = rule.clone();
-                    links.push(old);
-                }
-            }
-        }
-        let roots = self.roots(kind);
-        roots.extend(links);
-        roots.push(Root { path, rule, link, exists });
-        Ok(())
-    }
-
-    fn roots(&mut self, kind: Kind) -> &mut Vec<Root> {
-        match kind {
-            Kind::Private => &mut self.files.private,
-            Kind::Read => &mut self.files.read,
-            Kind::Write => &mut self.files.write,
-        }
-    }
-
-    fn guards(&mut self, layer: &Layer, key: &'static str, entries: &[Entry]) -> Result<(), LoadError> {
-        for (index, entry) in entries.iter().enumerate() {
-            let guard = self.guard(layer, key, index, entry)?;
-            let list = if key == Kind::DENY { &mut self.files.deny } else { &mut self.files.protect };
-            list.push(guard);
-        }
-        Ok(())
-    }
-
-    fn guard(&mut self, layer: &Layer, key: &'static str, index: usize, entry: &Entry) -> Result<Guard, LoadError> {
-        let pattern = self.pattern(&entry.text).map_err(|why| LoadError::Rule {
-            at: At { file: layer.name.clone(), mark: Some(entry.mark) },
-            key,
-            text: entry.text.clone(),
-            why,
-        })?;
-        let rule = RuleId(format!("{} {key}[{index}]", layer.name).into());
-        Ok(Guard { pattern, rule, message: entry.message.clone(), except: entry.except })
-    }
-
-    fn pattern(&mut self, text: &str) -> Result<Pattern, PatternError> {
-        let mut pattern = self.with_base(|base| Pattern::parse(text, base))?;
-        pattern.resolve(|start| self.real.other(start));
-        Ok(pattern)
-    }
-
-    /// Adds the shipped list, once.
-    fn protect_default(&mut self) -> Result<(), LoadError> {
-        let (_, _, json) = SHIPPED.iter().find(|p| p.0 == "protected").expect("profiles/protected.yaml is shipped");
-        let file: PolicyFile = serde_json::from_str(json).expect("build.rs wrote this JSON from the same type");
-        let layer = Layer { identity: "shipped:protected".into(), name: "protected.yaml".into(), file };
-        let there = self.files.protect.iter().any(|g| g.rule.0.starts_with("protected.yaml "));
-        match &layer.file.protect {
-            Some(Protect::List(entries)) if !there => self.guards(&layer, Kind::PROTECT, entries),
-            _ => Ok(()),
-        }
-    }
-
-    fn programs(&mut self, layer: &Layer, key: &'static str, entries: &[Entry]) -> Result<(), LoadError> {
-        for (index, entry) in entries.iter().enumerate() {
-            let at = At { file: layer.name.clone(), mark: Some(entry.mark) };
-            let text = entry.text.clone();
-            if text.contains(char::is_whitespace) {
-                return Err(LoadError::Argv { at, key, text });
-            }
-            let program = self.program(&text).map_err(|why| LoadError::Rule { at, key, text, why })?;
-            let rule = RuleId(format!("{} {key}[{index}]", layer.name).into());
-            let list = if key == "exec.allow" { &mut self.exec.allow } else { &mut self.exec.deny };
-            list.push(ProgramRule { program, rule, message: entry.message.clone() });
-        }
-        Ok(())
-    }
-
-    fn program(&mut self, text: &str) -> Result<ProgramPattern, PatternError> {
-        let mut program = self.with_base(|base| ProgramPattern::parse(text, base))?;
-        if let ProgramPattern::Path(pattern) = &mut program {
-            pattern.resolve(|start| self.real.other(start));
-        }
-        Ok(program)
-    }
-
-    /// Adds what the flags say, on top of every file.
-    fn flags(&mut self, request: &Request) -> Result<(), LoadError> {
-        for path in &request.read {
-            self.flag_root(Kind::Read, "-r", path)?;
-        }
-        for path in &request.write {
-            self.flag_root(Kind::Write, "-w", path)?;
-        }
-        for text in &request.deny {
-            let flag = |why| LoadError::Flag { flag: "--deny", text: text.clone(), why };
-            let pattern = self.pattern(text).map_err(flag)?;
-            let rule = RuleId::new(FLAGS, &format!("--deny {text}"));
-            self.files.deny.push(Guard { pattern, rule, message: None, except: Exception::None });
-        }
-        if let Some(mode) = request.net {
-            self.network = (mode, RuleId::new(FLAGS, "--net"));
-        }
-        self.audit = request.audit.unwrap_or(self.audit);
-        Ok(())
-    }
-
-    fn flag_root(&mut self, kind: Kind, flag: &'static str, path: &Path) -> Result<(), LoadError> {
-        // The shell has worked `~` and variables out already.
-        let found = self.real.find(&resolved(&self.workdir.join(path)));
-        if !found.exists {
-            return Err(LoadError::Missing { flag, path: path.to_string_lossy().into() });
-        }
-        let rule = RuleId(format!("{FLAGS} {flag} {}", path.to_string_lossy()).into());
-        self.root(kind, found, rule)
-    }
-
-    /// Refuses a `.` that nobody can have meant.
-    fn check_workdir(&self) -> Result<(), LoadError> {
-        let Some((at, rule)) = &self.dot else { return Ok(()) };
-        if !self.files.write.iter().any(|root| root.rule == *rule) {
-            return Ok(());
-        }
-        let workdir = self.workdir.as_os_str().as_bytes();
-        let guard = self.files.protect.iter().find(|g| g.pattern.is_granted_by(self.workdir));
-        let what = if workdir == b"/" {
-            "the root of the file system".to_string()
-        } else if self.home == self.workdir {
-            "the home directory".to_string()
-        } else if contains(workdir, self.home.as_os_str().as_bytes()) {
-            "which holds the home directory".to_string()
-        } else if let Some(guard) = guard {
-            format!("protected by {}", guard.rule)
-        } else {
-            return Ok(());
-        };
-        Err(LoadError::TooWide { at: at.clone(), workdir: self.workdir.to_string_lossy().into(), what })
-    }
-
-    /// Keeps `path` from being changed inside, whatever was granted; with `hide`, from being read too.
-    fn guard_own(&mut self, path: &Path, what: &'static str, hide: bool) -> Result<(), LoadError> {
-        let mut pattern = Pattern::of_path(path);
-        pattern.resolve(|start| self.real.other(start));
-        if let Some(root) = self.files.write.iter().find(|root| pattern.matches(&root.path)) {
-            return Err(LoadError::Own { rule: root.rule.clone(), path: root.path.to_string_lossy().into(), what });
-        }
-        let rule = RuleId::new("built-in", if hide { "state" } else { "policy file" });
-        let guard = Guard { pattern, rule, message: Some(what.into()), except: Exception::None };
-        if hide {
-            self.files.deny.push(guard)
-        } else {
-            self.files.protect.push(guard)
-        }
-        Ok(())
-    }
-
-    fn finish(self, request: &Request, world: &World) -> Result<Policy, LoadError> {
-        let env = super::env::work_out(&self.env, request, self.home, &world.vars)?;
-        let mut policy = Policy {
-            name: self.name,
-            digest: String::new(),
-            workdir: self.workdir.into(),
-            home: self.home.into(),
-            files: self.files,
-            exec: self.exec,
-            env,
-            network: self.network,
-            audit: self.audit,
-        };
-        policy.digest = digest(&policy);
-        Ok(policy)
-    }
-}
-
-impl Kind {
-    const DENY: &'static str = "filesystem.deny";
-    const PROTECT: &'static str = "filesystem.protect";
-}
-
-/// Takes `..` out the way the kernel would where that is possible.
-fn resolved(path: &Path) -> PathBuf {
-    let dots = path.components().any(|c| c == Component::ParentDir);
-    if dots { fs::canonicalize(path).unwrap_or_else(|_| plain(path)) } else { plain(path) }
-}
-
-/// Hashes what decisions depend on; the values of variables are left out.
-pub(crate) fn digest(policy: &Policy) -> String {
-    let mut hash = Sha256::new();
-    let mut add = |key: &str, value: &[u8]| {
-        for part in [key.as_bytes(), value] {
-            hash.update((part.len() as u64).to_le_bytes());
-            hash.update(part);
-        }
-    };
-    add("workdir", policy.workdir.as_os_str().as_bytes());
-    add("home", policy.home.as_os_str().as_bytes());
-    let files = &policy.files;
-    for (key, roots) in [("read", &files.read), ("write", &files.write), ("private", &files.private)] {
-        for root in roots {
-            add(key, root.path.as_os_str().as_bytes());
-            add(
-                if root.exists { "there" } else { "missing" },
-                root.link.as_deref().unwrap_or(Path::new("")).as_os_str().as_bytes(),
-            );
-        }
-    }
-    for (key, guards) in [("deny", &files.deny), ("protect", &files.protect)] {
-        for guard in guards {
-            add(key, &[guard.except as u8]);
-            guard.pattern.pieces(|piece| add("piece", piece));
-        }
-    }
-    for (key, rules) in [("exec.allow", &policy.exec.allow), ("exec.deny", &policy.exec.deny)] {
-        for rule in rules {
-            add(key, b"");
-            rule.program.pieces(|piece| add("piece", piece));
-        }
-    }
-    for name in policy.env.vars.keys() {
-        add("env", name.as_bytes());
-    }
-    add("network", &[policy.network.0 as u8]);
-    add("audit", &[policy.audit as u8]);
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

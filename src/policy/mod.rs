@@ -1,24 +1,32 @@
 //! The policy: what a run may do, checked and immutable, every rule with its origin.
 //!
-//! `load` turns YAML text (`file`), profiles and flags into a [`Policy`]; `rules` holds the matchers; `decide` answers
-//! an [`Event`](crate::event::Event) from the policy alone. Only `load` and `trust` read files; nothing reads the environment.
+//! `load` finds YAML text (`file`), profiles and flags, and `build` turns them into a [`Policy`]; `rules` holds the
+//! matchers; `decide` answers an [`Event`](crate::event::Event) from the policy alone. Only `load` and `trust` read files,
+//! and `real` looks at the file system; nothing reads the environment.
 
+mod build;
 pub mod decide;
 pub mod env;
 pub mod file;
+mod index;
 pub mod load;
+mod real;
+mod review;
 pub mod rules;
 pub mod trust;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::event::{Level, RuleId};
 
-pub use decide::{decide, suggest};
+pub use decide::{decide, kept_from_running, suggest};
 pub use file::{Exception, NetworkMode};
+pub use index::Guards;
+use index::Trees;
 pub use load::{LoadError, Loaded, Request, World, load};
+use rules::Probe;
 pub use rules::{Pattern, ProgramPattern};
 
 /// What a run may do.
@@ -47,7 +55,7 @@ pub struct Policy {
     pub audit: Level,
 }
 
-/// File rules. Among `read`, `write` and `private` the longest path that contains the name decides.
+/// File rules. Guards go before grants; among `read`, `write` and `private` the longest path that contains the name decides.
 #[derive(Debug, Clone, Default)]
 pub struct FileRules {
     /// Trees that may be read.
@@ -56,12 +64,36 @@ pub struct FileRules {
     pub write: Vec<Root>,
     /// Directories that start empty, belong to this run alone and vanish with it; readable and writable.
     pub private: Vec<Root>,
-    /// Names that may be neither read nor changed, inside any tree.
-    pub deny: Vec<Guard>,
-    /// Names that may be read but not changed: persistence and secrets.
-    pub protect: Vec<Guard>,
+    /// Names that are kept from something, inside any tree.
+    pub guards: Guards,
     /// The rule to name when nothing grants an access.
     pub otherwise: Option<RuleId>,
+    /// The trees by path.
+    trees: Trees,
+}
+
+impl FileRules {
+    /// Takes the rules as they are to stay: their lists are filed for looking up.
+    pub fn new([read, write, private]: [Vec<Root>; 3], guards: Guards, otherwise: Option<RuleId>) -> Self {
+        let trees = Trees::new(&write, &private, &read);
+        Self { read, write, private, guards, otherwise, trees }
+    }
+
+    /// Whether the trees let the name at `path` be changed, whatever guards say.
+    pub fn is_writable(&self, path: &Path) -> bool {
+        decide::is_writable(self, path)
+    }
+
+    /// Whether the trees let the name at `path` be changed, and no rule against that closes it.
+    pub fn may_be_written(&self, path: &Path) -> bool {
+        let closes = |guard: &Guard| matches!(guard.kind, GuardKind::Deny | GuardKind::DenyWrite);
+        self.is_writable(path) && self.guards.first(&Probe::new(path), closes).is_none()
+    }
+
+    /// The tops of all trees that can be changed.
+    pub fn writable(&self) -> impl Iterator<Item = &Path> {
+        self.write.iter().chain(&self.private).map(|root| root.path.as_path())
+    }
 }
 
 /// A granted tree.
@@ -77,9 +109,36 @@ pub struct Root {
     pub exists: bool,
 }
 
-/// A denied or protected name or pattern.
+/// What a guard keeps a name from, in the order in which guards decide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum GuardKind {
+    /// Everything.
+    Deny,
+    /// Being read, run, moved or linked.
+    DenyRead,
+    /// Every change: to what it holds, to the name, to its mode, owner, times and attributes.
+    DenyWrite,
+    /// Changes to what it holds and to the name: persistence and secrets.
+    Protect,
+}
+
+impl GuardKind {
+    /// The key of its list in a policy file.
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::Deny => "filesystem.deny",
+            Self::DenyRead => "filesystem.deny_read",
+            Self::DenyWrite => "filesystem.deny_write",
+            Self::Protect => "filesystem.protect",
+        }
+    }
+}
+
+/// A name or pattern that is kept from something.
 #[derive(Debug, Clone)]
 pub struct Guard {
+    /// From what.
+    pub kind: GuardKind,
     /// What it matches.
     pub pattern: Pattern,
     /// Where it stands.
@@ -124,7 +183,8 @@ pub struct Environment {
 impl Policy {
     /// The same policy where there is no mount view: directories that start empty cannot be had, so none is granted.
     pub fn without_view(mut self) -> Self {
-        self.files.private.clear();
+        let FileRules { read, write, guards, otherwise, .. } = self.files;
+        self.files = FileRules::new([read, write, Vec::new()], guards, otherwise);
         self
     }
 }

@@ -10,6 +10,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::index;
+
 /// Where relative patterns start and what `~` and variables stand for.
 pub struct Base<'a> {
     /// The directory that relative patterns start from.
@@ -44,6 +46,18 @@ pub enum PatternError {
     /// `*/..`.
     #[error("`..` cannot follow a wildcard")]
     Parent,
+    /// `..` with nothing left to leave.
+    #[error("`..` leads above `/`, where there is nothing: leave it out")]
+    AboveRoot,
+    /// `[z-a]`.
+    #[error("`{0}` runs backwards and holds nothing: write `{1}`")]
+    Backwards(String, String),
+    /// `/a/{{,b}}`.
+    #[error("a choice in `{{…}}` leaves no name between two slashes: write it out as rules of its own")]
+    NoName,
+    /// More than 255 bytes between two slashes.
+    #[error("a name is longer than the 255 bytes that a file system takes, so nothing could match")]
+    LongName,
     /// A character class outside ASCII.
     #[error("`[…]` takes ASCII characters only: use `?` or `{{a,b}}`")]
     Class,
@@ -143,8 +157,19 @@ impl Base<'_> {
         if is_plain(&bytes) {
             return Ok(PathBuf::from(OsString::from_vec(bytes)));
         }
+        check_depth(&bytes)?;
         Ok(plain(Path::new(OsStr::from_bytes(&bytes))))
     }
+}
+
+/// Refuses a path that leaves the root by `..`.
+fn check_depth(path: &[u8]) -> Result<(), PatternError> {
+    let deeper = |depth: usize, name: &[u8]| match name {
+        b"." => Some(depth),
+        b".." => depth.checked_sub(1),
+        _ => Some(depth + 1),
+    };
+    split(path).try_fold(0usize, deeper).map(drop).ok_or(PatternError::AboveRoot)
 }
 
 /// Drops `.`, `..` and doubled slashes by text alone.
@@ -204,13 +229,20 @@ impl Pattern {
         }
         let mut written = Vec::new();
         braces(&absolute, &mut written)?;
+        if !lacks_a_name(&absolute) && written.iter().any(|text| lacks_a_name(text)) {
+            return Err(PatternError::NoName);
+        }
         let alternatives = written.iter().map(|w| Alternative::parse(w)).collect::<Result<_, _>>()?;
         Ok(Self { text: text.into(), alternatives })
     }
 
     /// The pattern that names exactly `path` and what is below it.
     pub fn of_path(path: &Path) -> Self {
-        Self { text: path.to_string_lossy().into(), alternatives: vec![Alternative::exact(plain(path))] }
+        Self { text: path.to_string_lossy().into(), alternatives: vec![Alternative::of_path(plain(path))] }
+    }
+
+    pub(super) fn alternatives(&self) -> &[Alternative] {
+        &self.alternatives
     }
 
     /// As it was written.
@@ -262,6 +294,16 @@ impl Pattern {
         self.exacts().next().filter(|_| self.alternatives.iter().all(|a| a.exact.is_some()))
     }
 
+    /// Whether it could match something in one of the trees, or all of it.
+    pub fn reaches(&self, trees: &[&Path]) -> bool {
+        self.alternatives.iter().any(|alternative| alternative.reaches(trees))
+    }
+
+    /// Whether a wildcard in it could match something in one of the trees.
+    pub fn reaches_by_wildcard(&self, trees: &[&Path]) -> bool {
+        self.alternatives.iter().any(|alternative| alternative.exact.is_none() && alternative.reaches(trees))
+    }
+
     /// All paths it names outright: a mask on each holds it as far as they exist.
     pub fn exacts(&self) -> impl Iterator<Item = &Path> {
         self.alternatives.iter().filter_map(|a| a.exact.as_deref())
@@ -290,17 +332,79 @@ impl fmt::Display for Pattern {
     }
 }
 
-/// A path made ready to be tried against many patterns: which names it holds, one bit each.
+/// A path made ready to be tried against many patterns: its names, and what each is looked up by.
 pub(crate) struct Probe<'a> {
     pub(crate) bytes: &'a [u8],
+    /// Which names it holds, one bit each.
     names: u64,
+    depth: usize,
+    /// The first names, which are all for most paths, so that nothing is allocated.
+    first: [Step; FEW],
+    rest: Vec<Step>,
+}
+
+/// How many names a path usually has at most.
+const FEW: usize = 16;
+
+/// One name of a path.
+#[derive(Clone, Copy, Default)]
+struct Step {
+    start: u32,
+    end: u32,
+    name: u64,
+    /// The key of the path up to here.
+    path: u64,
 }
 
 impl<'a> Probe<'a> {
     pub(crate) fn new(path: &'a Path) -> Self {
         let bytes = path.as_os_str().as_bytes();
-        let names = split(bytes).fold(0, |bits, name| bits | bit(name));
-        Self { bytes, names }
+        let mut probe = Self { bytes, names: 0, depth: 0, first: [Step::default(); FEW], rest: Vec::new() };
+        let mut path = index::ROOT;
+        for name in split(bytes) {
+            let start = name.as_ptr() as usize - bytes.as_ptr() as usize;
+            let key = index::hash(0, name);
+            path = index::step(path, key);
+            probe.names |= bit(name);
+            probe.push(Step { start: start as u32, end: (start + name.len()) as u32, name: key, path });
+        }
+        probe
+    }
+
+    fn push(&mut self, step: Step) {
+        match self.first.get_mut(self.depth) {
+            Some(place) => *place = step,
+            None => self.rest.push(step),
+        }
+        self.depth += 1;
+    }
+
+    fn step(&self, at: usize) -> &Step {
+        self.first.get(at).unwrap_or_else(|| &self.rest[at - FEW])
+    }
+
+    /// How many names it has.
+    pub(super) fn depth(&self) -> usize {
+        self.depth
+    }
+
+    pub(super) fn name(&self, at: usize) -> &'a [u8] {
+        let step = self.step(at);
+        &self.bytes[step.start as usize..step.end as usize]
+    }
+
+    pub(super) fn name_key(&self, at: usize) -> u64 {
+        self.step(at).name
+    }
+
+    /// The path's first `depth` names as a path.
+    pub(super) fn prefix(&self, depth: usize) -> &'a [u8] {
+        if depth == 0 { b"/" } else { &self.bytes[..self.step(depth - 1).end as usize] }
+    }
+
+    /// The key of [`Self::prefix`].
+    pub(super) fn path_key(&self, depth: usize) -> u64 {
+        if depth == 0 { index::ROOT } else { self.step(depth - 1).path }
     }
 }
 
@@ -316,8 +420,9 @@ fn bit(name: &[u8]) -> u64 {
     1 << (mixed.wrapping_mul(0x9E37_79B9) >> 26)
 }
 
+/// A pattern with its braces written out.
 #[derive(Debug, Clone)]
-struct Alternative {
+pub(super) struct Alternative {
     /// The path, if there is no wildcard.
     exact: Option<PathBuf>,
     /// The components otherwise.
@@ -330,8 +435,9 @@ struct Alternative {
     tree: bool,
 }
 
+/// What stands between two slashes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Part {
+pub(super) enum Part {
     /// `**`.
     Deep,
     /// `*`.
@@ -354,14 +460,14 @@ enum Above {
 impl Alternative {
     fn parse(text: &[u8]) -> Result<Self, PatternError> {
         if is_plain(text) {
-            return Ok(Self::exact(PathBuf::from(OsStr::from_bytes(text))));
+            return Ok(Self::of_path(PathBuf::from(OsStr::from_bytes(text))));
         }
         let mut parts: Vec<Part> = Vec::new();
         for name in split(text) {
             match name {
                 b"." => {}
                 b".." => match parts.last() {
-                    None => {}
+                    None => return Err(PatternError::AboveRoot),
                     Some(Part::Name(_)) => {
                         parts.pop();
                     }
@@ -390,14 +496,24 @@ impl Alternative {
         self.exact.is_some() || self.parts.len() <= 60
     }
 
-    fn exact(path: PathBuf) -> Self {
+    /// The path, if there is no wildcard.
+    pub fn exact(&self) -> Option<&Path> {
+        self.exact.as_deref()
+    }
+
+    /// The components, if there are wildcards.
+    pub fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+
+    fn of_path(path: PathBuf) -> Self {
         let needs = Probe::new(&path).names;
         Self { exact: Some(path), parts: Vec::new(), needs, first: 0, tree: false }
     }
 
     fn of(parts: Vec<Part>, tree: bool) -> Self {
         if parts.iter().all(|p| matches!(p, Part::Name(_))) {
-            return Self::exact(joined(&parts));
+            return Self::of_path(joined(&parts));
         }
         let bits = |part: &Part| if let Part::Name(name) = part { bit(name) } else { 0 };
         let needs = parts.iter().map(bits).fold(0, |all, bit| all | bit);
@@ -409,10 +525,17 @@ impl Alternative {
         self.parts.first() == Some(&Part::Deep)
     }
 
+    fn reaches(&self, trees: &[&Path]) -> bool {
+        let count = self.parts.iter().take_while(|p| matches!(p, Part::Name(_))).count();
+        let start = self.exact.clone().unwrap_or_else(|| joined(&self.parts[..count]));
+        let start = start.as_os_str().as_bytes();
+        trees.iter().any(|tree| meets(start, tree.as_os_str().as_bytes()))
+    }
+
     /// The same with its plain start replaced, if `real` knows another for it.
     fn restarted(&self, real: &mut impl FnMut(&Path) -> Option<PathBuf>) -> Option<Self> {
         if let Some(exact) = &self.exact {
-            return real(exact).map(Self::exact);
+            return real(exact).map(Self::of_path);
         }
         let count = self.parts.iter().take_while(|p| matches!(p, Part::Name(_))).count();
         let (start, rest) = self.parts.split_at(count);
@@ -505,9 +628,17 @@ struct End {
     all: u64,
 }
 
+/// Whether there is nothing between two slashes, or behind the last.
+fn lacks_a_name(text: &[u8]) -> bool {
+    text.ends_with(b"/") || text.windows(2).any(|pair| pair == b"//")
+}
+
+/// The most bytes that a file system takes for a name: `NAME_MAX`.
+const LONGEST_NAME: usize = 255;
+
 /// Whether `text` is a path that needs no work: no wildcard, escape, `.`, `..` or slash too many.
 fn is_plain(text: &[u8]) -> bool {
-    let plain_name = |name: &[u8]| !matches!(name, b"" | b"." | b"..");
+    let plain_name = |name: &[u8]| !matches!(name, b"" | b"." | b"..") && name.len() <= LONGEST_NAME;
     !text.iter().any(|b| b"*?[\\".contains(b)) && text.len() > 1 && text[1..].split(|b| *b == b'/').all(plain_name)
 }
 
@@ -534,6 +665,11 @@ fn joined(parts: &[Part]) -> PathBuf {
     std::iter::once(OsStr::new("/")).chain(names).collect()
 }
 
+/// Whether two trees have something in common.
+fn meets(one: &[u8], other: &[u8]) -> bool {
+    contains(one, other) || contains(other, one)
+}
+
 /// Whether `path` is `tree` or lies below it.
 pub(crate) fn contains(tree: &[u8], path: &[u8]) -> bool {
     path.len() >= tree.len()
@@ -557,13 +693,56 @@ fn component(text: &[u8]) -> Result<Part, PatternError> {
                 if !text[at..end].is_ascii() {
                     return Err(PatternError::Class);
                 }
+                check_ranges(&text[at + 1..end - 1])?;
                 (wild, at) = (true, end - 1);
             }
             _ => plain.push(byte),
         }
         at += 1;
     }
+    if !wild && plain.len() > LONGEST_NAME {
+        return Err(PatternError::LongName);
+    }
     Ok(if wild { Part::Glob(text.into()) } else { Part::Name(plain.into()) })
+}
+
+/// Refuses a range in a class that no character lies in.
+fn check_ranges(class: &[u8]) -> Result<(), PatternError> {
+    let mut set = class.strip_prefix(b"!").or(class.strip_prefix(b"^")).unwrap_or(class);
+    while let [low, rest @ ..] = set {
+        set = match rest {
+            [b'-', high, rest @ ..] if low <= high => rest,
+            [b'-', high, ..] => {
+                let range = |from: u8, to: u8| format!("{}-{}", char::from(from), char::from(to));
+                return Err(PatternError::Backwards(range(*low, *high), range(*high, *low)));
+            }
+            rest => rest,
+        };
+    }
+    Ok(())
+}
+
+/// What each name that a glob matches starts and ends with, escapes taken off.
+pub(super) fn literal_ends(glob: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let (mut head, mut run, mut at) = (None, Vec::new(), 0);
+    while let Some(&byte) = glob.get(at) {
+        match byte {
+            b'*' | b'?' | b'[' => {
+                head.get_or_insert_with(|| run.clone());
+                run.clear();
+                if byte == b'[' {
+                    at = class_end(glob, at).unwrap_or(glob.len()) - 1;
+                }
+            }
+            b'\\' => {
+                at += 1;
+                run.extend(glob.get(at));
+            }
+            _ => run.push(byte),
+        }
+        at += 1;
+    }
+    (head.unwrap_or_else(|| run.clone()), run)
 }
 
 /// The index after the `]` that closes the class at `open`.

@@ -236,6 +236,9 @@ fn command(job: &Job<'_>, channel: &Channel, mut line: UnixStream) -> Result<()>
     if let Some(terminal) = wait_for_view(&mut line)? {
         attach(&terminal)?;
     }
+    if job.plan.view.is_some() {
+        own_null()?;
+    }
     chdir(job.plan.workdir.as_path())
         .map_err(|source| InitError::Workdir { dir: job.plan.workdir.display().to_string(), source })?;
     let program = match find(&job.command.argv[0], &job.command.env) {
@@ -269,6 +272,19 @@ fn attach(terminal: &str) -> Result<()> {
         if is_terminal(number) {
             step("connect the terminal", sys::file::replace_standard(slave.as_fd(), number))?;
         }
+    }
+    Ok(())
+}
+
+/// Puts the view's `/dev/null` in place of the host's: through a descriptor of that one its mode and times could be set.
+fn own_null() -> Result<()> {
+    for number in 0..=2 {
+        let Ok(stat) = sys::file::fstatat(number, c"", libc::AT_EMPTY_PATH) else { continue };
+        if stat.st_mode & libc::S_IFMT != libc::S_IFCHR || stat.st_rdev != libc::makedev(1, 3) {
+            continue;
+        }
+        let null = step("open /dev/null", open("/dev/null", OpenOptions::new().read(true).write(true)))?;
+        step("connect /dev/null", sys::file::replace_standard(null.as_fd(), number))?;
     }
     Ok(())
 }

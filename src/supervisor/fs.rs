@@ -200,6 +200,7 @@ fn open_found(context: &Context<'_>, path: &CStr, wanted: Wanted, found: Resolve
         return Err(Stop::Errno(Errno::ELOOP));
     }
     let mut at = place(context, &found);
+    at.reads = rights(wanted.flags).0 && (wanted.writes() || wanted.has(libc::O_CREAT));
     at.stream = found
         .handed_in()
         .map(|flags| if wanted.is_within(flags) { Stream::WithinRights } else { Stream::BeyondRights });
@@ -621,6 +622,7 @@ fn change_object(context: &Context<'_>, op: FileOp, act: impl Fn(&OwnedFd) -> Re
         };
         context.still_there()?;
         let mut at = place(context, &found);
+        at.shares = op == FileOp::Chmod && context.call.word(Arg::Mode) as u32 & (libc::S_IWGRP | libc::S_IWOTH) != 0;
         at.stream = found.handed_in().map(|_| Stream::BeyondRights);
         let access = Access::File { op, at };
         if found.stat.is_none() {
@@ -679,6 +681,8 @@ fn place(context: &Context<'_>, found: &Resolved) -> Place {
         path: found.path.clone(),
         directory: found.is_directory(),
         own_repository: context.shared.made.owns(found),
+        reads: false,
+        shares: false,
         stream: None,
     }
 }

@@ -51,6 +51,9 @@ const CHANGES: [FileOp; 12] = [
     FileOp::Xattr,
 ];
 
+/// What the protected list leaves to the trees.
+const NOTHING_PUT_THERE: [FileOp; 3] = [FileOp::Chmod, FileOp::Chown, FileOp::Utime];
+
 #[test]
 fn every_change_needs_a_writable_tree() {
     let lab = Lab::new();
@@ -162,7 +165,7 @@ fn protected_names_may_be_read_and_never_changed() {
         project.join("agentbox.yaml"),
         project.join(".agentbox/x"),
     ] {
-        for op in CHANGES {
+        for op in CHANGES.into_iter().filter(|op| !NOTHING_PUT_THERE.contains(op)) {
             let verdict = file(&policy, op, place(&path));
             assert_eq!(
                 (verdict.effect, verdict.reason),
@@ -174,6 +177,111 @@ fn protected_names_may_be_read_and_never_changed() {
         }
         assert_eq!(file(&policy, FileOp::Read, place(&path)).effect, Effect::Allow, "{}", path.display());
     }
+}
+
+#[test]
+fn the_mode_of_a_protected_name_is_its_owners_as_long_as_nobody_else_may_write() {
+    let lab = Lab::new();
+    let policy = lab.default_policy();
+    let config = || place(lab.project().join(".git/config"));
+    for op in NOTHING_PUT_THERE {
+        assert_eq!(file(&policy, op, config()).effect, Effect::Allow, "{op:?}");
+    }
+    let shared = file(&policy, FileOp::Chmod, Place { shares: true, ..config() });
+    assert_eq!(shared.reason, Reason::Protected);
+    let ordinary = Place { shares: true, ..place(lab.project().join("src/a")) };
+    assert_eq!(file(&policy, FileOp::Chmod, ordinary).effect, Effect::Allow);
+}
+
+#[test]
+fn deny_read_keeps_content_in_and_lets_it_be_written() {
+    let lab = Lab::new();
+    let policy = lab
+        .policy("filesystem: {write: [.], read: [/usr], deny_read: ['**/.env', secrets/key]}\nexec: {allow: ['*']}\n");
+    let at = |below: &str| lab.project().join(below);
+    for name in [".env", "sub/.env", "secrets/key", "secrets/key/below"] {
+        let verdict = file(&policy, FileOp::Read, place(at(name)));
+        assert_eq!((verdict.effect, verdict.reason), (Effect::Deny, Reason::DenyRule), "{name}");
+        assert!(verdict.rule.0.starts_with("./test.yaml filesystem.deny_read["), "{}", verdict.rule);
+        for op in CHANGES {
+            assert_eq!(file(&policy, op, place(at(name))).effect, Effect::Allow, "{op:?} {name}");
+        }
+        for op in [FileOp::Write, FileOp::Create] {
+            let both = Place { reads: true, ..place(at(name)) };
+            assert_eq!(file(&policy, op, both).reason, Reason::DenyRule, "{op:?} that reads {name}");
+        }
+        for op in [MoveOp::Rename, MoveOp::Link, MoveOp::Exchange] {
+            assert_eq!(
+                two(&policy, op, place(at(name)), place(at("x"))).reason,
+                Reason::DenyRule,
+                "{op:?} {name} away"
+            );
+            assert_eq!(two(&policy, op, place(at("x")), place(at(name))).reason, Reason::DenyRule, "{op:?} to {name}");
+        }
+    }
+    let carried = two(&policy, MoveOp::Rename, directory(at("secrets")), place(at("open")));
+    assert_eq!(carried.reason, Reason::AboveProtected);
+    let run = |name: &str| exec(&policy, &at(name).to_string_lossy(), "x", None).reason;
+    assert_eq!((run(".env"), run("tool")), (Reason::DenyRule, Reason::Granted));
+    let read_by = exec(&policy, "/usr/bin/x", "x", Some(&at(".env").to_string_lossy()));
+    assert_eq!(read_by.reason, Reason::DenyRule, "as an interpreter");
+}
+
+#[test]
+fn deny_write_holds_a_name_and_lets_it_be_read() {
+    let lab = Lab::new();
+    let policy =
+        lab.policy("filesystem: {write: [.], deny_write: ['**/*.lock', conf/app.yaml]}\nexec: {allow: ['*']}\n");
+    let at = |below: &str| lab.project().join(below);
+    for name in ["a.lock", "sub/b.lock", "conf/app.yaml", "conf/app.yaml/below"] {
+        assert_eq!(file(&policy, FileOp::Read, place(at(name))).effect, Effect::Allow, "{name}");
+        for op in CHANGES {
+            let verdict = file(&policy, op, place(at(name)));
+            assert_eq!((verdict.effect, verdict.reason), (Effect::Deny, Reason::DenyRule), "{op:?} {name}");
+            assert!(verdict.rule.0.starts_with("./test.yaml filesystem.deny_write["), "{}", verdict.rule);
+        }
+        for op in [MoveOp::Rename, MoveOp::Link, MoveOp::Exchange] {
+            assert_eq!(two(&policy, op, place(at(name)), place(at("x"))).effect, Effect::Deny, "{op:?} {name} away");
+            assert_eq!(two(&policy, op, place(at("x")), place(at(name))).effect, Effect::Deny, "{op:?} to {name}");
+        }
+        assert_eq!(exec(&policy, &at(name).to_string_lossy(), "x", None).effect, Effect::Allow);
+    }
+    for (what, op, from, to) in [
+        ("away", MoveOp::Rename, directory(at("conf")), place(at("open"))),
+        ("in", MoveOp::Rename, directory(at("other")), place(at("conf"))),
+        ("exchanged", MoveOp::Exchange, directory(at("other")), directory(at("conf"))),
+    ] {
+        assert_eq!(two(&policy, op, from, to).reason, Reason::AboveProtected, "{what}");
+    }
+    assert_eq!(file(&policy, FileOp::Symlink, place(at("conf"))).reason, Reason::AboveProtected);
+    assert_eq!(file(&policy, FileOp::Write, place(at("b.locked"))).effect, Effect::Allow);
+}
+
+#[test]
+fn deny_goes_before_deny_read_before_deny_write_before_protect() {
+    let lab = Lab::new();
+    let policy = lab.policy(
+        "filesystem: {write: [.], protect: [a, b, c, d], deny_write: [a, b, c], deny_read: [a, b], deny: [a]}\n",
+    );
+    let rule = |name: &str, op| {
+        let both = Place { reads: true, ..place(lab.project().join(name)) };
+        file(&policy, op, both).rule.0.split('.').next_back().unwrap_or_default().to_string()
+    };
+    assert_eq!(rule("a", FileOp::Write), "deny[0]");
+    assert_eq!(rule("b", FileOp::Write), "deny_read[1]");
+    assert_eq!(rule("c", FileOp::Write), "deny_write[2]");
+    assert_eq!(rule("d", FileOp::Write), "protect[3]");
+    assert_eq!(rule("a", FileOp::Read), "deny[0]");
+    assert_eq!(rule("b", FileOp::Read), "deny_read[1]");
+    assert_eq!(rule("c", FileOp::Read), "write[0]");
+}
+
+#[test]
+fn a_denied_file_cannot_be_run() {
+    let lab = Lab::new();
+    let policy = lab.policy("filesystem: {write: [.], deny: ['**/tool']}\nexec: {allow: ['*']}\n");
+    let path = lab.project().join("bin/tool").to_string_lossy().into_owned();
+    assert_eq!(exec(&policy, &path, "x", None).reason, Reason::DenyRule);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::{Lab, paths, strings};
 use crate::policy::file::PolicyFile;
 use crate::policy::load::{check, profiles};
-use crate::policy::{Exception, LoadError, NetworkMode, Policy, Request, Root, trust};
+use crate::policy::{Exception, GuardKind, LoadError, NetworkMode, Policy, Request, Root, trust};
 
 fn root<'a>(roots: &'a [Root], path: &Path) -> Option<&'a Root> {
     roots.iter().find(|root| root.path == path)
@@ -47,7 +47,7 @@ fn the_default_is_base_and_toolchains_and_a_writable_workdir() {
     assert!(root(&policy.files.read, &lab.home().join(".rustup")).unwrap().exists);
     assert!(!root(&policy.files.read, &lab.home().join(".pyenv")).unwrap().exists);
     assert_eq!(policy.network.0, NetworkMode::None);
-    assert!(policy.files.protect.iter().any(|g| g.except == Exception::OwnRepository));
+    assert!(policy.files.guards.of(GuardKind::Protect).iter().any(|g| g.except == Exception::OwnRepository));
     assert_eq!(policy.digest.len(), 64);
 }
 
@@ -121,12 +121,58 @@ fn mistakes_in_rules_name_file_line_and_column() {
             "filesystem: {write: [/proc/sys]}\n",
             "./test.yaml filesystem.write[0]: /proc/sys lies in the kernel's own files",
         ),
+        (
+            "filesystem: {deny_read: ['/a/[z-a]']}\n",
+            "./test.yaml:2:26: filesystem.deny_read `/a/[z-a]`: `z-a` runs backwards",
+        ),
+        ("filesystem: {read: [/../x]}\n", "./test.yaml:2:21: filesystem.read `/../x`: `..` leads above `/`"),
+        (
+            "filesystem: {read: [/usr/share], deny: [/usr/share]}\n",
+            "./test.yaml:2:21: filesystem.read[0]: /usr/share is granted, and ./test.yaml:2:41: filesystem.deny[0] denies \
+             all of it: leave one of the two out",
+        ),
+        ("filesystem: {write: [out], deny_write: ['*']}\n", "./test.yaml:2:22: filesystem.write[0]"),
+        (
+            "extends: [default]\nfilesystem: {deny: ['~/*']}\n",
+            "./test.yaml:3:21: filesystem.deny[0]: `~/*` covers the working directory",
+        ),
         ("filesystem: {write: [./test.yaml]}\n", "is the policy of this run, which is never writable"),
         ("filesystem: {write: [~/.local/state/agentbox/runs]}\n", "is agentbox's own state, which is never writable"),
     ] {
         let error = lab.error(rules);
         assert!(error.contains(expected), "{rules:?}\n  gave     {error}\n  expected {expected}");
     }
+}
+
+#[test]
+fn a_grant_that_changes_nothing_is_a_note_and_a_denial_that_takes_back_is_none() {
+    let lab = Lab::new();
+    let notes = |rules: &str, request: Request| {
+        lab.write("home/project/test.yaml", &format!("version: 1\nextends: [base]\n{rules}"));
+        lab.load(&Request { policies: strings(&["./test.yaml"]), ..request }).unwrap_or_else(|e| panic!("{e}")).notes
+    };
+    let none: Vec<String> = vec![];
+    assert_eq!(notes("filesystem: {deny: [/opt]}\n", Request::default()), none, "takes back what base grants");
+    assert_eq!(notes("filesystem: {read: [/srv], deny_write: [/srv]}\n", Request::default()), none);
+    assert_eq!(
+        notes("filesystem: {read: [/etc/shadow]}\n", Request::default()),
+        [
+            "./test.yaml:3:21: filesystem.read[0]: /etc/shadow is denied all the same, by base.yaml:25:7: filesystem.deny[0]"
+        ]
+    );
+    let flag = notes(
+        "filesystem: {deny_read: [/usr/share]}\n",
+        Request { read: vec!["/usr/share".into()], ..Request::default() },
+    );
+    assert_eq!(
+        flag,
+        ["command line -r /usr/share: /usr/share is denied all the same, by ./test.yaml:3:26: filesystem.deny_read[0]"]
+    );
+    let blind = notes("filesystem: {write: [.], deny_read: ['~/**']}\n", Request::default());
+    assert!(blind[0].starts_with("./test.yaml:3:38: filesystem.deny_read[0]: `~/**` covers the working"), "{blind:?}");
+    let both = Request { read: vec!["/usr".into()], deny: strings(&["/usr"]), ..Request::default() };
+    let error = lab.load(&both).unwrap_err().to_string();
+    assert!(error.starts_with("command line -r /usr: /usr is granted, and command line --deny /usr denies"), "{error}");
 }
 
 #[test]
@@ -145,7 +191,7 @@ fn flags_go_on_top_and_must_exist() {
     assert_eq!(&*root(&policy.files.write, Path::new("/usr")).unwrap().rule.0, "command line -w /usr");
     assert!(root(&policy.files.read, Path::new("/usr")).is_none(), "a later grant takes the earlier one's place");
     assert_eq!(policy.network.0, NetworkMode::Host);
-    assert!(policy.files.deny.iter().any(|g| &*g.rule.0 == "command line --deny data/x"));
+    assert!(policy.files.guards.of(GuardKind::Deny).iter().any(|g| &*g.rule.0 == "command line --deny data/x"));
     let missing = lab.load(&Request { write: paths(&[Path::new("nope")]), ..Request::default() }).unwrap_err();
     assert!(missing.to_string().starts_with("-w nope: there is no such file or directory"), "{missing}");
 }
@@ -167,7 +213,7 @@ fn a_guard_on_a_link_holds_its_target_too() {
     symlink(lab.home().join("dotfiles/bashrc"), lab.home().join(".bashrc")).unwrap();
     symlink(lab.home().join("dotfiles"), lab.home().join("dots")).unwrap();
     let policy = lab.policy("filesystem: {deny: [~/.bashrc, '~/dots/*.key']}\n");
-    let denied = |path: PathBuf| policy.files.deny.iter().any(|g| g.pattern.matches(&path));
+    let denied = |path: PathBuf| policy.files.guards.of(GuardKind::Deny).iter().any(|g| g.pattern.matches(&path));
     assert!(denied(lab.home().join(".bashrc")));
     assert!(denied(lab.home().join("dotfiles/bashrc")));
     assert!(denied(lab.home().join("dotfiles/a.key")));
@@ -220,8 +266,10 @@ fn own_state_and_policy_files_are_guarded() {
     let lab = Lab::new();
     let policy = lab.policy("filesystem: {write: ['~']}\n");
     let state = lab.home().join(".local/state/agentbox/runs/x");
-    assert!(policy.files.deny.iter().any(|g| g.pattern.matches(&state)));
-    assert!(policy.files.protect.iter().any(|g| g.pattern.matches(&lab.project().join("test.yaml"))));
+    assert!(policy.files.guards.of(GuardKind::Deny).iter().any(|g| g.pattern.matches(&state)));
+    assert!(
+        policy.files.guards.of(GuardKind::Protect).iter().any(|g| g.pattern.matches(&lab.project().join("test.yaml")))
+    );
 }
 
 #[test]

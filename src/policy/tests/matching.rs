@@ -134,11 +134,62 @@ fn a_bad_pattern_says_what_is_bad() {
         ("/a/[ä]", PatternError::Class),
         ("$NOPE/x", PatternError::Unset("NOPE".into())),
         ("a\0b", PatternError::Zero),
+        ("/../x", PatternError::AboveRoot),
+        ("../../../../x", PatternError::AboveRoot),
+        ("/a/../../*.x", PatternError::AboveRoot),
+        ("/a/[z-a]", PatternError::Backwards("z-a".into(), "a-z".into())),
+        ("/a/[!xz-a]", PatternError::Backwards("z-a".into(), "a-z".into())),
+        ("/a/{,b}", PatternError::NoName),
+        ("/a/{b,}/c", PatternError::NoName),
+        ("{}/c", PatternError::NoName),
+        ("{/etc,/usr}/x", PatternError::NoName),
+        (&format!("/a/{}", "n".repeat(256)), PatternError::LongName),
+        (&format!("**/{}", "n".repeat(256)), PatternError::LongName),
         (&"{a,b}".repeat(7), PatternError::TooLarge),
         (&"{".repeat(100_000), PatternError::TooLarge),
         (&"*/".repeat(70), PatternError::TooLarge),
     ] {
         assert_eq!(parse(text).err(), Some(expected), "{text:.40}");
+    }
+}
+
+#[test]
+fn odd_patterns_that_mean_something_are_taken() {
+    for (text, path) in [
+        ("/a//b/", "/a/b"),
+        ("/a/[a-]", "/a/-"),
+        ("/a/[a-a]", "/a/a"),
+        ("/a/[!]x]", "/a/y"),
+        ("/a/b{,.c}/d", "/a/b/d"),
+        ("/a/../b", "/b"),
+        (&format!("/a/{}", "n".repeat(255)), &format!("/a/{}", "n".repeat(255))),
+        ("/a/{b,c}{1,2}", "/a/c2"),
+        ("/a/{b,{c,d}/e}", "/a/d/e"),
+        ("/a/[[]", "/a/["),
+        ("/a/*.{js,ts}", "/a/x.ts"),
+        ("~/${WORKDIR}", "/home/u/home/u/p"),
+    ] {
+        assert!(pattern(text).matches(Path::new(path)), "{text:.60} on {path:.60}");
+    }
+}
+
+#[test]
+fn a_pattern_reaches_the_trees_that_it_could_match_in() {
+    for (text, tree, reaches, by_wildcard) in [
+        ("**/.env", "/home/u/p", true, true),
+        ("*.key", "/home/u/p", true, true),
+        ("*.key", "/usr", false, false),
+        ("/usr/*/x", "/usr", true, true),
+        ("/usr/*/x", "/usr/lib", true, true),
+        ("/usr/a/*", "/usr/lib", false, false),
+        ("/usr/a", "/usr", true, false),
+        ("/usr", "/usr/lib", true, false),
+        ("/usr/a", "/usr/ab", false, false),
+        ("/{usr/a,srv/*}", "/usr", true, false),
+    ] {
+        let (pattern, trees) = (pattern(text), [Path::new(tree)]);
+        assert_eq!(pattern.reaches(&trees), reaches, "{text} in {tree}");
+        assert_eq!(pattern.reaches_by_wildcard(&trees), by_wildcard, "{text} in {tree} by wildcard");
     }
 }
 

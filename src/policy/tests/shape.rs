@@ -82,6 +82,14 @@ fn merge_keys_are_refused_even_in_a_known_place() {
 }
 
 #[test]
+fn ten_thousand_rules_are_a_policy() {
+    let rules: String = (0..10_000).map(|n| format!("  - {{path: '**/secret-{n}.env', why: one of many}}\n")).collect();
+    let text = format!("version: 1\nfilesystem:\n  deny:\n{rules}");
+    let file = PolicyFile::parse("p.yaml", text.as_bytes()).unwrap();
+    assert_eq!((file.deny.len(), file.deny[9_999].mark.line), (10_000, 10_003));
+}
+
+#[test]
 fn hostile_files_are_refused_quickly() {
     let mut bomb = String::from("version: 1\na0: &a0 [x,x,x,x,x,x,x,x,x]\n");
     for n in 1..9 {

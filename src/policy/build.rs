@@ -1,0 +1,386 @@
+//! The policy in the making: the rules of each file and of the flags, one after the other, each worked out against the
+//! file system and checked as it is added.
+//!
+//! `load` finds and reads the files; of the file system only [`Real`] knows here.
+
+use std::collections::{BTreeMap, HashSet};
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use super::file::{At, Entry, PolicyFile, Protect};
+use super::load::{Layer, LoadError, Request, SHIPPED, World};
+use super::real::{Found, Real, resolved};
+use super::rules::{Base, Pattern, PatternError, ProgramPattern, contains};
+use super::{Exception, FileRules, Guard, GuardKind, Guards, NetworkMode, Policy, ProgramRule, Root};
+use crate::event::{Level, RuleId};
+
+/// How a rule that comes from a flag is named.
+const FLAGS: &str = "command line";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Private,
+    Read,
+    Write,
+}
+
+impl Kind {
+    const ALL: [Kind; 3] = [Kind::Private, Kind::Read, Kind::Write];
+
+    fn key(self) -> &'static str {
+        match self {
+            Kind::Private => "filesystem.private",
+            Kind::Read => "filesystem.read",
+            Kind::Write => "filesystem.write",
+        }
+    }
+}
+
+/// A policy in the making.
+pub(super) struct Build<'a> {
+    workdir: &'a Path,
+    home: &'a Path,
+    vars: &'a BTreeMap<OsString, OsString>,
+    real: Real,
+    /// The trees so far; the guards are kept apart until all are known.
+    files: FileRules,
+    guards: Vec<Guard>,
+    /// The paths of the trees so far.
+    granted: HashSet<PathBuf>,
+    exec: super::ExecRules,
+    env: super::env::Rules,
+    network: (NetworkMode, RuleId),
+    audit: Level,
+    name: Arc<str>,
+    /// The rule of a file that makes `.` writable.
+    dot: Option<(At, RuleId)>,
+}
+
+impl<'a> Build<'a> {
+    pub fn new(workdir: &'a Path, home: &'a Path, vars: &'a BTreeMap<OsString, OsString>, mut real: Real) -> Self {
+        if real.find(home).exists {
+            real.know(home);
+            real.list(home);
+        }
+        Self {
+            workdir,
+            home,
+            vars,
+            real,
+            files: Default::default(),
+            guards: Vec::new(),
+            granted: HashSet::new(),
+            exec: Default::default(),
+            env: Default::default(),
+            network: (NetworkMode::None, RuleId::new("built-in", "network.mode")),
+            audit: Level::default(),
+            name: "empty".into(),
+            dot: None,
+        }
+    }
+
+    fn with_base<T>(&self, f: impl FnOnce(&Base) -> T) -> T {
+        let var = |name: &str| self.vars.get(OsStr::new(name)).cloned();
+        f(&Base { workdir: self.workdir, home: self.home, var: &var })
+    }
+
+    /// Adds one file's rules to those before it.
+    pub fn layer(&mut self, layer: &Layer) -> Result<(), LoadError> {
+        let Layer { name, file, .. } = layer;
+        self.name = name.clone();
+        for (kind, entries) in [(Kind::Private, &file.private), (Kind::Read, &file.read), (Kind::Write, &file.write)] {
+            for (index, entry) in entries.iter().enumerate() {
+                self.granted(layer, kind, index, entry)?;
+            }
+        }
+        self.guards(layer, GuardKind::Deny, &file.deny)?;
+        self.guards(layer, GuardKind::DenyRead, &file.deny_read)?;
+        self.guards(layer, GuardKind::DenyWrite, &file.deny_write)?;
+        match &file.protect {
+            None => {}
+            Some(Protect::None) => self.guards.retain(|guard| guard.kind != GuardKind::Protect),
+            Some(Protect::List(entries)) => self.guards(layer, GuardKind::Protect, entries)?,
+            Some(Protect::Default) => self.protect_default()?,
+        }
+        self.programs(layer, "exec.allow", &file.exec_allow)?;
+        self.programs(layer, "exec.deny", &file.exec_deny)?;
+        self.env.pass.extend(file.env_pass.iter().map(|e| e.text.clone()));
+        self.env.deny.extend(file.env_deny.iter().map(|e| e.text.clone()));
+        self.env.set.extend(file.env_set.iter().map(|(k, v)| (k.into(), v.into())));
+        if let Some(mode) = file.network {
+            self.network = (mode, RuleId::new(name, "network.mode"));
+        }
+        self.audit = file.audit.unwrap_or(self.audit);
+        self.files.otherwise = Some(RuleId::new(name, "filesystem"));
+        self.exec.otherwise = Some(RuleId::new(name, "exec"));
+        Ok(())
+    }
+
+    fn granted(&mut self, layer: &Layer, kind: Kind, index: usize, entry: &Entry) -> Result<(), LoadError> {
+        let at = || At { file: layer.name.clone(), mark: Some(entry.mark) };
+        let path = self.with_base(|base| base.path(&entry.text)).map_err(|why| LoadError::Rule {
+            at: at(),
+            key: kind.key(),
+            text: entry.text.clone(),
+            why,
+        })?;
+        let found = self.real.find(&path);
+        if !found.exists && path.as_os_str().as_bytes().iter().any(|b| b"*?[{".contains(b)) {
+            return Err(LoadError::Wildcard { at: at(), key: kind.key(), text: entry.text.clone() });
+        }
+        let rule = RuleId(format!("{} {}[{index}]", layer.name, kind.key()).into());
+        if kind == Kind::Private && found.path.as_os_str() == "/" {
+            // A home of `/` (some containers) hides nothing.
+            return Ok(());
+        }
+        if kind == Kind::Write && matches!(&*entry.text, "." | "./" | "$WORKDIR" | "${WORKDIR}") {
+            self.dot = Some((at(), rule.clone()));
+        }
+        self.root(kind, found, rule)
+    }
+
+    /// Adds a root; a later one takes the place of an earlier one of the same path, whatever that granted.
+    fn root(&mut self, kind: Kind, found: Found, rule: RuleId) -> Result<(), LoadError> {
+        let Found { path, exists, link } = found;
+        let bytes = path.as_os_str().as_bytes();
+        // Where `.` is the root, `wide` says it better.
+        if bytes == b"/" && self.dot.as_ref().is_none_or(|(_, dot)| *dot != rule) {
+            return Err(LoadError::Whole { rule });
+        }
+        let kernel = contains(b"/proc", bytes) || contains(b"/sys", bytes);
+        if kernel && kind != Kind::Read {
+            return Err(LoadError::Kernel { rule, path: path.to_string_lossy().into() });
+        }
+        let mut links = Vec::new();
+        let before = if self.granted.insert(path.clone()) { &[][..] } else { &Kind::ALL };
+        for other in before.iter().copied() {
+            let roots = self.roots(other);
+            for at in
+                (0..roots.len()).rev().filter(|at| roots[*at].path.as_os_str() == path.as_os_str()).collect::<Vec<_>>()
+            {
+                if other == kind && roots[at].link != link {
+                    continue;
+                }
+                let mut old = roots.remove(at);
+                if old.link.is_some() && old.link != link {
+                    old.rule = rule.clone();
+                    links.push(old);
+                }
+            }
+        }
+        let roots = self.roots(kind);
+        roots.extend(links);
+        roots.push(Root { path, rule, link, exists });
+        Ok(())
+    }
+
+    fn roots(&mut self, kind: Kind) -> &mut Vec<Root> {
+        match kind {
+            Kind::Private => &mut self.files.private,
+            Kind::Read => &mut self.files.read,
+            Kind::Write => &mut self.files.write,
+        }
+    }
+
+    fn guards(&mut self, layer: &Layer, kind: GuardKind, entries: &[Entry]) -> Result<(), LoadError> {
+        for (index, entry) in entries.iter().enumerate() {
+            let guard = self.guard(layer, kind, index, entry)?;
+            self.guards.push(guard);
+        }
+        Ok(())
+    }
+
+    fn guard(&mut self, layer: &Layer, kind: GuardKind, index: usize, entry: &Entry) -> Result<Guard, LoadError> {
+        let pattern = self.pattern(&entry.text).map_err(|why| LoadError::Rule {
+            at: At { file: layer.name.clone(), mark: Some(entry.mark) },
+            key: kind.key(),
+            text: entry.text.clone(),
+            why,
+        })?;
+        let rule = RuleId(format!("{} {}[{index}]", layer.name, kind.key()).into());
+        Ok(Guard { kind, pattern, rule, message: entry.message.clone(), except: entry.except })
+    }
+
+    fn pattern(&mut self, text: &str) -> Result<Pattern, PatternError> {
+        let mut pattern = self.with_base(|base| Pattern::parse(text, base))?;
+        pattern.resolve(|start| self.real.other(start));
+        Ok(pattern)
+    }
+
+    /// Adds the shipped list, once.
+    fn protect_default(&mut self) -> Result<(), LoadError> {
+        let (_, _, json) = SHIPPED.iter().find(|p| p.0 == "protected").expect("profiles/protected.yaml is shipped");
+        let file: PolicyFile = serde_json::from_str(json).expect("build.rs wrote this JSON from the same type");
+        let layer = Layer { identity: "shipped:protected".into(), name: "protected.yaml".into(), file };
+        let there = self.guards.iter().any(|g| g.rule.0.starts_with("protected.yaml "));
+        match &layer.file.protect {
+            Some(Protect::List(entries)) if !there => self.guards(&layer, GuardKind::Protect, entries),
+            _ => Ok(()),
+        }
+    }
+
+    fn programs(&mut self, layer: &Layer, key: &'static str, entries: &[Entry]) -> Result<(), LoadError> {
+        for (index, entry) in entries.iter().enumerate() {
+            let at = At { file: layer.name.clone(), mark: Some(entry.mark) };
+            let text = entry.text.clone();
+            if text.contains(char::is_whitespace) {
+                return Err(LoadError::Argv { at, key, text });
+            }
+            let program = self.program(&text).map_err(|why| LoadError::Rule { at, key, text, why })?;
+            let rule = RuleId(format!("{} {key}[{index}]", layer.name).into());
+            let list = if key == "exec.allow" { &mut self.exec.allow } else { &mut self.exec.deny };
+            list.push(ProgramRule { program, rule, message: entry.message.clone() });
+        }
+        Ok(())
+    }
+
+    fn program(&mut self, text: &str) -> Result<ProgramPattern, PatternError> {
+        let mut program = self.with_base(|base| ProgramPattern::parse(text, base))?;
+        if let ProgramPattern::Path(pattern) = &mut program {
+            pattern.resolve(|start| self.real.other(start));
+        }
+        Ok(program)
+    }
+
+    /// Adds what the flags say, on top of every file.
+    pub fn flags(&mut self, request: &Request) -> Result<(), LoadError> {
+        for path in &request.read {
+            self.flag_root(Kind::Read, "-r", path)?;
+        }
+        for path in &request.write {
+            self.flag_root(Kind::Write, "-w", path)?;
+        }
+        for (kind, flag, texts) in [
+            (GuardKind::Deny, "--deny", &request.deny),
+            (GuardKind::DenyRead, "--deny-read", &request.deny_read),
+            (GuardKind::DenyWrite, "--deny-write", &request.deny_write),
+        ] {
+            for text in texts {
+                let pattern = self.pattern(text).map_err(|why| LoadError::Flag { flag, text: text.clone(), why })?;
+                let rule = RuleId::new(FLAGS, &format!("{flag} {text}"));
+                self.guards.push(Guard { kind, pattern, rule, message: None, except: Exception::None });
+            }
+        }
+        if let Some(mode) = request.net {
+            self.network = (mode, RuleId::new(FLAGS, "--net"));
+        }
+        self.audit = request.audit.unwrap_or(self.audit);
+        Ok(())
+    }
+
+    fn flag_root(&mut self, kind: Kind, flag: &'static str, path: &Path) -> Result<(), LoadError> {
+        // The shell has worked `~` and variables out already.
+        let found = self.real.find(&resolved(&self.workdir.join(path)));
+        if !found.exists {
+            return Err(LoadError::Missing { flag, path: path.to_string_lossy().into() });
+        }
+        let rule = RuleId(format!("{FLAGS} {flag} {}", path.to_string_lossy()).into());
+        self.root(kind, found, rule)
+    }
+
+    /// Refuses a `.` that nobody can have meant.
+    pub fn check_workdir(&self) -> Result<(), LoadError> {
+        let Some((at, rule)) = &self.dot else { return Ok(()) };
+        if !self.files.write.iter().any(|root| root.rule == *rule) {
+            return Ok(());
+        }
+        let workdir = self.workdir.as_os_str().as_bytes();
+        let mut protected = self.guards.iter().filter(|guard| guard.kind == GuardKind::Protect);
+        let guard = protected.find(|guard| guard.pattern.is_granted_by(self.workdir));
+        let what = if workdir == b"/" {
+            "the root of the file system".to_string()
+        } else if self.home == self.workdir {
+            "the home directory".to_string()
+        } else if contains(workdir, self.home.as_os_str().as_bytes()) {
+            "which holds the home directory".to_string()
+        } else if let Some(guard) = guard {
+            format!("protected by {}", guard.rule)
+        } else {
+            return Ok(());
+        };
+        Err(LoadError::TooWide { at: at.clone(), workdir: self.workdir.to_string_lossy().into(), what })
+    }
+
+    /// Keeps `path` from being changed inside, whatever was granted; with `hide`, from being read too.
+    pub fn guard_own(&mut self, path: &Path, what: &'static str, hide: bool) -> Result<(), LoadError> {
+        let mut pattern = Pattern::of_path(path);
+        pattern.resolve(|start| self.real.other(start));
+        if let Some(root) = self.files.write.iter().find(|root| pattern.matches(&root.path)) {
+            return Err(LoadError::Own { rule: root.rule.clone(), path: root.path.to_string_lossy().into(), what });
+        }
+        let (kind, name) = if hide { (GuardKind::Deny, "state") } else { (GuardKind::Protect, "policy file") };
+        let rule = RuleId::new("built-in", name);
+        self.guards.push(Guard { kind, pattern, rule, message: Some(what.into()), except: Exception::None });
+        Ok(())
+    }
+
+    /// The rules about files, for a look at them without a run.
+    pub fn files(self) -> FileRules {
+        filed(self.files, self.guards)
+    }
+
+    pub fn finish(self, request: &Request, world: &World) -> Result<Policy, LoadError> {
+        let env = super::env::work_out(&self.env, request, self.home, &world.vars)?;
+        let mut policy = Policy {
+            name: self.name,
+            digest: String::new(),
+            workdir: self.workdir.into(),
+            home: self.home.into(),
+            files: filed(self.files, self.guards),
+            exec: self.exec,
+            env,
+            network: self.network,
+            audit: self.audit,
+        };
+        policy.digest = digest(&policy);
+        Ok(policy)
+    }
+}
+
+fn filed(trees: FileRules, guards: Vec<Guard>) -> FileRules {
+    let FileRules { read, write, private, otherwise, .. } = trees;
+    FileRules::new([read, write, private], Guards::new(guards), otherwise)
+}
+
+/// Hashes what decisions depend on; the values of variables are left out.
+fn digest(policy: &Policy) -> String {
+    let mut hash = Sha256::new();
+    let mut add = |key: &str, value: &[u8]| {
+        for part in [key.as_bytes(), value] {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+    };
+    add("workdir", policy.workdir.as_os_str().as_bytes());
+    add("home", policy.home.as_os_str().as_bytes());
+    let files = &policy.files;
+    for (key, roots) in [("read", &files.read), ("write", &files.write), ("private", &files.private)] {
+        for root in roots {
+            add(key, root.path.as_os_str().as_bytes());
+            add(
+                if root.exists { "there" } else { "missing" },
+                root.link.as_deref().unwrap_or(Path::new("")).as_os_str().as_bytes(),
+            );
+        }
+    }
+    for guard in files.guards.iter() {
+        add(guard.kind.key(), &[guard.except as u8]);
+        guard.pattern.pieces(|piece| add("piece", piece));
+    }
+    for (key, rules) in [("exec.allow", &policy.exec.allow), ("exec.deny", &policy.exec.deny)] {
+        for rule in rules {
+            add(key, b"");
+            rule.program.pieces(|piece| add("piece", piece));
+        }
+    }
+    for name in policy.env.vars.keys() {
+        add("env", name.as_bytes());
+    }
+    add("network", &[policy.network.0 as u8]);
+    add("audit", &[policy.audit as u8]);
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,99 @@
+//! A look at the rules taken together: grants that a rule takes back in the same breath, and denials that leave the command
+//! nowhere to start.
+//!
+//! A rule that takes back what an earlier file grants is what files are for, and no fault. Nothing in here looks at the
+//! file system.
+
+use std::path::Path;
+
+use super::load::{Layer, LoadError};
+use super::rules::Probe;
+use super::{FileRules, Guard, GuardKind, Root};
+use crate::event::RuleId;
+
+/// Refuses what cannot have been meant; what probably was not is returned as lines for the person.
+pub(super) fn review(files: &FileRules, workdir: &Path, layers: &[Layer]) -> Result<Vec<String>, LoadError> {
+    let origins = Origins { layers };
+    let mut notes = Vec::new();
+    for (roots, of) in [(&files.read, GuardKind::DenyRead), (&files.write, GuardKind::DenyWrite)] {
+        for root in roots {
+            notes.extend(taken_back(files, root, of, &origins)?);
+        }
+    }
+    notes.extend(workdir_denied(files, workdir, &origins)?);
+    Ok(notes)
+}
+
+/// Where rules come from.
+struct Origins<'a> {
+    layers: &'a [Layer],
+}
+
+impl Origins<'_> {
+    /// The place of a rule in the order of files; flags come last. What is built in has none.
+    fn order(&self, rule: &RuleId) -> Option<usize> {
+        if rule.0.starts_with("command line ") {
+            return Some(self.layers.len());
+        }
+        self.layers.iter().position(|layer| key(layer, rule).is_some())
+    }
+
+    /// The rule with file, line and column.
+    fn place(&self, rule: &RuleId) -> String {
+        let found = self.layers.iter().find_map(|layer| {
+            let key = key(layer, rule)?;
+            let mark = entry(layer, key)?;
+            Some(format!("{}:{}:{}: {key}", layer.name, mark.line, mark.column))
+        });
+        found.unwrap_or_else(|| rule.to_string())
+    }
+}
+
+/// The rule's key path, if it stands in this file.
+fn key<'a>(layer: &Layer, rule: &'a RuleId) -> Option<&'a str> {
+    rule.0.strip_prefix(&*layer.name)?.strip_prefix(' ')
+}
+
+/// Where an entry of a list stands.
+fn entry(layer: &Layer, key: &str) -> Option<super::file::Mark> {
+    let (list, index) = key.strip_suffix(']')?.split_once('[')?;
+    let file = &layer.file;
+    let entries = match list {
+        "filesystem.read" => &file.read,
+        "filesystem.write" => &file.write,
+        "filesystem.private" => &file.private,
+        "filesystem.deny" => &file.deny,
+        "filesystem.deny_read" => &file.deny_read,
+        "filesystem.deny_write" => &file.deny_write,
+        _ => return None,
+    };
+    entries.get(index.parse::<usize>().ok()?).map(|entry| entry.mark)
+}
+
+/// Looks for a denial, of everything or of what is granted, that covers all of a grant: an error if both were said at
+/// once, a note if the grant came later.
+fn taken_back(files: &FileRules, root: &Root, of: GuardKind, origins: &Origins) -> Result<Option<String>, LoadError> {
+    let covers = |guard: &Guard| guard.kind == GuardKind::Deny || guard.kind == of;
+    let Some(guard) = files.guards.first(&Probe::new(&root.path), covers) else { return Ok(None) };
+    let (Some(granted), Some(denied)) = (origins.order(&root.rule), origins.order(&guard.rule)) else {
+        return Ok(None);
+    };
+    let (grant, denial) = (origins.place(&root.rule), origins.place(&guard.rule));
+    let path = root.path.display().to_string();
+    match granted.cmp(&denied) {
+        std::cmp::Ordering::Less => Ok(None),
+        std::cmp::Ordering::Equal => Err(LoadError::Contradiction { grant, path, denial }),
+        std::cmp::Ordering::Greater => Ok(Some(format!("{grant}: {path} is denied all the same, by {denial}"))),
+    }
+}
+
+/// The command starts in the working directory.
+fn workdir_denied(files: &FileRules, workdir: &Path, origins: &Origins) -> Result<Option<String>, LoadError> {
+    let reading = |guard: &Guard| matches!(guard.kind, GuardKind::Deny | GuardKind::DenyRead);
+    let Some(guard) = files.guards.first(&Probe::new(workdir), reading) else { return Ok(None) };
+    let (rule, text, workdir) = (origins.place(&guard.rule), guard.pattern.text(), workdir.display().to_string());
+    if guard.kind == GuardKind::Deny {
+        return Err(LoadError::WorkdirDenied { rule, text: text.into(), workdir });
+    }
+    Ok(Some(format!("{rule}: `{text}` covers the working directory {workdir}: nothing in it can be read")))
+}
