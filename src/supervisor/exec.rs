@@ -8,6 +8,7 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::sys::ptrace::{self, Event as TraceEvent, Options};
@@ -85,7 +86,7 @@ pub fn exec(context: &Context<'_>) -> Handled {
 
 /// One `#!` line.
 struct Interpreter {
-    file: OwnedFd,
+    file: Arc<OwnedFd>,
     path: Option<BoxPath>,
     /// The path as the line has it.
     written: CString,
@@ -353,7 +354,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = std::fs::File::open(dir.path()).unwrap();
         let link = |written: &str, argument: Option<&str>| Interpreter {
-            file: file.try_clone().unwrap().into(),
+            file: Arc::new(file.try_clone().unwrap().into()),
             path: None,
             written: c(written),
             argument: argument.map(c),

@@ -2,7 +2,7 @@
 //!
 //! A worker (`workers`) sees the box's view and holds no right but to trace, so what it carries out is subject to the
 //! same permissions as the caller. It receives a call, finds its row in the table and hands it to the family's handler
-//! (`fs`, `exec`, `net`), which reads the arguments (`target`), resolves names (`resolve`), asks the gate, acts and
+//! (`open`, `fs`, `exec`, `net`), which reads the arguments (`target`), resolves names (`resolve`), asks the gate, acts and
 //! answers (`notification`). Every verdict comes from the gate.
 
 mod exec;
@@ -10,6 +10,7 @@ mod fs;
 mod lineage;
 mod net;
 mod notification;
+mod open;
 mod repository;
 mod resolve;
 mod target;
@@ -83,7 +84,7 @@ fn handle(shared: &Arc<Shared>, stopped: &Stopped<'_>, term: Option<u64>) {
     };
     let context = Context { shared, call: &call, task: &task, term };
     let done = match call.family {
-        Family::Open => fs::open(&context),
+        Family::Open => open::open(&context),
         Family::Unlink => fs::unlink(&context),
         Family::Rename => fs::rename(&context),
         Family::Link => fs::link(&context),
@@ -106,6 +107,9 @@ fn handle(shared: &Arc<Shared>, stopped: &Stopped<'_>, term: Option<u64>) {
         Err(Stop::Errno(errno)) => {
             let _ = stopped.answer(Reply::Errno(errno));
         }
+        Err(Stop::Nothing) => {
+            let _ = stopped.answer(Reply::Value(0));
+        }
         Err(Stop::Unjudged(why, errno)) => refuse(shared, stopped, &task, call.row.name.into(), why, errno),
         // Most likely the caller died; but whoever still waits must not wait for ever.
         Err(Stop::Gone) => {
@@ -118,6 +122,8 @@ fn handle(shared: &Arc<Shared>, stopped: &Stopped<'_>, term: Option<u64>) {
 enum Stop {
     /// The kernel would have failed the call for this before looking at anything that is decided.
     Errno(Errno),
+    /// The call does nothing, wherever it is made, and succeeds.
+    Nothing,
     /// It cannot be judged.
     Unjudged(Unjudged, Errno),
     /// The caller is dead.
@@ -178,12 +184,14 @@ impl Context<'_> {
 
     /// Answers and settles.
     fn conclude(&self, judged: Judged, reply: Reply) -> Handled {
-        let outcome = match self.call.stopped.answer(reply) {
-            Ok(()) => Outcome::Ok,
-            Err(errno) => Outcome::Errno(errno as i32),
-        };
-        self.shared.gate.settle(judged, outcome);
+        self.settle(judged, self.call.stopped.answer(reply));
         Ok(())
+    }
+
+    /// Settles with what the caller was answered.
+    fn settle(&self, judged: Judged, answered: Result<(), Errno>) {
+        let outcome = answered.map_or_else(|errno| Outcome::Errno(errno as i32), |()| Outcome::Ok);
+        self.shared.gate.settle(judged, outcome);
     }
 
     /// Answers a refused question: with the error the kernel would give if nothing is there, else with `EACCES`.

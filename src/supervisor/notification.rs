@@ -33,13 +33,6 @@ pub enum Reply {
     Interrupted,
     /// The call returns this value.
     Value(i64),
-    /// The call returns a new descriptor for this file.
-    InjectFd {
-        /// The opened file.
-        file: OwnedFd,
-        /// Whether the caller asked for close-on-exec.
-        close_on_exec: bool,
-    },
     /// The kernel carries the call out.
     Continue(Because),
 }
@@ -79,7 +72,16 @@ impl<'a> Stopped<'a> {
         notify::alive(self.listener, self.id)
     }
 
-    /// Answers; an error that tells of the caller (its table of descriptors is full) is passed on to it.
+    /// Answers with a new descriptor for `file`. On failure, such as a full table of descriptors (`EMFILE`), the call still
+    /// waits for its answer; a caller that died meanwhile needs none.
+    pub fn hand_over(&self, file: &OwnedFd, close_on_exec: bool) -> Result<(), Errno> {
+        match notify::answer_with_fd(self.listener, self.id, file.as_fd(), close_on_exec) {
+            Err(Errno::ENOENT) => Ok(()),
+            done => done,
+        }
+    }
+
+    /// Answers.
     ///
     /// Returns the error number the caller sees, if any; a caller that died meanwhile needs no answer.
     pub fn answer(&self, reply: Reply) -> Result<(), Errno> {
@@ -97,12 +99,6 @@ impl<'a> Stopped<'a> {
             Reply::Value(value) => {
                 let _ = notify::answer(self.listener, self.id, value, 0);
                 Ok(())
-            }
-            Reply::InjectFd { file, close_on_exec } => {
-                match notify::answer_with_fd(self.listener, self.id, file.as_fd(), close_on_exec) {
-                    Ok(()) | Err(Errno::ENOENT) => Ok(()),
-                    Err(errno) => self.answer(Reply::Errno(errno)),
-                }
             }
             Reply::Continue(Because::ExecIsVerified | Because::OnlyTheCallerChanges) => {
                 notify::let_go_on(self.listener, self.id)

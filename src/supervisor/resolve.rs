@@ -19,7 +19,7 @@ use crate::event::BoxPath;
 use crate::sys::file::{self, OpenHow};
 
 /// The kernel's own limit on links in one path: path_resolution(7).
-const MOST_LINKS: usize = 40;
+pub const MOST_LINKS: usize = 40;
 
 /// Who asks for a path.
 #[derive(Clone, Copy)]
@@ -67,17 +67,18 @@ pub struct Resolved {
 /// How to reach what was resolved.
 #[derive(Debug)]
 pub enum Spot {
-    /// By one name (or `.`) in a directory.
+    /// By one name in a directory.
     Name {
         /// The directory.
         parent: Arc<OwnedFd>,
         /// The name, with its trailing slash if it was written with one.
         name: CString,
     },
-    /// As an object that has no name to act on, or whose name is not the point: what a descriptor stands for.
+    /// As an object that has no name to act on, or whose name is not the point: what a descriptor stands for, a directory
+    /// named as itself.
     Object {
         /// An `O_PATH` descriptor of it.
-        object: OwnedFd,
+        object: Arc<OwnedFd>,
         /// Where it stands.
         standing: Standing,
     },
@@ -137,15 +138,15 @@ impl Resolved {
 
     /// Opens the object without any right but to act on it by descriptor. A name that has become a link since gives
     /// `ELOOP`.
-    pub fn object(&self) -> std::result::Result<OwnedFd, Errno> {
+    pub fn object(&self) -> std::result::Result<Arc<OwnedFd>, Errno> {
         match &self.spot {
-            Spot::Object { object, .. } => object.try_clone().map_err(|_| Errno::EMFILE),
+            Spot::Object { object, .. } => Ok(Arc::clone(object)),
             Spot::Name { parent, name } if self.is(libc::S_IFLNK) => {
-                file::openat(parent.as_raw_fd(), name, libc::O_PATH | libc::O_NOFOLLOW, 0)
+                file::openat(parent.as_raw_fd(), name, libc::O_PATH | libc::O_NOFOLLOW, 0).map(Arc::new)
             }
             Spot::Name { parent, name } => {
                 let how = OpenHow { flags: libc::O_PATH as u64, mode: 0, resolve: libc::RESOLVE_NO_SYMLINKS };
-                file::openat2(parent.as_raw_fd(), name, how)
+                file::openat2(parent.as_raw_fd(), name, how).map(Arc::new)
             }
         }
     }
@@ -179,7 +180,8 @@ pub fn opened_descriptor(target: Target, number: i32) -> Result<Resolved> {
 }
 
 /// A resolved object, from an `O_PATH` descriptor of it. `flags` tells those of the descriptor it was reached through.
-pub fn object(object: OwnedFd, flags: impl FnOnce() -> i32) -> Result<Resolved> {
+pub fn object(object: impl Into<Arc<OwnedFd>>, flags: impl FnOnce() -> i32) -> Result<Resolved> {
+    let object = object.into();
     let stat = file::fstatat(object.as_raw_fd(), c"", libc::AT_EMPTY_PATH)?;
     let path = real_path(&object)?;
     let standing = if stat.st_nlink == 0 || !path.is_absolute() {
@@ -272,15 +274,13 @@ impl Walk<'_> {
         loop {
             let (dir, name) = split(&path);
             let Some(name) = name else {
-                let (directory, path) = self.directory(base, &path)?;
-                return directory_itself(directory, path);
+                return self.directory_itself(base, &path);
             };
             let slash = path.ends_with(b"/");
             // A name that must be a directory is one that is entered, links and all; but calls that make or remove
             // names look at the name itself even with a slash behind it.
             if slash && last == Last::Followed {
-                let (directory, path) = self.directory(base, &path)?;
-                return directory_itself(directory, path);
+                return self.directory_itself(base, &path);
             }
             let (parent, path_of_parent) = self.parent(base, dir, name)?;
             let mut c_name = name.to_vec();
@@ -313,6 +313,20 @@ impl Walk<'_> {
             }
             base = (path.first() != Some(&b'/')).then_some(parent);
         }
+    }
+
+    /// A directory that was named as itself (`/`, `.`, `x/..`, `x/`).
+    fn directory_itself(&mut self, base: Option<Arc<OwnedFd>>, path: &[u8]) -> Result<Resolved> {
+        let (directory, path) = match (self.directory(base.clone(), path), base) {
+            // The base was removed: it is still there for who stands in it.
+            (Err(Unresolved { errno: Errno::ENOENT, path: None }), Some(base)) if components(path).is_empty() => {
+                return object(base, || libc::O_RDONLY);
+            }
+            (found, _) => found?,
+        };
+        let stat = file::fstatat(directory.as_raw_fd(), c"", libc::AT_EMPTY_PATH)?;
+        let path = BoxPath::new(path).ok_or(Errno::ENOENT)?;
+        Ok(Resolved { spot: Spot::Object { object: directory, standing: Standing::Named }, path, stat: Some(stat) })
     }
 
     /// Opens the directory that holds the last name, and finds its real path.
@@ -444,11 +458,9 @@ impl Unresolved {
     }
 }
 
-/// A directory that was named as itself (`/`, `.`, `x/..`, `x/`).
-fn directory_itself(directory: Arc<OwnedFd>, path: PathBuf) -> Result<Resolved> {
-    let stat = file::fstatat(directory.as_raw_fd(), c"", libc::AT_EMPTY_PATH)?;
-    let path = BoxPath::new(path).ok_or(Errno::ENOENT)?;
-    Ok(Resolved { spot: Spot::Name { parent: directory, name: c".".into() }, path, stat: Some(stat) })
+/// The last component of a path as it is written, empty for the root.
+pub fn last_component(path: &CStr) -> &[u8] {
+    path.to_bytes().rsplit(|byte| *byte == b'/').find(|name| !name.is_empty()).unwrap_or_default()
 }
 
 /// Splits into the directory part and the last name; no name where the path ends in a directory itself.
@@ -482,7 +494,8 @@ fn lexical(from: &Path, path: &[u8]) -> Option<BoxPath> {
     BoxPath::new(full)
 }
 
-fn read_link(parent: &OwnedFd, name: &CStr) -> Result<Vec<u8>> {
+/// The text of a symbolic link.
+pub fn read_link(parent: &OwnedFd, name: &CStr) -> Result<Vec<u8>> {
     let mut buffer = [0u8; 4096];
     let length = file::readlinkat(parent.as_raw_fd(), name, &mut buffer)?;
     if length == buffer.len() {

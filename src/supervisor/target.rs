@@ -9,10 +9,11 @@ use std::io::IoSliceMut;
 use std::os::fd::{OwnedFd, RawFd};
 
 use nix::errno::Errno;
+use nix::sys::resource::Resource;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::Pid;
 
-use crate::sys::file;
+use crate::sys::{file, process};
 
 /// The longest path the kernel takes, with its NUL.
 pub const PATH_MAX: usize = 4096;
@@ -123,6 +124,14 @@ impl Target {
 
     fn open(self, name: &str) -> Result<OwnedFd, Errno> {
         file::openat(self.proc, &self.entry(name), libc::O_PATH, 0)
+    }
+
+    /// Whether the task's table of descriptors has room for one more: `EMFILE` if not.
+    pub fn has_descriptor_left(self) -> Result<(), Errno> {
+        // The size of this directory is the number of descriptors, since Linux 6.2; before it is 0.
+        let used = file::fstatat(self.proc, &self.entry("fd"), 0)?.st_size as u64;
+        let limit = process::limit(self.tid, Resource::RLIMIT_NOFILE)?;
+        if used < limit { Ok(()) } else { Err(Errno::EMFILE) }
     }
 
     /// Reads one of the task's entries in the host's `/proc`; empty for a task that is gone.

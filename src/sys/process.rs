@@ -3,6 +3,7 @@
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
+use nix::sys::resource::Resource;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
 use super::check;
@@ -78,6 +79,22 @@ pub fn signal(pidfd: BorrowedFd<'_>, signal: Signal) -> nix::Result<()> {
     let null = std::ptr::null::<libc::siginfo_t>();
     // SAFETY: a null siginfo is allowed.
     check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal as i32, null, 0) }).map(drop)
+}
+
+/// The soft limit of another task on a resource: prlimit(2).
+pub fn limit(tid: i32, resource: Resource) -> nix::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: without new limits the kernel only fills the structure that we borrow exclusively.
+    check(unsafe {
+        libc::syscall(libc::SYS_prlimit64, tid, resource as u32, std::ptr::null::<libc::rlimit>(), &raw mut limit)
+    })?;
+    Ok(limit.rlim_cur)
+}
+
+/// Sends a signal to one thread: tgkill(2).
+pub fn signal_thread(process: i32, tid: i32, signal: Signal) -> nix::Result<()> {
+    // SAFETY: the call takes numbers only.
+    check(unsafe { libc::syscall(libc::SYS_tgkill, process, tid, signal as i32) }).map(drop)
 }
 
 /// Ends the process at once: no destructors, no buffers flushed, which would be the parent's.
