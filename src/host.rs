@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::io::{self, IsTerminal};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use nix::sched::{CloneFlags, unshare};
@@ -66,10 +67,15 @@ fn named_stream() -> Option<&'static str> {
     let replaced = |terminal: bool| terminal && input && output;
     let streams = [("standard input", input), ("standard output", output), ("standard error", error)];
     let mut named = streams.into_iter().enumerate().filter(|(number, (_, terminal))| {
-        let target = fs::read_link(format!("/proc/self/fd/{number}"));
-        !replaced(*terminal) && target.is_ok_and(|target| target.is_absolute() && target != Path::new("/dev/null"))
+        let link = format!("/proc/self/fd/{number}");
+        let has_name = fs::read_link(&link).is_ok_and(|target| target.is_absolute());
+        has_name && !replaced(*terminal) && !is_null(&link)
     });
     named.next().map(|(_, (name, _))| name)
+}
+
+fn is_null(path: &str) -> bool {
+    fs::metadata(path).is_ok_and(|found| found.file_type().is_char_device() && found.rdev() == libc::makedev(1, 3))
 }
 
 /// The version of Landlock's interface: `landlock_create_ruleset(NULL, 0, LANDLOCK_CREATE_RULESET_VERSION)`.

@@ -96,7 +96,8 @@ pub(super) struct Trees {
 impl Trees {
     /// Files them; of two with the same path the first of write, private and read counts.
     pub fn new(write: &[Root], private: &[Root], read: &[Root]) -> Self {
-        let mut by_path: HashMap<u64, Vec<Granted>, Ready> = HashMap::default();
+        let count = write.len() + private.len() + read.len();
+        let mut by_path: HashMap<u64, Vec<Granted>, Ready> = HashMap::with_capacity_and_hasher(count, Ready::default());
         let mut add = |root: &Root, granted| by_path.entry(path_key(&root.path)).or_default().push(granted);
         write.iter().enumerate().for_each(|(at, root)| add(root, Granted::Write(at)));
         private.iter().enumerate().for_each(|(at, root)| add(root, Granted::Private(at)));
@@ -180,6 +181,7 @@ impl Table {
         }
         let mut table = Self::default();
         table.cards.reserve(pile.numbers.len());
+        table.keys.reserve(pile.numbers.len() / 2);
         for (number, keys) in pile.iter() {
             match keys {
                 [] => table.rest.push(number),

@@ -507,7 +507,7 @@ impl Alternative {
     }
 
     fn of_path(path: PathBuf) -> Self {
-        let needs = Probe::new(&path).names;
+        let needs = split(path.as_os_str().as_bytes()).fold(0, |bits, name| bits | bit(name));
         Self { exact: Some(path), parts: Vec::new(), needs, first: 0, tree: false }
     }
 
