@@ -443,3 +443,169 @@ fn random_calls_give_the_same_on_a_disk() {
     }
     compare(&common::base(), &["--audit-level", "actions"], 401..404);
 }
+
+const SITUATIONS: (&str, &str) = ("situations", include_str!("differential/situations.c"));
+
+/// Lines of a situation that are known to read otherwise in the box: level (empty for both), outside, inside, why.
+type KnownLine = (&'static str, &'static str, &'static str, &'static str);
+
+/// The situation prints the same free and boxed, at two levels; but for what is known.
+fn same_situation(arguments: &[&str], known: &[KnownLine]) {
+    if compiler().is_none() {
+        skip!("no C compiler (cc)");
+    }
+    let strict = std::env::var_os("AGENTBOX_STRICT").is_some();
+    let scene = Scene::new();
+    let program = scene.c(SITUATIONS.0, SITUATIONS.1, &[]);
+    let argv = [&[text(&program)], arguments].concat();
+    // In the box nobody has a capability; outside root must have none either.
+    let setpriv = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs", "--"];
+    let free_argv = if common::root() { [&setpriv, &argv[..]].concat() } else { argv.clone() };
+    let here = |mut command: std::process::Command| {
+        let dir = tempfile::tempdir_in(&scene.work).expect("make a directory");
+        command.current_dir(dir.path());
+        let outcome = run(command, b"");
+        outcome.exits(0);
+        outcome
+    };
+    let free = here(scene.free_command(&free_argv));
+    for level in ["actions", "all"] {
+        let flags = ["-q", "-w", text(&scene.work), "--audit-level", level];
+        let boxed = here(scene.boxed_command(&flags, &argv).0);
+        let count = |outcome: &common::Outcome| outcome.out.lines().count();
+        boxed.must(count(&free) == count(&boxed), &format!("outside:\n{}", free.out));
+        for (outside, inside) in free.out.lines().zip(boxed.out.lines()) {
+            let fits = |k: &&KnownLine| (k.0.is_empty() || k.0 == level) && k.1 == outside && k.2 == inside;
+            match known.iter().find(fits) {
+                _ if outside == inside => {}
+                Some(known) if !strict => println!("known at level {level}: {}", known.3),
+                _ => panic!("level {level}\noutside: {outside}\ninside:  {inside}\n{boxed}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn of_two_processes_one_wins_each_name() {
+    same_situation(&["race", "1000"], &[]);
+}
+
+#[test]
+fn five_hundred_threads_call_at_once() {
+    same_situation(&["crowd", "500"], &[]);
+}
+
+#[test]
+fn threads_have_a_working_directory_and_a_mask_of_their_own() {
+    same_situation(&["own"], &[]);
+}
+
+const INTERRUPTED: KnownLine = (
+    "",
+    "interrupted: no",
+    "interrupted: yes",
+    "a handled signal without SA_RESTART that comes before a worker has received the call gives EINTR (nothing was done)",
+);
+
+#[test]
+fn signals_that_are_handled_neither_interrupt_nor_double_a_call() {
+    same_situation(&["signals", "0"], &[INTERRUPTED]);
+}
+
+#[test]
+fn signals_whose_handler_makes_calls_neither_interrupt_nor_double_a_call() {
+    same_situation(&["signals", "1"], &[INTERRUPTED]);
+}
+
+#[test]
+fn signals_that_restart_calls_are_not_seen() {
+    same_situation(&["signals", "2"], &[]);
+    same_situation(&["signals", "3"], &[]);
+}
+
+#[test]
+fn a_process_stopped_and_continued_all_the_time_loses_no_call() {
+    same_situation(&["stopped"], &[]);
+}
+
+#[test]
+fn who_waits_for_a_writer_is_interrupted() {
+    let known = (
+        "all",
+        "EINTR after 1 signals, flags 0",
+        "ok after 1 signals, flags 0",
+        "where reads stop, a FIFO's reader waits in the worker, and a handled signal does not end the wait",
+    );
+    same_situation(&["fifo-read"], &[known]);
+}
+
+#[test]
+fn who_waits_for_a_reader_is_interrupted() {
+    same_situation(&["fifo-write"], &[]);
+}
+
+#[test]
+fn who_waits_at_a_fifo_goes_on_after_a_signal_that_restarts() {
+    let known = (
+        "",
+        "ok after 1 signals, flags 1",
+        "EINTR after 1 signals, flags 0",
+        "a FIFO's writer is told EINTR by a signal with SA_RESTART: the wait ends for any signal that is handled",
+    );
+    same_situation(&["fifo-read-restart"], &[]);
+    same_situation(&["fifo-write-restart"], &[known]);
+}
+
+#[test]
+fn without_a_descriptor_left_nothing_is_made_or_cut() {
+    let why = "the file is opened before the caller's table is asked for room: at EMFILE it is made, or cut to nothing";
+    let order = "EMFILE is said before the path is looked at";
+    let known = [
+        ("", "create EMFILE, file ENOENT", "create EMFILE, file ok", why),
+        ("", "truncate EMFILE, size 7", "truncate EMFILE, size 0", why),
+        ("", "missing EMFILE", "missing ENOENT", order),
+    ];
+    same_situation(&["descriptors"], &known);
+}
+
+#[test]
+fn truncate_minds_the_callers_file_size_limit() {
+    let why = "truncate by path is done under the worker's RLIMIT_FSIZE, not the caller's: neither EFBIG nor SIGXFSZ";
+    let known = [
+        ("", "long EFBIG, 1 signals", "long ok, 0 signals", why),
+        ("", "size 900", "size 5000", why),
+        ("", "ignored EFBIG", "ignored ok", why),
+    ];
+    same_situation(&["size"], &known);
+}
+
+#[test]
+fn two_writers_append() {
+    same_situation(&["append", "1000"], &[]);
+}
+
+#[test]
+fn locks_belong_to_the_caller() {
+    same_situation(&["locks"], &[]);
+}
+
+#[test]
+fn leases_are_granted_and_broken() {
+    same_situation(&["leases"], &[]);
+}
+
+#[test]
+fn a_sparse_file_takes_no_room() {
+    same_situation(&["sparse"], &[]);
+}
+
+#[test]
+fn a_process_tells_the_kernel_about_itself() {
+    let known = (
+        "",
+        "/proc/self/clear_refs: open ok, write ok, reads ",
+        "/proc/self/clear_refs: open EACCES, reads ",
+        "/proc/self/clear_refs is refused, though it concerns the caller alone",
+    );
+    same_situation(&["itself"], &[known]);
+}
