@@ -43,7 +43,7 @@ const CALLS: &[(&str, &[&str])] = &[
 const LEVEL: &str = "all";
 
 fn tries() -> u32 {
-    std::env::var("AGENTBOX_RACE_TRIES").ok().map_or(400, |tries| tries.parse().expect("a number of tries"))
+    std::env::var("AGENTBOX_RACE_TRIES").ok().map_or(200, |tries| tries.parse().expect("a number of tries"))
 }
 
 /// `good` and `hood` are alike; `hood` is denied. `turn` is a link to it.
@@ -103,8 +103,8 @@ fn race(how: &str) {
         let scene = lay_out(call);
         let before = look(&scene.work.join("hood"));
         // On a busy machine the two threads may take turns for long.
-        let hit = (0..50).any(|_| {
-            scene.free(&act(&scene, if how == "flip" { tries.max(4000) } else { tries }));
+        let hit = (0..200).any(|_| {
+            scene.free(&act(&scene, if how == "flip" { 1000 } else { 100 }));
             look(&scene.work.join("hood")) != before
         });
         assert!(hit, "{call}: the control never hits what is denied");
