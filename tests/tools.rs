@@ -272,3 +272,142 @@ fn sqlite_with_a_write_ahead_log() {
     let boxed = same(&[], |_| (), line, &["data.db"]);
     boxed.must(boxed.out.contains("4|10|160000") && boxed.out.contains("ok"), "the data is there");
 }
+
+#[test]
+fn git_works_on_a_large_repository() {
+    if program("git").is_none() {
+        skip!("no git in the system directories");
+    }
+    let line = format!(
+        "{DATES}; {GIT} init -q big; cd big; for d in $(seq 1 40); do mkdir -p src/$d; for f in $(seq 1 50); do \
+         echo $d $f > src/$d/$f.txt; done; done; {GIT} add .; {GIT} commit -q -m all; {GIT} branch side; \
+         {GIT} checkout -q -b work; for d in $(seq 1 40); do echo more >> src/$d/7.txt; rm src/$d/8.txt; \
+         mv src/$d/9.txt src/$d/moved.txt; done; {GIT} add -A; {GIT} commit -q -m work; {GIT} checkout -q side; \
+         echo side > src/1/side.txt; {GIT} add .; {GIT} commit -q -m side; {GIT} merge -q --no-edit work; \
+         {GIT} checkout -q -b turned main; echo turned > turned; {GIT} add turned; {GIT} commit -q -m turned; \
+         {GIT} rebase -q side; echo kept >> src/2/2.txt; {GIT} stash -q; {GIT} stash pop -q; {GIT} checkout -q -- src/2; \
+         {GIT} worktree add -q ../tree side~1; ls ../tree/src | wc -l; {GIT} gc -q; \
+         {GIT} fsck --strict; {GIT} status --short; {GIT} log --format='%H %s' --all; {GIT} clone -q . ../copy; \
+         git -C ../copy log -1 --format=%H; git -C ../copy status --short; ls -R src ../copy/src | sort | uniq -c | wc -l"
+    );
+    let but = [
+        ".git/index",
+        "copy/.git/",
+        "ORIG_HEAD",
+        ".git/objects/pack",
+        ".git/objects/info",
+        ".git/worktrees",
+        "tree/.git",
+    ];
+    same(&[], |_| (), &line, &but);
+}
+
+/// Known: the `.git` file of a worktree that was added in the box is refused to its own maker. To be turned around.
+#[test]
+fn a_worktree_added_in_the_box_cannot_be_removed_in_it() {
+    if program("git").is_none() {
+        skip!("no git in the system directories");
+    }
+    let line = format!(
+        "{DATES}; {GIT} init -q old; cd old; echo x > f; {GIT} add f; {GIT} commit -q -m x; {GIT} worktree add -q ../tree; \
+         {GIT} worktree remove ../tree; ls .."
+    );
+    Scene::new().free_sh(&line).exits(0);
+    let boxed = Scene::new().boxed_sh(&[], &line);
+    if boxed.code != 0 {
+        boxed.must(boxed.denied(&["unlink"], "tree/.git"), "it fails for another reason");
+        println!("known: git worktree remove is refused by protect, also where the worktree was added in the same run");
+    }
+}
+
+#[test]
+fn trees_of_files_are_unpacked_copied_and_deleted() {
+    let lay = |scene: &Scene| {
+        let line = "mkdir from; for d in $(seq 1 60); do mkdir from/$d; for f in $(seq 1 50); do echo $d.$f > from/$d/$f; done; done; \
+                    ln -s 1/1 from/link; ln from/1/2 from/hard; mkfifo from/pipe; chmod 640 from/2/3; find from -exec touch -h -d 2001-02-03 {} +; \
+                    tar -cf files.tar from && rm -rf from";
+        scene.free_sh(line).exits(0);
+    };
+    let line = "set -e; tar -xf files.tar; cp -a from copy; cp -rl copy linked; find copy -type f -name '*7' -delete; find linked -delete; \
+                mv from/10 from/ten; rm -r from/11; find . ! -name . -printf '%P %y %m %s %n %l\\n' | sort | cksum; \
+                find from/1 copy linked -type f -printf '%P %T@\\n' | sort | cksum";
+    same(&[], lay, line, &[]);
+    if program("rsync").is_none() {
+        println!("without rsync: it is not in the system directories");
+        return;
+    }
+    same(
+        &[],
+        lay,
+        "tar -xf files.tar; rsync -a --delete from/ to/; rm -r from/12; rsync -a --delete from/ to/; ls to | wc -l",
+        &[],
+    );
+}
+
+#[test]
+fn sqlite_of_python_with_a_write_ahead_log() {
+    let Some(python) = program("python3") else { skip!("no python3 in the system directories") };
+    if Scene::new().free(&[text(&python), "-c", "import sqlite3"]).code != 0 {
+        skip!("no sqlite3 module for {}", python.display());
+    }
+    let source = "import sqlite3, os, sys\n\
+         if len(sys.argv) == 1:\n\
+         \x20   db = sqlite3.connect('data.db', timeout=60)\n\
+         \x20   db.execute('PRAGMA journal_mode=WAL'); db.execute('CREATE TABLE t(n INTEGER)'); db.commit()\n\
+         \x20   for k in range(4):\n\
+         \x20       os.spawnl(os.P_NOWAIT, sys.executable, sys.executable, sys.argv[0], str(k))\n\
+         \x20   print(sorted(os.waitpid(-1, 0)[1] for _ in range(4)))\n\
+         \x20   print(db.execute('SELECT count(*), sum(n) FROM t').fetchall(), sorted(os.listdir('.')))\n\
+         \x20   db.execute('PRAGMA wal_checkpoint(TRUNCATE)'); db.close(); print(sorted(os.listdir('.')))\n\
+         else:\n\
+         \x20   db = sqlite3.connect('data.db', timeout=60, isolation_level=None)\n\
+         \x20   for n in range(25):\n\
+         \x20       db.execute('INSERT INTO t VALUES(?)', (n,))\n";
+    let lay = |scene: &Scene| drop(scene.file("home/work/wal.py", source));
+    let boxed = same(&["-p", "python"], lay, "python3 wal.py", &["data.db"]);
+    boxed.must(boxed.out.contains("(100, 1200)"), "every row is there");
+}
+
+#[test]
+fn editors_save_by_rename_and_by_backup() {
+    let Some(python) = program("python3") else { skip!("no python3 in the system directories") };
+    let source = "import os, stat, tempfile\n\
+         open('text', 'w').write('one\\n'); os.chmod('text', 0o640)\n\
+         fd, draft = tempfile.mkstemp(dir='.'); os.write(fd, b'two\\n'); os.fsync(fd); os.close(fd)\n\
+         os.chmod(draft, stat.S_IMODE(os.stat('text').st_mode)); os.rename(draft, 'text')\n\
+         d = os.open('.', os.O_RDONLY); os.fsync(d); os.close(d)\n\
+         fd = os.open('4913', os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644); os.close(fd); os.unlink('4913')\n\
+         fd = os.open('.text.swp', os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600); os.write(fd, b'swap'); os.fsync(fd)\n\
+         os.rename('text', 'text~'); f = open('text', 'x'); f.write('three\\n'); f.flush(); os.fsync(f.fileno()); f.close()\n\
+         os.chmod('text', 0o640); os.setxattr('text', 'user.editor', b'1') if hasattr(os, 'setxattr') else None\n\
+         os.close(fd); os.unlink('.text.swp'); os.utime('text', (1e9, 1e9))\n\
+         os.symlink('text', 'lock-link'); os.link('text', 'lock'); print(os.stat('lock').st_nlink); os.unlink('lock'); os.replace('text~', 'backup')\n\
+         print(sorted(os.listdir('.')), open('text').read(), open('backup').read(), int(os.stat('text').st_mtime))\n";
+    let lay = |scene: &Scene| drop(scene.file("home/work/edit.py", source));
+    same(&["-p", "python"], lay, &format!("{} edit.py", text(&python)), &[]);
+}
+
+/// A Python with its own tests that this user can reach, and where it is installed.
+fn python_with_tests() -> Option<(PathBuf, PathBuf)> {
+    let ask = "import sys, test.test_os, test.test_pathlib; print(sys.executable, sys.base_prefix, sep='\\n')";
+    let told = std::process::Command::new("python3").args(["-c", ask]).output().ok()?;
+    let told = String::from_utf8(told.stdout).ok().filter(|_| told.status.success())?;
+    let mut lines = told.lines().map(PathBuf::from);
+    Some((lines.next()?.canonicalize().ok()?, lines.next()?))
+}
+
+/// Outside nobody has a capability either: which of these tests fail is then the same, and how many run.
+#[test]
+fn pythons_own_tests_of_files() {
+    let Some((python, prefix)) = python_with_tests() else {
+        skip!("no python3 with its test package that this user can reach");
+    };
+    let line = format!(
+        "drop='setpriv --bounding-set=-all --inh-caps=-all --no-new-privs --'; $drop true 2>/dev/null || drop=; \
+         for t in os posix shutil tempfile pathlib; do timeout 60 $drop {} -B -m unittest -q test.test_$t >told 2>&1; \
+         grep -oE '^(ERROR|FAIL): .*|^Ran [0-9]+ tests|^(OK|FAILED).*' told | sort; done; rm told",
+        text(&python)
+    );
+    let boxed = same(&["-p", "python", "-r", text(&prefix)], |_| (), &line, &[]);
+    boxed.must(boxed.out.contains("Ran "), "no test ran");
+}
