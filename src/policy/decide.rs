@@ -269,7 +269,8 @@ fn is_own_device(op: FileOp, path: &[u8]) -> bool {
     }
 }
 
-/// Files under `/proc/N` through which a process sets nothing but its own name, and how it is scheduled, dumped or killed.
+/// Files under `/proc/N` through which a process sets nothing but its own name, how it is scheduled, dumped or killed, and
+/// what is counted of its memory.
 fn is_harmless_proc(path: &[u8]) -> bool {
     let number = |name: &[u8]| !name.is_empty() && name.iter().all(u8::is_ascii_digit);
     let mut names = path.split(|b| *b == b'/').skip(2);
@@ -284,8 +285,9 @@ fn is_harmless_proc(path: &[u8]) -> bool {
         }
         name = names.next();
     }
-    let known: [&[u8]; 6] = [b"comm", b"oom_score_adj", b"oom_adj", b"coredump_filter", b"timerslack_ns", b"autogroup"];
-    names.next().is_none() && name.is_some_and(|name| known.contains(&name))
+    const KNOWN: [&[u8]; 7] =
+        [b"comm", b"oom_score_adj", b"oom_adj", b"coredump_filter", b"timerslack_ns", b"autogroup", b"clear_refs"];
+    names.next().is_none() && name.is_some_and(|name| KNOWN.contains(&name))
 }
 
 /// Judges the start of a program by its file, the name it goes by, and the interpreter of its first line.

@@ -12,7 +12,9 @@ use nix::sys::resource::Resource;
 use nix::sys::signal::Signal;
 
 use super::notification::Reply;
-use super::resolve::{Last, Resolved, Spot, as_asked, descriptor, last_component, opened_descriptor, own_fd, resolve};
+use super::resolve::{
+    Last, Resolved, Spot, Unresolved, as_asked, descriptor, last_component, opened_descriptor, own_fd, resolve,
+};
 use super::{Context, Handled, Stop};
 use crate::event::{Access, FileOp, MoveOp, Place, Stream, Unjudged, escape_bytes};
 use crate::sys::{self, file};
@@ -80,6 +82,9 @@ pub fn mknod(context: &Context<'_>) -> Handled {
 /// `symlink`, `symlinkat`.
 pub fn symlink(context: &Context<'_>) -> Handled {
     let text = context.memory(context.call.path(Arg::Text))?;
+    if text.is_empty() {
+        return Err(Stop::Errno(Errno::ENOENT));
+    }
     change_name(context, FileOp::Symlink, |parent, name| file::symlinkat(&text, parent.as_raw_fd(), name))
 }
 
@@ -133,12 +138,12 @@ pub fn rename(context: &Context<'_>) -> Handled {
         Ok(names) => names,
         Err(done) => return done,
     };
+    // A directory that is named as itself cannot be moved, nor anything onto it, whoever asks.
+    let Spot::Name { parent, name } = &from.spot else { return Err(Stop::Errno(Errno::EBUSY)) };
     if flags & libc::RENAME_NOREPLACE != 0 && to.stat.is_some() && from.stat.is_some() {
         return Err(Stop::Errno(Errno::EEXIST));
     }
-    let (Spot::Name { parent, name }, Spot::Name { parent: new_parent, name: new_name }) = (&from.spot, &to.spot)
-    else {
-        // A directory that is named as itself cannot be moved, whoever asks.
+    let Spot::Name { parent: new_parent, name: new_name } = &to.spot else {
         return Err(Stop::Errno(Errno::EBUSY));
     };
     let access = Access::Move { op, from: place(context, &from), to: place(context, &to) };
@@ -191,32 +196,44 @@ pub fn link(context: &Context<'_>) -> Handled {
 
 type TwoNames = (Resolved, Resolved, Option<String>);
 
-/// Reads and resolves both names of a call; the inner error is a call that is answered already.
+/// Reads and resolves both names of a call; the inner error is a call that is answered already. Of two failures the first
+/// name's counts.
 fn two_names(context: &Context<'_>, last: Last, op: MoveOp) -> Result<Result<TwoNames, Handled>, Stop> {
     let call = context.call;
     let path = context.memory(call.path(Arg::Path))?;
-    let new_path = context.memory(call.path(Arg::NewPath))?;
+    let new_path = call.path(Arg::NewPath);
     let empty = path.is_empty() && call.at_flags() & libc::AT_EMPTY_PATH != 0;
     let from = if empty {
         descriptor(&context.caller(), call.dir(Arg::Dir))
     } else {
         resolve(&context.caller(), call.dir(Arg::Dir), &path, last)
     };
-    let to = resolve(&context.caller(), call.dir(Arg::NewDir), &new_path, Last::Itself);
+    let find = |path: &CStr| resolve(&context.caller(), call.dir(Arg::NewDir), path, Last::Itself);
+    let from = match from {
+        Ok(from) if op == MoveOp::Link && from.stat.is_none() => {
+            Err(Unresolved { errno: Errno::ENOENT, path: Some(from.path) })
+        }
+        from => from,
+    };
+    let from = match from {
+        Ok(from) => from,
+        Err(missing) => {
+            let to = new_path.ok().and_then(|path| find(&path).ok());
+            return Ok(Err(context.nowhere(missing, |at| {
+                let to = to.map_or_else(|| at.clone(), |to| Place::of(to.path));
+                Access::Move { op, from: at, to }
+            })));
+        }
+    };
+    let new_path = context.memory(new_path)?;
+    let to = find(&new_path);
     context.still_there()?;
-    let bare = |path: &crate::event::BoxPath| Place::of(path.clone());
-    Ok(match (from, to) {
-        (Ok(from), Ok(to)) => {
+    Ok(match to {
+        Ok(to) => {
             let asked = asked_two(&path, &new_path, &from, &to);
             Ok((from, to, asked))
         }
-        (Err(missing), to) => Err(context.nowhere(missing, |at| {
-            let to = to.as_ref().map_or_else(|_| at.clone(), |to| bare(&to.path));
-            Access::Move { op, from: at, to }
-        })),
-        (Ok(from), Err(missing)) => {
-            Err(context.nowhere(missing, |at| Access::Move { op, from: place(context, &from), to: at }))
-        }
+        Err(missing) => Err(context.nowhere(missing, |at| Access::Move { op, from: place(context, &from), to: at })),
     })
 }
 
@@ -317,7 +334,6 @@ const XATTR_SIZE_MAX: u64 = 65536;
 pub fn set_xattr(context: &Context<'_>) -> Handled {
     let call = context.call;
     let target = call.stopped.target;
-    let name = context.memory(target.string(call.word(Arg::XattrName), XATTR_NAME_MAX)).map_err(name_too_long)?;
     let (address, size, flags) = if call.has(Arg::XattrArgs) {
         // struct xattr_args: the value's address, its size and the flags, in 16 bytes.
         let [address, rest] = context.memory(target.words::<2>(call.word(Arg::XattrArgs)))?;
@@ -325,6 +341,10 @@ pub fn set_xattr(context: &Context<'_>) -> Handled {
     } else {
         (call.word(Arg::XattrValue), call.word(Arg::XattrSize), call.int(Arg::XattrFlags))
     };
+    if flags & !(libc::XATTR_CREATE | libc::XATTR_REPLACE) != 0 {
+        return Err(Stop::Errno(Errno::EINVAL));
+    }
+    let name = xattr_name(context)?;
     if size > XATTR_SIZE_MAX {
         return Err(Stop::Errno(Errno::E2BIG));
     }
@@ -337,20 +357,20 @@ pub fn set_xattr(context: &Context<'_>) -> Handled {
 
 /// `removexattr`, `lremovexattr`, `fremovexattr`, `removexattrat`.
 pub fn remove_xattr(context: &Context<'_>) -> Handled {
-    let target = context.call.stopped.target;
-    let name = context.memory(target.string(context.call.word(Arg::XattrName), XATTR_NAME_MAX));
-    let name = name.map_err(name_too_long)?;
+    let name = xattr_name(context)?;
     change_object(context, FileOp::Xattr, |object| {
         let mut buffer = [0; 24];
         file::removexattr(own_fd(object.as_raw_fd(), &mut buffer), &name)
     })
 }
 
-/// The kernel says ERANGE of an attribute name that is too long.
-fn name_too_long(stop: Stop) -> Stop {
-    match stop {
-        Stop::Errno(Errno::ENAMETOOLONG) => Stop::Errno(Errno::ERANGE),
-        other => other,
+/// Reads the name of an attribute. The kernel says ERANGE of one that is too long or empty.
+fn xattr_name(context: &Context<'_>) -> Result<CString, Stop> {
+    let call = context.call;
+    match context.memory(call.stopped.target.string(call.word(Arg::XattrName), XATTR_NAME_MAX)) {
+        Err(Stop::Errno(Errno::ENAMETOOLONG)) => Err(Stop::Errno(Errno::ERANGE)),
+        Ok(name) if name.is_empty() => Err(Stop::Errno(Errno::ERANGE)),
+        name => name,
     }
 }
 

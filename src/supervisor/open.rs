@@ -132,6 +132,8 @@ fn wanted_by_flags(context: &Context<'_>) -> Wanted {
 fn wanted_by_how(context: &Context<'_>) -> Result<Wanted, Stop> {
     const KNOWN: u64 = 24;
     const PAGE: u64 = 4096;
+    const PATH: u64 = libc::O_PATH as u64;
+    const WITH_PATH: i32 = libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC;
     let call = context.call;
     match call.word(Arg::Size) {
         ..KNOWN => return Err(Stop::Errno(Errno::EINVAL)),
@@ -154,10 +156,11 @@ fn wanted_by_how(context: &Context<'_>) -> Result<Wanted, Stop> {
         || (mode != 0 && !makes)
         || resolve & !RESOLVE_FLAGS != 0
         || resolve & both == both
+        || flags & PATH != 0 && flags & !(PATH | WITH_PATH as u64) != 0
     {
         return Err(Stop::Errno(Errno::EINVAL));
     }
-    if flags & libc::O_PATH as u64 != 0 {
+    if flags & PATH != 0 {
         // A listener cannot hand such a descriptor over, and its flags are where the caller could change them meanwhile,
         // so it cannot go on either. Programs know how to do without this call: it is a young one.
         return Err(Stop::Errno(Errno::ENOSYS));
