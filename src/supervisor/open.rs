@@ -165,10 +165,6 @@ fn wanted_by_how(context: &Context<'_>) -> Result<Wanted, Stop> {
         // so it cannot go on either. Programs know how to do without this call: it is a young one.
         return Err(Stop::Errno(Errno::ENOSYS));
     }
-    let may_block = libc::O_CREAT | libc::O_TRUNC | (libc::O_TMPFILE & !libc::O_DIRECTORY);
-    if resolve & libc::RESOLVE_CACHED != 0 && flags & may_block as u64 != 0 {
-        return Err(Stop::Errno(Errno::EAGAIN));
-    }
     Ok(Wanted { flags: flags as i32, mode: mode as u32, resolve })
 }
 
@@ -177,7 +173,11 @@ fn refuse_contradictions(wanted: Wanted) -> Result<(), Errno> {
     let unnamed = wanted.flags & libc::O_TMPFILE & !libc::O_DIRECTORY != 0;
     let contradiction = wanted.has(libc::O_CREAT | libc::O_DIRECTORY)
         || (unnamed && (!wanted.unnamed() || wanted.has(libc::O_CREAT) || !rights(wanted.flags).1));
-    if contradiction { Err(Errno::EINVAL) } else { Ok(()) }
+    if contradiction {
+        return Err(Errno::EINVAL);
+    }
+    let may_block = unnamed || wanted.has(libc::O_TRUNC);
+    if wanted.resolve & libc::RESOLVE_CACHED != 0 && may_block { Err(Errno::EAGAIN) } else { Ok(()) }
 }
 
 fn find(context: &Context<'_>, dir: i32, path: &CStr, wanted: Wanted) -> Result<Resolved, Unresolved> {
