@@ -103,13 +103,6 @@ impl Difference {
         self.outside.starts_with("-1") && self.inside.starts_with("-1")
     }
 
-    /// The octal flags behind the path of an open.
-    fn flags(&self) -> i32 {
-        let behind = self.call.split("\", ").nth(1).unwrap_or_default();
-        let octal = behind.split([',', ')']).next().unwrap_or_default();
-        i32::from_str_radix(octal, 8).unwrap_or_default()
-    }
-
     /// Whether the box gave one of these errors.
     fn says(&self, errors: &[&str]) -> bool {
         self.inside.strip_prefix("-1 ").is_some_and(|error| errors.contains(&error))
@@ -133,14 +126,6 @@ impl Difference {
     fn by_descriptor(&self) -> bool {
         let path = self.call.contains('"');
         !path || self.call.contains("\"\"") || self.of(&["fchmod", "fchown", "fsetxattr", "fremovexattr"])
-    }
-
-    fn at_flags_unknown(&self) -> bool {
-        let last = self.call.rsplit(", ").next().unwrap_or_default().trim_end_matches(')');
-        let known = (libc::AT_SYMLINK_NOFOLLOW | libc::AT_EMPTY_PATH) as u32;
-        last.strip_prefix("0x")
-            .and_then(|hex| u32::from_str_radix(hex, 16).ok())
-            .is_some_and(|flags| flags & !known != 0)
     }
 }
 

@@ -125,9 +125,9 @@ fn race(how: &str) {
             boxed.must(count.len() == did, &format!("{call}: {did} succeeded, {} are on record", count.len()));
             // Names that were made are there, and there is no other.
             if ["exclusive", "linkto", "symlink", "mkdir", "mknod", "bind"].contains(call) {
-                let mut good = ["good", "turn"].map(|name| scene.work.join(name));
+                let good = ["good", "turn"].map(|name| scene.work.join(name));
                 let good = good.iter().find(|dir| dir.symlink_metadata().is_ok_and(|m| m.is_dir())).expect("the one");
-                let mut there = names(&good);
+                let mut there = names(good);
                 there.remove("x");
                 let told: BTreeSet<String> = count.iter().map(|record| made(record)).collect();
                 boxed.must(there == told, &format!("{call}: there: {there:?}\non record: {told:?}"));

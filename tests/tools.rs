@@ -302,9 +302,8 @@ fn git_works_on_a_large_repository() {
     same(&[], |_| (), &line, &but);
 }
 
-/// Known: the `.git` file of a worktree that was added in the box is refused to its own maker. To be turned around.
 #[test]
-fn a_worktree_added_in_the_box_cannot_be_removed_in_it() {
+fn a_worktree_added_in_the_box_can_be_removed_in_it() {
     if program("git").is_none() {
         skip!("no git in the system directories");
     }
@@ -312,12 +311,73 @@ fn a_worktree_added_in_the_box_cannot_be_removed_in_it() {
         "{DATES}; {GIT} init -q old; cd old; echo x > f; {GIT} add f; {GIT} commit -q -m x; {GIT} worktree add -q ../tree; \
          {GIT} worktree remove ../tree; ls .."
     );
-    Scene::new().free_sh(&line).exits(0);
-    let boxed = Scene::new().boxed_sh(&[], &line);
-    if boxed.code != 0 {
-        boxed.must(boxed.denied(&["unlink"], "tree/.git"), "it fails for another reason");
-        println!("known: git worktree remove is refused by protect, also where the worktree was added in the same run");
+    same(&[], |_| (), &line, &["old/.git"]);
+}
+
+/// A work tree that is all of the scene's workspace, of a repository outside it.
+fn linked_tree(repository: &str, bare: bool) -> Scene {
+    let scene = Scene::new();
+    let kind = if bare { "--bare" } else { "" };
+    let line = format!(
+        "{DATES}; {GIT} init -q seed; cd seed; echo x > f; {GIT} add f; {GIT} commit -q -m x; cd ..; \
+         {GIT} clone -q {kind} seed ../{repository}; cd ..; rm -r work; {GIT} -C {repository} worktree add -q -b side ../work"
+    );
+    scene.free_sh(&line).exits(0);
+    scene
+}
+
+#[test]
+fn git_works_in_a_linked_work_tree() {
+    if program("git").is_none() {
+        skip!("no git in the system directories");
     }
+    for (repository, bare) in [("main", false), ("main.git", true)] {
+        let line = format!(
+            "{DATES}; set -e; echo y > g; {GIT} add g; {GIT} commit -q -m y; {GIT} log --format=%s; {GIT} status --short; \
+             {GIT} branch other; {GIT} checkout -q other; {GIT} gc -q; {GIT} fsck; {GIT} worktree list | wc -l; \
+             {GIT} worktree add -q sub; {GIT} worktree remove sub; cat f g"
+        );
+        let free = linked_tree(repository, bare).free_sh(&line);
+        let boxed = linked_tree(repository, bare).boxed_sh(&[], &line);
+        free.exits(0);
+        boxed.must((free.code, &free.out) == (boxed.code, &boxed.out), &format!("{repository}: outside\n{}", free.out));
+    }
+}
+
+#[test]
+fn the_repository_of_a_linked_work_tree_is_protected() {
+    if program("git").is_none() {
+        skip!("no git in the system directories");
+    }
+    for (repository, bare) in [("main", false), ("main.git", true)] {
+        for (line, target) in [
+            ("echo x > $(git rev-parse --git-common-dir)/hooks/pre-commit", "hooks/pre-commit"),
+            ("git config core.fsmonitor ./evil", "config"),
+            ("echo /tmp > $(git rev-parse --git-dir)/commondir", "commondir"),
+            ("echo /tmp > $(git rev-parse --git-dir)/gitdir", "gitdir"),
+            ("mv $(git rev-parse --git-dir) $(git rev-parse --git-common-dir)/worktrees/gone", "worktrees"),
+            ("echo 'gitdir: /tmp/x' > .git", "work/.git"),
+            ("rm .git", "work/.git"),
+        ] {
+            linked_tree(repository, bare).free_sh(line).exits(0);
+            let boxed = linked_tree(repository, bare).boxed_sh(&[], line);
+            boxed.must(boxed.code != 0 && boxed.denied(&[], target), line);
+        }
+    }
+}
+
+#[test]
+fn a_git_file_that_does_not_lead_back_grants_nothing() {
+    if program("git").is_none() {
+        skip!("no git in the system directories");
+    }
+    let scene = Scene::new();
+    let line = format!("cd ..; {GIT} init -q secret; echo 'gitdir: ../secret/.git' > work/.git");
+    scene.free_sh(&line).exits(0);
+    let read = "git status && cat ../secret/.git/config";
+    scene.free_sh(read).exits(0);
+    let boxed = scene.boxed_sh(&[], read);
+    boxed.must(boxed.code != 0 && boxed.err.contains("does not lead back here"), "the person is told");
 }
 
 #[test]

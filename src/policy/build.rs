@@ -14,8 +14,8 @@ use sha2::{Digest, Sha256};
 use super::file::{At, Entry, PolicyFile, Protect};
 use super::load::{Layer, LoadError, Request, SHIPPED, World};
 use super::real::{Found, Real, resolved};
-use super::rules::{Base, Pattern, PatternError, ProgramPattern, contains};
-use super::{Exception, FileRules, Guard, GuardKind, Guards, NetworkMode, Policy, ProgramRule, Root};
+use super::rules::{Base, Pattern, PatternError, ProgramPattern, contains, escaped};
+use super::{Exception, FileRules, Guard, GuardKind, Guards, NetworkMode, Policy, ProgramRule, Root, worktree};
 use crate::event::{Level, RuleId};
 
 /// How a rule that comes from a flag is named.
@@ -315,6 +315,52 @@ impl<'a> Build<'a> {
         let (kind, name) = if hide { (GuardKind::Deny, "state") } else { (GuardKind::Protect, "policy file") };
         let rule = RuleId::new("built-in", name);
         self.guards.push(Guard { kind, pattern, rule, message: Some(what.into()), except: Exception::None });
+        Ok(())
+    }
+
+    /// Grants the repository of a work tree whose `.git` leads elsewhere, as far as the work tree is granted. Returns a line
+    /// for the person where that cannot be done.
+    pub fn grant_repository(&mut self) -> Result<Option<String>, LoadError> {
+        let holds = |roots: &[Root]| roots.iter().any(|root| root.path == self.workdir);
+        let (written, read) = (holds(&self.files.write), holds(&self.files.read));
+        let repository = match worktree::repository(self.workdir).filter(|_| written || read) {
+            None => return Ok(None),
+            Some(Err(line)) => return Ok(Some(line)),
+            Some(Ok(repository)) => repository,
+        };
+        let rule = RuleId::new("built-in", "repository of the work tree");
+        let named_as_usual = repository.ancestors().any(|dir| dir.file_name() == Some(".git".as_ref()));
+        let protects = self.guards.iter().any(|guard| guard.kind == GuardKind::Protect);
+        if protects && !named_as_usual && self.protect_repository(&repository, &rule).is_err() {
+            return Ok(Some(format!(
+                "the repository {} cannot be protected, so it is not granted",
+                repository.display()
+            )));
+        }
+        let found = Found { path: repository, exists: true, link: None };
+        self.root(if written { Kind::Write } else { Kind::Read }, found, rule)?;
+        Ok(None)
+    }
+
+    /// Guards what the protected list guards by the name `.git`, in a repository of another name.
+    fn protect_repository(&mut self, repository: &Path, rule: &RuleId) -> Result<(), PatternError> {
+        const GUARDED: [&str; 7] = [
+            "hooks",
+            "config",
+            "config.worktree",
+            "info/attributes",
+            "commondir",
+            "worktrees/*/{config.worktree,commondir,gitdir}",
+            "modules/**/{config,commondir,hooks}",
+        ];
+        for name in GUARDED {
+            let above =
+                String::from_utf8(escaped(repository.as_os_str().as_bytes())).map_err(|_| PatternError::NoName)?;
+            let pattern = self.pattern(&format!("{above}/{name}"))?;
+            let message = Some("git would run programs by it outside the box".into());
+            let (kind, except) = (GuardKind::Protect, Exception::OwnRepository);
+            self.guards.push(Guard { kind, pattern, rule: rule.clone(), message, except });
+        }
         Ok(())
     }
 

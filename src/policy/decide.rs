@@ -97,7 +97,8 @@ fn file(policy: &Policy, by: Use, place: &Place) -> Verdict {
         FileOp::Write | FileOp::Truncate | FileOp::Unlink => !place.directory,
         _ => false,
     };
-    if points && let Some(guard) = above(files, &probe, Onto::Name) {
+    let own = place.own_repository && op != FileOp::Symlink;
+    if points && let Some(guard) = above(files, &probe, Onto::Name, own) {
         return guarded_below(guard);
     }
     grant(policy, op, &probe)
@@ -159,9 +160,10 @@ enum Onto {
     Name,
 }
 
-/// Finds the guard whose names would come or go with what stands at this place.
-fn above<'a>(files: &'a FileRules, probe: &Probe, onto: Onto) -> Option<&'a Guard> {
-    let counts = |guard: &Guard| guard.kind != GuardKind::Protect || !lifted(files, guard, probe);
+/// Finds the guard whose names would come or go with what stands at this place. What is the run's `own` needs no
+/// protection from it.
+fn above<'a>(files: &'a FileRules, probe: &Probe, onto: Onto, own: bool) -> Option<&'a Guard> {
+    let counts = |guard: &Guard| guard.kind != GuardKind::Protect || !(own || lifted(files, guard, probe));
     match onto {
         Onto::Directory => files.guards.first_above(probe, counts),
         Onto::Name => files.guards.first_named_above(probe, counts),
@@ -193,9 +195,9 @@ fn carried<'a>(files: &'a FileRules, op: MoveOp, from: &Place, to: &Place) -> Op
         MoveOp::Link => None,
         // Git directories made in this run may go; nothing may come in their place.
         MoveOp::Rename if !from.directory || from.own_repository => None,
-        MoveOp::Rename | MoveOp::Exchange => above(files, &from_probe, onto),
+        MoveOp::Rename | MoveOp::Exchange => above(files, &from_probe, onto, false),
     };
-    away.or_else(|| above(files, &to_probe, onto))
+    away.or_else(|| above(files, &to_probe, onto, false))
 }
 
 /// Answers from what the box brings, the trees, or the default.

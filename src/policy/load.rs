@@ -290,6 +290,7 @@ pub fn load(request: &Request, world: &World) -> Result<Loaded, LoadError> {
     }
     build.flags(request)?;
     build.check_workdir()?;
+    notes.extend(build.grant_repository()?);
     build.guard_own(&world.state, "agentbox's own state", true)?;
     for file in &files {
         build.guard_own(file, "the policy of this run", false)?;

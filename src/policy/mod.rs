@@ -14,6 +14,7 @@ mod real;
 mod review;
 pub mod rules;
 pub mod trust;
+mod worktree;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -199,7 +199,7 @@ fn variable(after: &str) -> Result<(&str, Option<&str>, &str), PatternError> {
     Ok((name, default.strip_prefix(":-"), tail))
 }
 
-fn escaped(bytes: &[u8]) -> Vec<u8> {
+pub(super) fn escaped(bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(bytes.len());
     for byte in bytes {
         if b"\\*?[]{},$".contains(byte) {

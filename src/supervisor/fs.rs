@@ -118,7 +118,7 @@ fn change_name(context: &Context<'_>, op: FileOp, act: impl FnOnce(&OwnedFd, &CS
     }
     let done = act(parent, name);
     if done.is_ok() && op == FileOp::Mkdir {
-        context.shared.made.note_directory(&found);
+        context.shared.made.note(&found);
     }
     context.conclude(judged, reply(done))
 }

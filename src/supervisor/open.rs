@@ -308,7 +308,7 @@ fn answer_open(
 fn hand_over(context: &Context<'_>, wanted: Wanted, found: &Resolved, file: &OwnedFd) -> Result<(), Errno> {
     let made = found.stat.is_none();
     if made {
-        context.shared.made.note_file(found);
+        context.shared.made.note(found);
     }
     context.call.stopped.hand_over(file, wanted.has(libc::O_CLOEXEC)).or_else(|errno| {
         if let Spot::Name { parent, name } = &found.spot

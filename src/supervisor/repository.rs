@@ -30,45 +30,49 @@ impl fmt::Display for Finding {
 }
 
 impl Made {
-    /// Remembers a directory named `.git` that was just made below `parent`.
-    pub(super) fn note_directory(&self, made: &Resolved) {
+    /// Remembers what was just made if git takes it for a repository: a directory named `.git`, a file of that name, which
+    /// sends git elsewhere, or the part of a repository that belongs to one linked work tree.
+    pub(super) fn note(&self, made: &Resolved) {
         let Spot::Name { parent, name } = &made.spot else { return };
-        if made.path.as_path().file_name() != Some(".git".as_ref()) {
+        let path = made.path.as_path();
+        let repository = path.file_name() == Some(".git".as_ref());
+        if !repository && !path.parent().is_some_and(|above| above.ends_with("worktrees")) {
             return;
         }
         if let Ok(stat) = file::fstatat(parent.as_raw_fd(), name, libc::AT_SYMLINK_NOFOLLOW) {
             lock(&self.repositories).insert((stat.st_dev, stat.st_ino));
-            lock(&self.repository_paths).push(made.path.as_path().to_path_buf());
+        }
+        if repository {
+            lock(&self.repository_paths).push(path.to_path_buf());
         }
     }
 
-    /// Remembers a file named `.git` that was just made: it sends git elsewhere.
-    pub(super) fn note_file(&self, made: &Resolved) {
-        if made.path.as_path().file_name() == Some(".git".as_ref()) {
-            lock(&self.repository_paths).push(made.path.as_path().to_path_buf());
-        }
-    }
-
-    /// Whether a resolved name is, or lies in, a git directory that was made in this run.
+    /// Whether a resolved name is, or lies in, a git directory that was made in this run, or one linked work tree's part of
+    /// one.
     ///
     /// Judged on the directory that is held open and those above it, not on the path's text: a directory that was moved
     /// is the same directory.
     pub(super) fn owns(&self, resolved: &Resolved) -> bool {
         let path = resolved.path.as_path();
         // Most names have no such component, and most runs make no repository.
-        let Some(depth) = depth_below_git(path) else { return false };
-        if lock(&self.repositories).is_empty() {
+        let levels = [depth_below_git(path), depth_in_linked(path)];
+        if levels == [None, None] || lock(&self.repositories).is_empty() {
             return false;
         }
+        levels.into_iter().flatten().any(|levels| self.owns_above(resolved, levels))
+    }
+
+    /// Whether what stands `levels` above a resolved name was made in this run.
+    fn owns_above(&self, resolved: &Resolved, levels: usize) -> bool {
         match &resolved.spot {
-            // `.git` itself: what it is now.
-            Spot::Name { .. } if depth == 0 => {
+            // The name itself: what it is now.
+            Spot::Name { .. } if levels == 0 => {
                 resolved.stat.is_some_and(|stat| self.is_own((stat.st_dev, stat.st_ino)))
             }
-            Spot::Name { parent, .. } => self.ancestor_is_own(parent, depth - 1),
+            Spot::Name { parent, .. } => self.ancestor_is_own(parent, levels - 1),
             // Reached by descriptor: its path was seen to lead to it.
             Spot::Object { standing: Standing::Named, .. } => {
-                path.ancestors().nth(depth).is_some_and(|git_dir| self.is_own_path(git_dir))
+                resolved.path.as_path().ancestors().nth(levels).is_some_and(|above| self.is_own_path(above))
             }
             Spot::Object { .. } => false,
         }
@@ -94,6 +98,12 @@ impl Made {
 /// How many names below the last `.git` component a path ends; `None` without such a component.
 fn depth_below_git(path: &Path) -> Option<usize> {
     path.components().rev().position(|component| component == Component::Normal(".git".as_ref()))
+}
+
+/// How many names below a linked work tree's part of a repository (`worktrees/NAME`) a path ends, if that is at most one:
+/// what lies deeper may have been moved there.
+fn depth_in_linked(path: &Path) -> Option<usize> {
+    (0..=1).find(|levels| path.ancestors().nth(levels + 1).is_some_and(|above| above.ends_with("worktrees")))
 }
 
 /// Looks through a git directory for what would run programs outside.
@@ -197,5 +207,8 @@ mod tests {
         assert_eq!(depth_below_git(Path::new("/w/.git/modules/a/config")), Some(3));
         assert_eq!(depth_below_git(Path::new("/w/.git")), Some(0));
         assert_eq!(depth_below_git(Path::new("/w/git/config")), None);
+        let linked =
+            ["/r.git/worktrees/a", "/r.git/worktrees/a/gitdir", "/r.git/worktrees/a/b/config", "/r.git/worktrees"];
+        assert_eq!(linked.map(|path| depth_in_linked(Path::new(path))), [Some(0), Some(1), None, None]);
     }
 }
