@@ -1187,3 +1187,32 @@ fn who_waits_for_a_reader_can_be_killed_and_interrupted() {
         scene.boxed(&["-t", "60s"], act).exits(0);
     }
 }
+
+#[test]
+fn a_descriptor_that_was_sent_gives_no_more_than_its_receiver_may_do() {
+    if program("python3").is_none() {
+        skip!("no python3");
+    }
+    let lay = || {
+        let scene = Scene::new();
+        for (name, content) in
+            [("free/x", ""), ("repo/.git/hooks/x.sample", ""), ("secret.env", "token"), ("passed.py", PASSED)]
+        {
+            scene.file(format!("home/work/{name}"), content);
+        }
+        // From `free` a way leads to the repository.
+        std::os::unix::fs::symlink("../repo", scene.work.join("free/repo")).expect("a link");
+        scene
+    };
+    const PASSED: &str = include_str!("fixtures/passed.py");
+    let argv = ["python3", "passed.py"];
+    let free = lay().free(&argv);
+    free.exits(0).must(free.out.lines().all(|line| line.ends_with(" ok")), "the control succeeds");
+    let boxed = lay().boxed(&["--deny", "**/*.env", "-p", "python"], &argv);
+    let (first, rest) = boxed.out.split_once('\n').unwrap_or_default();
+    boxed.must(first == "make in a passed directory ok", "what may be done can be done");
+    boxed.must(rest.lines().count() == 5 && rest.lines().all(|line| line.ends_with(" 13")), "the rest is refused");
+    for target in ["hooks/pre-commit", "hooks/pre-push", "hooks/post-commit", "secret.env"] {
+        boxed.must(boxed.denied(&[], target), &format!("no record of {target}"));
+    }
+}
