@@ -20,7 +20,7 @@
 //! | [`syscalls`] | the one table of system calls | – | any other room |
 //! | [`sys`] | the only unsafe code: a wrapper a kernel call | – | any other room |
 //! | [`host`] | asks the kernel what it can do | sys | policy, plan |
-//! | [`policy`] | what a run may do; decides | event (`load`, `real`, `trust` alone read files) | sys, sandbox, clap |
+//! | [`policy`] | what a run may do; decides | event (`load`, `real`, `trust`, `worktree` alone read files) | sys, sandbox, clap |
 //! | [`plan`] | the policy worked out for each kernel layer | policy, event, syscalls, host | sys, files, clocks |
 //! | [`sandbox`] | obeys a plan: makes the box, starts the command, attends to it | plan, sys | policy, event |
 //! | [`audit`] | records: schema, writer, reader, summary | event | policy, supervisor |
