@@ -53,10 +53,9 @@ pub enum Step {
     },
     /// `/dev`: the harmless devices, own terminals, own shared memory.
     Devices,
-    /// `/proc` of the box's own process namespace.
+    /// `/proc` of the box's own process namespace, read-only: root in the box is root to the kernel's files, whatever the
+    /// capabilities, and could write to some and set the mode and owner of all, for everybody.
     Processes,
-    /// The kernel's own files in `/proc`, all but those of processes, cannot be changed.
-    KernelFiles,
     /// What the view shows there cannot be changed.
     ReadOnly {
         /// Where; passed over if it is not there.
@@ -84,9 +83,6 @@ pub fn view(policy: &Policy, host: &HostFacts) -> View {
     steps.push(Step::Devices);
     steps.push(Step::Processes);
     if host.uid == 0 {
-        // Root in the box is root to the kernel's files, whatever the capabilities: it could write to some, and set the
-        // mode and the owner of all, for everybody.
-        steps.push(Step::KernelFiles);
         steps.extend(PROC_HIDDEN.iter().map(|name| Step::Mask { at: Path::new("/proc").join(name) }));
     }
     steps.extend(read_only(files));
@@ -160,8 +156,7 @@ impl fmt::Display for Step {
             Self::Private { at, .. } => write!(f, "private  {}", at.display()),
             Self::Link { at, text } => write!(f, "link     {} -> {}", at.display(), text.display()),
             Self::Devices => write!(f, "devices  /dev"),
-            Self::Processes => write!(f, "own      /proc"),
-            Self::KernelFiles => write!(f, "keep     /proc/* but processes"),
+            Self::Processes => write!(f, "own      /proc, read-only"),
             Self::ReadOnly { at } => write!(f, "keep     {}", at.display()),
             Self::Mask { at } => write!(f, "mask     {}", at.display()),
         }

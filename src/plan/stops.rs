@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::event::Level;
 use crate::host::HostFacts;
-use crate::policy::{FileRules, Guard, GuardKind, NetworkMode, Policy};
+use crate::policy::{FileRules, Guard, GuardKind, Policy};
 
 /// Which groups of calls stop, each with the reason; `None` runs at native speed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -40,9 +40,8 @@ pub struct Stops {
 ///   and an access control list could do the same.
 /// - A standard stream with a name on the host could be changed through its descriptor, so all stop.
 /// - Without a view no mount holds anything, so all stop.
-/// - Root in the box is root to the kernel's own files, and `/proc` takes modes and owners from it for everybody. They are
-///   bound read-only, but for those of the network namespace, which lie below each process: where that one is the host's,
-///   modes and owners stop.
+/// - Root in the box is root to the kernel's own files, and `/proc` takes modes and owners from it for everybody: it is
+///   mounted read-only.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Metadata {
     /// Modes, whichever is set.
@@ -115,16 +114,14 @@ fn reads_for(files: &FileRules, guard: &Guard, shown: &[&Path], view: bool) -> O
 
 fn metadata(policy: &Policy, host: &HostFacts, view: bool) -> Metadata {
     let all = all_metadata(policy, host, view);
-    let root = host.uid == 0 && policy.network.0 == NetworkMode::Host;
-    let root = root.then(|| format!("{} makes root in the box root to /proc/*/net of the host", policy.network.1));
     // What a private tree holds goes when the run ends.
     let kept: Vec<&Path> = policy.files.write.iter().map(|root| root.path.as_path()).collect();
     let shared = policy.files.guards.of(GuardKind::Protect).iter().find(|guard| guard.pattern.reaches(&kept));
     let shared = shared.map(|guard| format!("{} names what others must not be let write to", guard.rule));
     Metadata {
-        chmod: all.clone().or_else(|| root.clone()),
+        chmod: all.clone(),
         share: all.clone().or_else(|| shared.clone()),
-        chown: all.clone().or(root),
+        chown: all.clone(),
         utime: all.clone(),
         xattr: all.or(shared),
     }
@@ -236,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn metadata_stops_where_a_rule_the_level_a_stream_or_root_needs_it() {
+    fn metadata_stops_where_a_rule_the_level_or_a_stream_needs_it() {
         let metadata = |rules: &str, host: &HostFacts| {
             let (policy, _top) = policy(&format!("{DEFAULT}{rules}\n"));
             stops(&policy, host, true).metadata
@@ -252,10 +249,8 @@ mod tests {
         assert!(metadata("audit: {level: all}", &host()).all().is_some());
         let redirected = HostFacts { named_stream: Some("standard output"), ..host() };
         assert!(metadata("", &redirected).all().unwrap().starts_with("standard output is"));
-        let root = HostFacts { uid: 0, ..host() };
-        assert_eq!(metadata("", &root).chmod, None);
-        let root = metadata("network: {mode: host}", &root);
-        assert!(root.chmod.is_some() && root.chown.is_some() && root.utime.is_none());
+        let root = metadata("network: {mode: host}", &HostFacts { uid: 0, ..host() });
+        assert_eq!((root.chmod, root.chown), (None, None), "the kernel's files are on a read-only mount");
         let unprotected = metadata("filesystem: {protect: none}", &host()).xattr;
         assert!(unprotected.unwrap().starts_with("built-in policy file"), "the policy itself lies in the project");
     }

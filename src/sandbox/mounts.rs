@@ -88,7 +88,6 @@ impl Builder {
             Step::Link { at, text } => self.link(at, text),
             Step::Devices => self.devices(),
             Step::Processes => self.processes(),
-            Step::KernelFiles => self.seal_kernel_files(),
             Step::ReadOnly { at } => self.make_read_only(at),
             Step::Mask { at } => self.mask(at),
         }
@@ -172,38 +171,14 @@ impl Builder {
     }
 
     /// A new proc mount needs one that is fully visible beside it, so this comes before the host's root goes.
+    ///
+    /// It is the mount that is read-only, not the file system: the supervisor can still write on the box's behalf.
     fn processes(&mut self) -> Result<()> {
         let proc = Path::new("/proc");
         let directory = self.directory(proc, 0o555)?;
-        mount_at(&directory, "proc", "").map_err(step("mount processes on", proc))
-    }
-
-    /// Binds every file and directory of `/proc` that is not a process onto itself, read-only. Links lead to processes.
-    fn seal_kernel_files(&mut self) -> Result<()> {
-        let proc = Path::new("/proc");
-        let directory = self.open(proc).map_err(step("open", proc))?;
-        file::fchdir(directory.as_raw_fd()).map_err(step("enter", proc))?;
-        let failed =
-            |error: std::io::Error| step("list", proc)(Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)));
-        for entry in std::fs::read_dir(".").map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let name = entry.file_name();
-            let process = name.as_bytes().iter().all(u8::is_ascii_digit);
-            if process || entry.file_type().is_ok_and(|kind| kind.is_symlink()) {
-                continue;
-            }
-            self.seal(&directory, Path::new(&name)).map_err(step("make read-only", &proc.join(&name)))?;
-        }
-        Ok(())
-    }
-
-    fn seal(&self, directory: &OwnedFd, name: &Path) -> nix::Result<()> {
-        let name = c_path(name);
-        let tree = clone_tree(directory.as_raw_fd(), &name, false)?;
-        let attributes = Attributes::READ_ONLY | Attributes::NO_SUID | Attributes::NO_DEV;
-        set_attributes(tree.as_fd(), Attributes(attributes))?;
-        let target = file::openat(directory.as_raw_fd(), &name, libc::O_PATH | libc::O_NOFOLLOW, 0)?;
-        place(tree.as_fd(), target.as_fd())
+        mount_at(&directory, "proc", "").map_err(step("mount processes on", proc))?;
+        let mounted = self.open(proc).map_err(step("open", proc))?;
+        set_attributes(mounted.as_fd(), Attributes(Attributes::READ_ONLY)).map_err(step("make read-only", proc))
     }
 
     fn make_read_only(&mut self, at: &Path) -> Result<()> {

@@ -5,6 +5,7 @@
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -359,6 +360,15 @@ fn carry_out_open(context: &Context<'_>, wanted: Wanted, found: &Resolved) -> Re
     }
     if makes {
         take_umask(context);
+    }
+    if let Some(kernel_files) = context.shared.kernel_files.get()
+        && wanted.writes()
+        && let Ok(below) = found.path.as_path().strip_prefix("/proc")
+        && matches!(found.spot, Spot::Name { .. })
+    {
+        let below = CString::new(below.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
+        let resolve = libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_BENEATH;
+        return file::openat2(kernel_files.as_raw_fd(), &below, OpenHow { flags: flags as u64, mode: 0, resolve });
     }
     match &found.spot {
         Spot::Name { parent, name } => {
