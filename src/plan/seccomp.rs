@@ -189,8 +189,6 @@ const PREAMBLE: usize = 4;
 /// Calls newer than the table stop, if `notify`, so that they can be refused on record; else they fail with `ENOSYS`.
 fn joined(parts: &[BpfProgram], notify: bool) -> Result<Vec<Instruction>, FilterError> {
     const X32_BIT: u32 = 0x4000_0000;
-    let jump = |test, k, jt, jf| Instruction { code: (libc::BPF_JMP | test | libc::BPF_K) as u16, jt, jf, k };
-    let ret = |k| Instruction { code: RET, jt: 0, jf: 0, k };
     let newer = if notify { libc::SECCOMP_RET_USER_NOTIF } else { libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32 };
     let Some(first) = parts.first().filter(|_| parts.iter().all(begins_as_known)) else {
         return Err(FilterError::Shape);
@@ -203,6 +201,7 @@ fn joined(parts: &[BpfProgram], notify: bool) -> Result<Vec<Instruction>, Filter
         jump(libc::BPF_JGT, LAST_KNOWN, 0, 1),
         ret(newer),
     ]);
+    program.extend(allow_unlisted());
     for (at, part) in parts.iter().enumerate() {
         // The first instruction is kept: a part may leave an argument in the accumulator, the next needs the number.
         let body = &part[PREAMBLE - 1..];
@@ -215,6 +214,47 @@ fn joined(parts: &[BpfProgram], notify: bool) -> Result<Vec<Instruction>, Filter
         }));
     }
     Ok(program)
+}
+
+fn jump(test: u32, k: u32, jt: u8, jf: u8) -> Instruction {
+    Instruction { code: (libc::BPF_JMP | test | libc::BPF_K) as u16, jt, jf, k }
+}
+
+fn ret(k: u32) -> Instruction {
+    Instruction { code: RET, jt: 0, jf: 0, k }
+}
+
+/// Allows every call that the table does not list, by a binary search; those that it lists go on behind these instructions.
+///
+/// The kernel walks a new filter for each number there is, to remember those that it always allows, and the parts test one
+/// number after the other: without this, that walk is the dearest step of the command's start.
+fn allow_unlisted() -> Vec<Instruction> {
+    let listed = |number: u32| crate::syscalls::row(number).is_some();
+    // Where listed numbers begin and end; between two of these all are alike.
+    let mut bounds: Vec<u32> = (1..=LAST_KNOWN).filter(|number| listed(*number) != listed(number - 1)).collect();
+    bounds.insert(0, 0);
+    let mut program = search(&bounds, &listed);
+    let length = program.len();
+    for (at, instruction) in program.iter_mut().enumerate().filter(|(_, instruction)| instruction.k == BEHIND) {
+        instruction.k = (length - at - 1) as u32;
+    }
+    program
+}
+
+/// In place of the way to the end of the search, until its length is known.
+const BEHIND: u32 = u32::MAX;
+
+/// Searches the stretch that a number lies in: one begins at each of `bounds`.
+fn search(bounds: &[u32], listed: &impl Fn(u32) -> bool) -> Vec<Instruction> {
+    if let [start] = bounds {
+        return vec![if listed(*start) { jump(libc::BPF_JA, BEHIND, 0, 0) } else { ret(libc::SECCOMP_RET_ALLOW) }];
+    }
+    let (low, high) = bounds.split_at(bounds.len() / 2);
+    let (below, above) = (search(low, listed), search(high, listed));
+    let mut program = vec![jump(libc::BPF_JGE, high[0], 0, 1), jump(libc::BPF_JA, below.len() as u32, 0, 0)];
+    program.extend(below);
+    program.extend(above);
+    program
 }
 
 fn own(instruction: &seccompiler::sock_filter) -> Instruction {
