@@ -359,6 +359,16 @@ fn directories_and_masks_are_those_of_the_moment() {
 }
 
 #[test]
+fn a_process_and_its_children_can_be_tuned_by_their_files() {
+    let line = "sleep 5 & p=$!; echo 300 > /proc/$p/oom_score_adj; cat /proc/$p/oom_score_adj; kill $p; \
+                echo 500 > /proc/self/oom_score_adj; cat /proc/self/oom_score_adj; \
+                printf mine > /proc/self/task/$$/comm; cat /proc/$$/comm";
+    let scene = Scene::new();
+    scene.free_sh(line).exits(0).must(scene.free_sh(line).out == "300\n500\nmine\n", "free");
+    as_outside(&scene.free_sh(line), &scene.boxed_sh(&[], line));
+}
+
+#[test]
 fn a_go_program() {
     let Some(go) = program("go") else { skip!("no go in the system directories") };
     let scene = Scene::new();

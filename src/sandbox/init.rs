@@ -83,7 +83,10 @@ fn bring_up(alone: &Alone, job: &Job<'_>, channel: &Channel) -> Result<()> {
     // The command makes the network namespace, the dearest of them, while this process builds the view.
     let mut command = fork_command(alone, job, channel)?;
     if let Some(view) = &job.plan.view {
-        mounts::build(view)?;
+        // Letting go of the old root takes the kernel a while, in which the command can confine itself.
+        mounts::build(view, || command.show_view())?;
+    } else {
+        command.show_view();
     }
     if job.plan.namespaces.network {
         command.share_network()?;
@@ -171,7 +174,8 @@ fn drop_privileges() -> Result<()> {
 struct Forked {
     pid: Pid,
     pidfd: OwnedFd,
-    /// Carries one byte here when the network namespace stands, and the terminal's name there when the view does.
+    /// Carries one byte here when the network namespace stands, one there when the view can be seen, and at last the
+    /// terminal's name there.
     line: UnixStream,
 }
 
@@ -197,6 +201,12 @@ impl Forked {
         step("join the box's network", setns(&self.pidfd, CloneFlags::CLONE_NEWNET))
     }
 
+    /// Tells the command that it sees the view.
+    fn show_view(&mut self) {
+        // A command that is gone is found out when it is let in.
+        let _ = self.line.write_all(&[0]);
+    }
+
     /// Lets the command go on in the view that stands now.
     fn let_in(&mut self, terminal: Option<&Terminal>) -> Result<()> {
         let name = terminal.map_or("", |terminal| &terminal.slave);
@@ -209,19 +219,25 @@ impl Forked {
 /// Tells a word from init apart from the end of it.
 const GO: char = '>';
 
-/// Waits for the view; returns the name of the box's terminal, if it has one.
-fn wait_for_view(line: &mut UnixStream) -> Result<Option<String>> {
+/// Waits for the view to be there, with the old root perhaps still behind it.
+fn wait_for_view(line: &mut UnixStream) -> Result<()> {
+    line.read_exact(&mut [0]).map_err(|_| InitError::Step("wait for the view", Errno::EPIPE))
+}
+
+/// Waits to be let in; returns the name of the box's terminal, if it has one.
+fn wait_to_enter(line: &mut UnixStream) -> Result<Option<String>> {
     let mut word = String::new();
     let read = line.read_to_string(&mut word);
     match (read, word.strip_prefix(GO)) {
         (Ok(_), Some("")) => Ok(None),
         (Ok(_), Some(name)) => Ok(Some(name.to_string())),
         // init is gone, and so is this process in a moment.
-        _ => Err(InitError::Step("wait for the view", Errno::EPIPE)),
+        _ => Err(InitError::Step("wait to enter", Errno::EPIPE)),
     }
 }
 
-/// Becomes the command. Landlock and seccomp come last, the listener last of all: from then on exec stops.
+/// Becomes the command. Landlock and seccomp come last: from then on exec stops. Nothing of the user's runs before it is
+/// let in, and by then the old root is gone.
 fn command(job: &Job<'_>, channel: &Channel, mut line: UnixStream) -> Result<()> {
     if job.plan.namespaces.network {
         step("make the box's network", unshare(CloneFlags::CLONE_NEWNET))?;
@@ -233,7 +249,11 @@ fn command(job: &Job<'_>, channel: &Channel, mut line: UnixStream) -> Result<()>
     let (soft, hard) = job.open_files;
     step("restore the limit of open files", setrlimit(Resource::RLIMIT_NOFILE, soft, hard))?;
     drop_privileges()?;
-    if let Some(terminal) = wait_for_view(&mut line)? {
+    wait_for_view(&mut line)?;
+    // Its terminal, made last, is attached before Landlock would keep it from being opened.
+    if job.terminal
+        && let Some(terminal) = wait_to_enter(&mut line)?
+    {
         attach(&terminal)?;
     }
     if job.plan.view.is_some() {
@@ -249,6 +269,9 @@ fn command(job: &Job<'_>, channel: &Channel, mut line: UnixStream) -> Result<()>
         landlock::confine(rules)?;
     }
     let listener = step("install the filter", seccomp::install(job.filter, job.plan.wait_killable))?;
+    if !job.terminal {
+        wait_to_enter(&mut line)?;
+    }
     if let Some(listener) = &listener {
         let number = listener.as_raw_fd();
         step("report the listener", channel.send(&Message::Listener { number }, None))?;

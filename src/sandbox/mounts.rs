@@ -49,13 +49,14 @@ const STAGING: [&str; 7] = ["/mnt", "/media", "/srv", "/boot", "/dev/pts", "/run
 
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
-/// Builds `view` and makes it this process's root; the host's root is gone afterwards.
-pub fn build(view: &View) -> Result<()> {
+/// Builds `view` and makes it the root of all in this mount namespace; the host's root is gone afterwards. `shown` is called
+/// in between: when the view is the root, and the host's is still to be let go of.
+pub fn build(view: &View, shown: impl FnOnce()) -> Result<()> {
     let mut builder = Builder::start(view)?;
     for step in &view.steps {
         builder.carry_out(step)?;
     }
-    builder.finish()
+    builder.finish(shown)
 }
 
 struct Builder {
@@ -172,7 +173,7 @@ impl Builder {
 
     /// A new proc mount needs one that is fully visible beside it, so this comes before the host's root goes.
     ///
-    /// It is the mount that is read-only, not the file system: the supervisor can still write on the box's behalf.
+    /// It is the mount that is read-only, not the file system: the supervisor writes by way of the host's.
     fn processes(&mut self) -> Result<()> {
         let proc = Path::new("/proc");
         let directory = self.directory(proc, 0o555)?;
@@ -215,7 +216,7 @@ impl Builder {
         self.covers.as_ref().ok_or(MountError::NoStaging)
     }
 
-    fn finish(self) -> Result<()> {
+    fn finish(self, shown: impl FnOnce()) -> Result<()> {
         let root = Path::new("/");
         if self.covers.is_some() {
             let fd = self.root.as_raw_fd();
@@ -225,6 +226,7 @@ impl Builder {
         // The old root ends up on top of the new one and is detached with all below it: pivot_root(2), NOTES.
         file::fchdir(self.root.as_raw_fd()).map_err(step("enter", root))?;
         pivot_root(".", ".").map_err(step("pivot to", root))?;
+        shown();
         umount2(".", MntFlags::MNT_DETACH).map_err(step("detach the old", root))?;
         nix::unistd::chdir("/").map_err(step("enter", root))
     }

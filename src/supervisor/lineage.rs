@@ -176,6 +176,33 @@ impl Lineage {
     }
 }
 
+impl Lineage {
+    /// The host's number of process `number` of the box, for one of its tasks; `ENOENT` if there is none.
+    pub fn host_process(&self, target: Target, task: &Task, number: i32) -> Result<i32, Errno> {
+        if number == task.subject.pid {
+            return Ok(task.subject.host);
+        }
+        let namespace = |tid: i32| Target { tid, ..target }.link("ns/pid").ok();
+        let own = namespace(target.tid).ok_or(Errno::ENOENT)?;
+        let is_it = |host: &i32| {
+            Status::read(Target { tid: *host, ..target }).box_tgid == number && namespace(*host).as_ref() == Some(&own)
+        };
+        numbers_in(".")?.into_iter().find(is_it).ok_or(Errno::ENOENT)
+    }
+
+    /// The host's number of thread `number` of the box, of a process by its number on the host.
+    pub fn host_thread(&self, target: Target, process: i32, number: i32) -> Result<i32, Errno> {
+        let is_it = |host: &i32| Status::read(Target { tid: *host, ..target }).box_tid == number;
+        numbers_in(&format!("{process}/task"))?.into_iter().find(is_it).ok_or(Errno::ENOENT)
+    }
+}
+
+/// The names in a directory of the host's `/proc`, where a worker stands, that are numbers.
+fn numbers_in(directory: &str) -> Result<Vec<i32>, Errno> {
+    let entries = std::fs::read_dir(directory).map_err(|_| Errno::ENOENT)?;
+    Ok(entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
+}
+
 /// What `/proc/PID/status` says; zeroes for a task that is gone.
 #[derive(Debug, Default)]
 pub struct Status {

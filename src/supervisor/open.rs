@@ -5,7 +5,7 @@
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -284,6 +284,8 @@ fn answer_open(
         found.is(libc::S_IFIFO) && !wanted.has(libc::O_NONBLOCK) && wanted.flags & libc::O_ACCMODE != libc::O_RDWR;
     let opened = if waits {
         context.wait(|| carry_out_open(context, wanted, found))
+    } else if let Some(below) = file_of_a_process(context, wanted, found) {
+        open_on_host(context, wanted, below)
     } else if of_another_process(context, found) {
         // The worker could look into processes that the caller could not.
         super::without_trace_right(|| carry_out_open(context, wanted, found))
@@ -361,15 +363,6 @@ fn carry_out_open(context: &Context<'_>, wanted: Wanted, found: &Resolved) -> Re
     if makes {
         take_umask(context);
     }
-    if let Some(kernel_files) = context.shared.kernel_files.get()
-        && wanted.writes()
-        && let Ok(below) = found.path.as_path().strip_prefix("/proc")
-        && matches!(found.spot, Spot::Name { .. })
-    {
-        let below = CString::new(below.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
-        let resolve = libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_BENEATH;
-        return file::openat2(kernel_files.as_raw_fd(), &below, OpenHow { flags: flags as u64, mode: 0, resolve });
-    }
     match &found.spot {
         Spot::Name { parent, name } => {
             let no_links = if found.is(libc::S_IFLNK) { 0 } else { libc::RESOLVE_NO_SYMLINKS };
@@ -382,6 +375,33 @@ fn carry_out_open(context: &Context<'_>, wanted: Wanted, found: &Resolved) -> Re
             file::openat(libc::AT_FDCWD, path, flags & !libc::O_NOFOLLOW, wanted.mode)
         }
     }
+}
+
+/// The path below `/proc`, if a file there is to be written to and is on the view's read-only mount.
+fn file_of_a_process<'a>(context: &Context<'_>, wanted: Wanted, found: &'a Resolved) -> Option<&'a Path> {
+    let writes = context.shared.target.own_view && wanted.writes() && matches!(found.spot, Spot::Name { .. });
+    found.path.as_path().strip_prefix("/proc").ok().filter(|_| writes)
+}
+
+/// Opens a file of a process for writing by way of the host's `/proc`, with no more rights than the caller has. `below` is
+/// its path below `/proc` as the box sees it, `N/NAME` or `N/task/N/NAME`, with the box's numbers.
+fn open_on_host(context: &Context<'_>, wanted: Wanted, below: &Path) -> Result<OwnedFd, Errno> {
+    let names: Vec<&str> = below.iter().map(|name| name.to_str().ok_or(Errno::EACCES)).collect::<Result<_, _>>()?;
+    let number = |text: &str| text.parse().map_err(|_| Errno::EACCES);
+    let (lineage, target) = (&context.shared.lineage, context.call.stopped.target);
+    let host = |process: &str| lineage.host_process(target, context.task, number(process)?);
+    let path = match names[..] {
+        [process, name] => format!("{}/{name}", host(process)?),
+        [process, "task", thread, name] => {
+            let process = host(process)?;
+            format!("{process}/task/{}/{name}", lineage.host_thread(target, process, number(thread)?)?)
+        }
+        _ => return Err(Errno::EACCES),
+    };
+    let path = CString::new(path).map_err(|_| Errno::EINVAL)?;
+    let resolve = libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_BENEATH;
+    let flags = (wanted.flags & !libc::O_CREAT) as u64;
+    super::without_trace_right(|| file::openat2(target.proc, &path, OpenHow { flags, mode: 0, resolve }))
 }
 
 /// `/dev/tty` is whatever terminal controls the process that opens it.

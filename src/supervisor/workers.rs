@@ -58,8 +58,6 @@ pub(super) struct Shared {
     pub(super) lineage: Lineage,
     pub(super) made: Made,
     pub(super) waits: Waits,
-    /// The box's `/proc` where it can be written to; where it has no view of its own, the one that it sees can be.
-    pub(super) kernel_files: OnceLock<OwnedFd>,
     listener: OnceLock<OwnedFd>,
     lead: Mutex<Lead>,
     /// The lead is free, or the box is gone.
@@ -95,7 +93,6 @@ impl Supervisor {
             target,
             made: Made::default(),
             waits: Waits::default(),
-            kernel_files: OnceLock::new(),
             listener: OnceLock::new(),
             lead: Mutex::new(Lead { taken: true, workers: 1, ..Lead::default() }),
             free: Condvar::new(),
@@ -190,8 +187,6 @@ impl Shared {
         self.own_directories()?;
         if let Some(view) = view {
             setns(view, CloneFlags::CLONE_NEWNS).map_err(step("enter the box's view"))?;
-            let proc = open_kernel_files().map_err(step("open the box's /proc for writing"))?;
-            let _ = self.kernel_files.set(proc);
             let trace = CapsHashSet::from([Capability::CAP_SYS_PTRACE]);
             for set in [CapSet::Ambient, CapSet::Inheritable] {
                 caps::clear(None, set).map_err(SupervisorError::Capabilities)?;
@@ -324,13 +319,6 @@ impl Shared {
         let lies_on = |path: &PathBuf| path.symlink_metadata().is_ok_and(|stat| stat.dev() == device);
         self.target.private.iter().any(lies_on)
     }
-}
-
-/// A mount of the view's `/proc` that nobody else has; for a thread that may still mount.
-fn open_kernel_files() -> nix::Result<OwnedFd> {
-    let tree = sys::mount::clone_tree(libc::AT_FDCWD, c"/proc", true)?;
-    sys::mount::clear_read_only(tree.as_fd())?;
-    Ok(tree)
 }
 
 /// Whether no task uses the filter any more.

@@ -45,10 +45,6 @@ pub fn clone_tree(dir: RawFd, path: &CStr, deep: bool) -> nix::Result<OwnedFd> {
 
 /// Sets attributes on a tree and all below it, and cuts it off from mounts that the host makes later.
 pub fn set_attributes(tree: BorrowedFd<'_>, set: Attributes) -> nix::Result<()> {
-    change_attributes(tree, set, Attributes(0), AT_RECURSIVE)
-}
-
-fn change_attributes(tree: BorrowedFd<'_>, set: Attributes, clear: Attributes, depth: u32) -> nix::Result<()> {
     #[repr(C)]
     struct MountAttr {
         set: u64,
@@ -56,8 +52,8 @@ fn change_attributes(tree: BorrowedFd<'_>, set: Attributes, clear: Attributes, d
         propagation: u64,
         userns_fd: u64,
     }
-    let attr = MountAttr { set: set.0, clear: clear.0, propagation: libc::MS_PRIVATE, userns_fd: 0 };
-    let flags = libc::AT_EMPTY_PATH as u32 | depth;
+    let attr = MountAttr { set: set.0, clear: 0, propagation: libc::MS_PRIVATE, userns_fd: 0 };
+    let flags = libc::AT_EMPTY_PATH as u32 | AT_RECURSIVE;
     // SAFETY: the empty path and the structure live across the call, and the size is that of the structure.
     let done = unsafe {
         libc::syscall(
@@ -70,11 +66,6 @@ fn change_attributes(tree: BorrowedFd<'_>, set: Attributes, clear: Attributes, d
         )
     };
     check(done).map(drop)
-}
-
-/// Lets a mount be changed again, but not those below it.
-pub fn clear_read_only(tree: BorrowedFd<'_>) -> nix::Result<()> {
-    change_attributes(tree, Attributes(0), Attributes(Attributes::READ_ONLY), 0)
 }
 
 /// Places a detached tree on `target`, an open directory or file (`O_PATH` will do).
