@@ -24,6 +24,7 @@ use crate::event::escape_bytes;
 
 const LOG: &str = "audit.jsonl";
 const ABOUT: &str = "run.json";
+const NEXT: &str = ".run.json.new";
 
 /// Why a run's directory could not be made, read or found.
 #[derive(Debug, thiserror::Error)]
@@ -163,30 +164,33 @@ pub struct RunDir {
 }
 
 impl RunDir {
-    /// Makes the directory of a new run in `state`, readable by this user alone.
-    pub fn create(state: &Path, now: SystemTime) -> Result<Self, RunError> {
+    /// Draws the id of a new run, and so the place of its directory in `state`; makes nothing yet.
+    pub fn choose(state: &Path, now: SystemTime) -> Self {
         let runs = state.join("runs");
-        make_private(&runs, true).map_err(|source| RunError::Make { path: runs.clone(), source })?;
-        // An id that is taken was made in the same 0.2 ms with the same 12 bits: another draw settles it.
         let draw = || {
             let id = RunId::new(now, RandomState::new().build_hasher().finish());
-            let path = runs.join(id.as_str());
-            make_private(&path, false).map(|()| Self { path: path.clone(), id }).map_err(|source| (path, source))
+            Self { path: runs.join(id.as_str()), id }
         };
-        let taken = |result: &Result<_, (PathBuf, io::Error)>| matches!(result, Err((_, error)) if error.kind() == io::ErrorKind::AlreadyExists);
-        let mut made = draw();
+        // An id that is taken was made in the same 0.2 ms with the same 12 bits: another draw settles it.
+        let mut drawn = draw();
         for _ in 0..64 {
-            if !taken(&made) {
+            if !drawn.path.exists() {
                 break;
             }
-            made = draw();
+            drawn = draw();
         }
-        made.map_err(|(path, source)| RunError::Make { path, source })
+        drawn
     }
 
-    /// Removes the directory of a run that never began.
-    pub fn abandon(&self) {
-        let _ = fs::remove_dir(&self.path);
+    /// Makes the directory, readable by this user alone. Fails if another run has taken its place since it was chosen.
+    pub fn make(&self) -> Result<(), RunError> {
+        let runs = self.path.parent().unwrap_or(&self.path);
+        let failed = |path: &Path| {
+            let path = path.to_path_buf();
+            move |source| RunError::Make { path, source }
+        };
+        make_private(runs, true).map_err(failed(runs))?;
+        make_private(&self.path, false).map_err(failed(&self.path))
     }
 
     /// The run's id.
@@ -204,16 +208,18 @@ impl RunDir {
         self.path.join(LOG)
     }
 
-    /// Writes `run.json`, whole or not at all: a reader sees the old one or the new one.
-    pub fn write(&self, about: &RunFile) -> Result<(), RunError> {
+    /// Opens the file that becomes the next `run.json`.
+    pub fn open_next(&self) -> Result<File, RunError> {
+        let path = self.path.join(NEXT);
+        private_file(&path).map_err(|source| RunError::Write { path, source })
+    }
+
+    /// Writes `run.json` by way of `next`, whole or not at all: a reader sees the old one or the new one.
+    pub fn write(&self, mut next: File, about: &RunFile) -> Result<(), RunError> {
         let path = self.path.join(ABOUT);
-        let fresh = self.path.join(".run.json.new");
-        let write = || {
-            let mut file = private_file(&fresh)?;
-            file.write_all(&to_json(about)?)?;
-            fs::rename(&fresh, &path)
-        };
-        write().map_err(|source| RunError::Write { path: path.clone(), source })
+        let written = to_json(about).and_then(|text| next.write_all(&text));
+        let placed = written.and_then(|()| fs::rename(self.path.join(NEXT), &path));
+        placed.map_err(|source| RunError::Write { path, source })
     }
 }
 
@@ -342,6 +348,11 @@ mod tests {
 
     use super::*;
 
+    fn made(state: &Path, now: SystemTime) -> Result<RunDir, RunError> {
+        let run = RunDir::choose(state, now);
+        run.make().map(|()| run)
+    }
+
     fn at(seconds: f64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs_f64(seconds)
     }
@@ -392,12 +403,12 @@ mod tests {
     #[test]
     fn a_run_directory_is_private_and_its_file_is_replaced_whole() {
         let state = tempfile::tempdir().unwrap();
-        let run = RunDir::create(&state.path().join("a/b"), at(0.0)).unwrap();
+        let run = made(&state.path().join("a/b"), at(0.0)).unwrap();
         assert_eq!(fs::metadata(run.path()).unwrap().permissions().mode() & 0o777, 0o700);
         let mut about = about(&run);
-        run.write(&about).unwrap();
+        run.write(run.open_next().unwrap(), &about).unwrap();
         about.result = Some(RunResult { exit: Some(3), ..RunResult::default() });
-        run.write(&about).unwrap();
+        run.write(run.open_next().unwrap(), &about).unwrap();
         assert_eq!(load(run.path()).unwrap(), Some(about));
         assert_eq!(fs::read_dir(run.path()).unwrap().count(), 1);
     }
@@ -406,26 +417,26 @@ mod tests {
     fn runs_of_one_instant_get_different_directories() {
         let state = tempfile::tempdir().unwrap();
         let ids: std::collections::BTreeSet<_> =
-            (0..200).map(|_| RunDir::create(state.path(), at(1.0)).unwrap().id().clone()).collect();
+            (0..200).map(|_| made(state.path(), at(1.0)).unwrap().id().clone()).collect();
         assert_eq!(ids.len(), 200);
         assert!(list(state.path()).unwrap().iter().eq(ids.iter().rev()));
     }
 
     #[test]
     fn a_state_directory_that_cannot_be_made_is_an_error_that_names_it() {
-        let error = RunDir::create(Path::new("/proc/nowhere"), at(0.0)).unwrap_err();
+        let error = made(Path::new("/proc/nowhere"), at(0.0)).unwrap_err();
         assert!(error.to_string().contains("/proc/nowhere/runs"), "{error}");
         let file = tempfile::NamedTempFile::new().unwrap();
-        assert!(RunDir::create(file.path(), at(0.0)).is_err());
+        assert!(made(file.path(), at(0.0)).is_err());
     }
 
     #[test]
     fn a_run_is_found_by_id_prefix_directory_log_and_recency() {
         let state = tempfile::tempdir().unwrap();
         assert!(matches!(find(state.path(), None), Err(RunError::NoRuns { .. })));
-        let runs = [1.0, 100_000.0, 200_000.0].map(|t| RunDir::create(state.path(), at(t)).unwrap());
+        let runs = [1.0, 100_000.0, 200_000.0].map(|t| made(state.path(), at(t)).unwrap());
         for run in &runs {
-            run.write(&about(run)).unwrap();
+            run.write(run.open_next().unwrap(), &about(run)).unwrap();
             File::create(run.log_path()).unwrap();
         }
         let log = |spec: Option<&str>| find(state.path(), spec).map(|found| found.log);
@@ -444,7 +455,7 @@ mod tests {
     #[test]
     fn a_broken_run_file_is_said_to_be_broken() {
         let state = tempfile::tempdir().unwrap();
-        let run = RunDir::create(state.path(), at(0.0)).unwrap();
+        let run = made(state.path(), at(0.0)).unwrap();
         fs::write(run.path().join(ABOUT), "{").unwrap();
         assert!(matches!(find(state.path(), None).unwrap().about, Err(RunError::Read { .. })));
     }

@@ -387,7 +387,8 @@ mod tests {
     /// A finished run that was refused a hostile name.
     fn world() -> World {
         let state = tempfile::tempdir().unwrap();
-        let run = RunDir::create(state.path(), SystemTime::UNIX_EPOCH).unwrap();
+        let run = RunDir::choose(state.path(), SystemTime::UNIX_EPOCH);
+        run.make().unwrap();
         let start = Start {
             time: text::rfc3339(SystemTime::UNIX_EPOCH),
             run: run.id().clone(),
@@ -419,7 +420,7 @@ mod tests {
             denied: Some(1),
             head: Some(written.head),
         };
-        run.write(&about).unwrap();
+        run.write(run.open_next().unwrap(), &about).unwrap();
         World { state, run, about }
     }
 
@@ -551,7 +552,7 @@ mod tests {
         let cut: String = text.lines().take(3).map(|line| format!("{line}\n")).collect();
         fs::write(world.run.log_path(), cut).unwrap();
         let about = RunFile { result: None, head: None, ended: None, ..world.about.clone() };
-        world.run.write(&about).unwrap();
+        world.run.write(world.run.open_next().unwrap(), &about).unwrap();
         let (status, out, _) = world.log(&["verify"]);
         assert_eq!(status, Some(BROKEN));
         assert!(out.contains("no end record: cut off"), "{out}");
@@ -575,7 +576,8 @@ mod tests {
     #[test]
     fn runs_are_listed_newest_first() {
         let world = world();
-        let newer = RunDir::create(world.state.path(), SystemTime::UNIX_EPOCH + Duration::from_secs(9)).unwrap();
+        let newer = RunDir::choose(world.state.path(), SystemTime::UNIX_EPOCH + Duration::from_secs(9));
+        newer.make().unwrap();
         let (status, out, _) = world.log(&["list"]);
         assert_eq!(status, Some(FINE));
         let lines: Vec<&str> = out.lines().collect();

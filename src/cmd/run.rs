@@ -66,9 +66,9 @@ pub fn run(args: &cli::Run) -> Result<u8> {
         return dry_run(args, loaded.policy);
     }
     let prepared = Prepared::new(loaded.policy, HostFacts::probe(), args)?;
-    let dir = RunDir::create(&world.state, SystemTime::now())?;
+    let dir = RunDir::choose(&world.state, SystemTime::now());
     let trial = Trial { args, command: command(args, &prepared.policy, dir.id())?, outside: Outside::collect()? };
-    let (prepared, starting) = trial.launch(&alone, prepared).inspect_err(|_| dir.abandon())?;
+    let (prepared, starting) = trial.launch(&alone, prepared)?;
     // init builds the view and waits for a word: the last moment to find out that nothing can be written.
     let record = Record::open(args, &prepared, dir)?;
     if args.verbose > 0 {
@@ -239,6 +239,8 @@ fn plan_text(plan: &Plan, coverage: &Coverage) -> String {
 struct Record {
     dir: RunDir,
     about: RunFile,
+    /// What becomes of `about` at the end, opened while there is time.
+    next: File,
     writer: Arc<Writer>,
     gate: Arc<Gate>,
     /// The report, opened before the command could put anything in its place.
@@ -249,6 +251,7 @@ impl Record {
     /// Opens all that the run will write: if any of it cannot be written, nothing starts.
     fn open(args: &cli::Run, prepared: &Prepared, dir: RunDir) -> Result<Self> {
         let Prepared { policy, coverage, .. } = prepared;
+        dir.make()?;
         let now = SystemTime::now();
         let log = match &args.log {
             Some(log) => std::path::absolute(log).context("cannot find the current directory")?,
@@ -281,10 +284,11 @@ impl Record {
             denied: None,
             head: None,
         };
-        dir.write(&about)?;
+        dir.write(dir.open_next()?, &about)?;
+        let next = dir.open_next()?;
         let gate = Arc::new(Gate::new(Arc::new(policy.clone()), Arc::clone(&writer), dir.id().clone()));
         let report = args.report.clone().map(|path| open_report(&path).map(|file| (file, path))).transpose()?;
-        Ok(Self { dir, about, writer, gate, report })
+        Ok(Self { dir, about, next, writer, gate, report })
     }
 
     /// Ends the log, says what there is to say, and fails loudly if a record is missing.
@@ -296,7 +300,7 @@ impl Record {
             Err(error) => error.written().map(|written| written.head.clone()),
         };
         self.about.end(SystemTime::now(), result.clone(), &summary, head);
-        let written = self.dir.write(&self.about);
+        let written = self.dir.write(self.next, &self.about);
         say(args, &summary, &self.about.log);
         if let Some((mut file, path)) = self.report {
             let report = report::report_json(&summary, &result, &json!(coverage.layers), &self.about.log);
