@@ -18,7 +18,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run a command in a box
-    Run(Run),
+    Run(Box<Run>),
     /// Print the readable trail of a run, list runs, or prove a log's chain
     #[command(args_conflicts_with_subcommands = true)]
     Log(Log),
@@ -71,6 +71,9 @@ pub struct PolicyArgs {
     /// Network: none (own loopback only) or host
     #[arg(long, value_enum, value_name = "MODE")]
     pub net: Option<Net>,
+    /// Let the command connect to the unix socket PATH (repeatable)
+    #[arg(long = "net-unix", value_name = "PATH")]
+    pub net_unix: Vec<PathBuf>,
     /// How much is recorded
     #[arg(long, value_enum, value_name = "LEVEL")]
     pub audit_level: Option<AuditLevel>,
@@ -189,7 +192,7 @@ pub enum PolicyCommand {
     Show {
         /// The policy and what is added to it.
         #[command(flatten)]
-        policy: PolicyArgs,
+        policy: Box<PolicyArgs>,
         /// Also the plan: mounts, Landlock rules, stopped calls and why, and the coverage
         #[arg(long)]
         plan: bool,

@@ -307,6 +307,7 @@ mod tests {
             exec: ExecRules::default(),
             env: Environment::default(),
             network: (NetworkMode::None, RuleId::new("default.yaml", "network")),
+            sockets: Vec::new(),
             audit: level,
         }
     }

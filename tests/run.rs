@@ -6,6 +6,7 @@ mod common;
 
 use std::fs;
 use std::io::Read;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -484,6 +485,51 @@ fn the_host_network_is_there_when_asked_for() {
     let boxed = scene.boxed(&["--net", "host"], &["./reach", "tcp", "127.0.0.1", &port]);
     boxed.exits(0).must(!boxed.decisions(&port).is_empty(), "the connection is on record");
     listener.accept().expect("the connection arrives");
+}
+
+#[test]
+fn a_listed_socket_of_the_host_is_there_and_no_other() {
+    let Some(python) = program("python3") else { skip!("no python3 in the system directories") };
+    let scene = Scene::new();
+    let serve = |path: &Path| {
+        let listener = std::os::unix::net::UnixListener::bind(path).expect("a socket");
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let _ = std::io::Write::write_all(&mut &stream, b"hello");
+            }
+        });
+    };
+    let (listed, other) = (scene.outside.join("listed"), scene.outside.join("other"));
+    let (at_home, here) = (scene.home.join("agent.sock"), scene.work.join("here.sock"));
+    for path in [&listed, &other, &at_home, &here] {
+        serve(path);
+        // Whoever runs the test may connect, if the file lets it.
+        fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o777)).expect("open the socket");
+    }
+    let alias = scene.outside.join("alias");
+    std::os::unix::fs::symlink("listed", &alias).expect("a link");
+    let say =
+        "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); print(s.recv(9).decode())";
+    let connect = |flags: &[&str], to: &Path| {
+        let argv = [text(&python), "-c", say, text(to)];
+        (scene.free(&argv).exits(0).out.clone(), scene.boxed(&[&["-p", "python"], flags].concat(), &argv))
+    };
+    for path in [&listed, &at_home, &here, &alias] {
+        let (free, boxed) = connect(&["--net-unix", text(path)], path);
+        boxed.exits(0).must(boxed.out == free && free == "hello\n", "the listed socket answers");
+    }
+    for (path, granted) in [(&other, &listed), (&here, &listed)] {
+        let (_, boxed) = connect(&["--net-unix", text(granted)], path);
+        boxed.must(boxed.code != 0 && boxed.denied(&["connect"], text(path)), "another socket answers");
+    }
+    let (_, seen) = connect(&[], &here);
+    seen.must(seen.err.contains("--net-unix here.sock"), "the fix is named");
+    let policy = scene.file("policy.yaml", "version: 1\nextends: [default]\nnetwork: {unix: [\"~/agent.sock\"]}\n");
+    connect(&["-p", text(&policy)], &at_home).1.exits(0);
+    for (path, claim) in [("/etc/hosts", "is no socket"), ("nowhere", "there is no such file")] {
+        let refused = scene.boxed(&["--net-unix", path], &["true"]);
+        refused.exits(125).must(refused.err.contains(claim), claim);
+    }
 }
 
 #[test]

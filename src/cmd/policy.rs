@@ -33,6 +33,7 @@ pub fn request(args: &PolicyArgs) -> Request {
             Net::None => NetworkMode::None,
             Net::Host => NetworkMode::Host,
         }),
+        unix: args.net_unix.clone(),
         audit: args.audit_level.map(|level| match level {
             AuditLevel::Minimal => Level::Minimal,
             AuditLevel::Actions => Level::Actions,
@@ -93,6 +94,7 @@ pub fn as_text(policy: &Policy) -> String {
     line(format!("workdir  {}", policy.workdir.display()));
     line(format!("home     {}", policy.home.display()));
     line(format!("network  {:<44} {}", mode_name(policy.network.0), policy.network.1));
+    policy.sockets.iter().for_each(|socket| line(root_line("connect", socket)));
     line(format!("audit    {}", level_name(policy.audit)));
     for (title, roots) in
         [("write", &policy.files.write), ("private", &policy.files.private), ("read", &policy.files.read)]
@@ -163,7 +165,7 @@ pub fn as_json(policy: &Policy) -> Value {
         },
         "exec": {"allow": programs(&policy.exec.allow), "deny": programs(&policy.exec.deny)},
         "env": {"pass": names, "withheld": policy.env.withheld},
-        "network": {"mode": mode_name(policy.network.0), "rule": policy.network.1},
+        "network": {"mode": mode_name(policy.network.0), "rule": policy.network.1, "unix": roots(&policy.sockets)},
         "audit": {"level": policy.audit},
     })
 }

@@ -75,6 +75,7 @@ const PROC_HIDDEN: [&str; 7] = ["kcore", "kmsg", "keys", "timer_list", "sched_de
 pub fn view(policy: &Policy, host: &HostFacts) -> View {
     let files = &policy.files;
     let mut steps = grants(files);
+    steps.extend(sockets(policy));
     if policy.network.0 == NetworkMode::Host
         && let Some(real) = &host.resolv_conf
     {
@@ -88,6 +89,27 @@ pub fn view(policy: &Policy, host: &HostFacts) -> View {
     steps.extend(read_only(files));
     steps.extend(masks(files));
     View { steps }
+}
+
+/// Steps that show the sockets that may be connected to, where no granted tree does. A name that leads over a link is shown
+/// as one.
+fn sockets(policy: &Policy) -> impl Iterator<Item = Step> {
+    let roots = |path: &Path| {
+        let files = &policy.files;
+        let holding =
+            files.read.iter().chain(&files.write).chain(&files.private).filter(|root| path.starts_with(&root.path));
+        holding
+            .max_by_key(|root| root.path.components().count())
+            .is_some_and(|nearest| nearest.exists && !files.private.iter().any(|private| private.path == nearest.path))
+    };
+    let shown = policy.sockets.iter().filter(|socket| socket.exists);
+    shown.flat_map(move |socket| {
+        let path = &socket.path;
+        let bind =
+            (!roots(path)).then(|| Step::Bind { from: HostPath(path.clone()), at: path.clone(), writable: false });
+        let link = socket.link.iter().map(|at| Step::Link { at: at.clone(), text: path.clone() });
+        bind.into_iter().chain(link)
+    })
 }
 
 /// One step for each path that must not be changed and that a writable tree would show as such.

@@ -54,6 +54,7 @@ pub(super) struct Build<'a> {
     exec: super::ExecRules,
     env: super::env::Rules,
     network: (NetworkMode, RuleId),
+    sockets: Vec<Root>,
     audit: Level,
     name: Arc<str>,
     /// The rule of a file that makes `.` writable.
@@ -77,6 +78,7 @@ impl<'a> Build<'a> {
             exec: Default::default(),
             env: Default::default(),
             network: (NetworkMode::None, RuleId::new("built-in", "network.mode")),
+            sockets: Vec::new(),
             audit: Level::default(),
             name: "empty".into(),
             dot: None,
@@ -113,6 +115,16 @@ impl<'a> Build<'a> {
         self.env.set.extend(file.env_set.iter().map(|(k, v)| (k.into(), v.into())));
         if let Some(mode) = file.network {
             self.network = (mode, RuleId::new(name, "network.mode"));
+        }
+        for (index, entry) in file.unix.iter().enumerate() {
+            let at = At { file: layer.name.clone(), mark: Some(entry.mark) };
+            let path = self.with_base(|base| base.path(&entry.text)).map_err(|why| LoadError::Rule {
+                at: at.clone(),
+                key: "network.unix",
+                text: entry.text.clone(),
+                why,
+            })?;
+            self.socket(&path, RuleId(format!("{name} network.unix[{index}]").into()))?;
         }
         self.audit = file.audit.unwrap_or(self.audit);
         self.files.otherwise = Some(RuleId::new(name, "filesystem"));
@@ -175,6 +187,17 @@ impl<'a> Build<'a> {
         let roots = self.roots(kind);
         roots.extend(links);
         roots.push(Root { path, rule, link, exists });
+        Ok(())
+    }
+
+    /// Lets a socket file be connected to. Each is named by itself: a directory may hold one that leads to much more.
+    fn socket(&mut self, path: &Path, rule: RuleId) -> Result<(), LoadError> {
+        let found = self.real.find(path);
+        if found.exists && !is_socket(&found.path) {
+            return Err(LoadError::NoSocket { rule, path: path.to_string_lossy().into() });
+        }
+        let link = (found.exists && found.path != path).then(|| path.to_path_buf());
+        self.sockets.push(Root { path: found.path, rule, link, exists: found.exists });
         Ok(())
     }
 
@@ -264,6 +287,13 @@ impl<'a> Build<'a> {
                 let rule = RuleId::new(FLAGS, &format!("{flag} {text}"));
                 self.guards.push(Guard { kind, pattern, rule, message: None, except: Exception::None });
             }
+        }
+        for path in &request.unix {
+            let asked = resolved(&self.workdir.join(path));
+            if !self.real.find(&asked).exists {
+                return Err(LoadError::Missing { flag: "--net-unix", path: path.to_string_lossy().into() });
+            }
+            self.socket(&asked, RuleId(format!("{FLAGS} --net-unix {}", path.to_string_lossy()).into()))?;
         }
         if let Some(mode) = request.net {
             self.network = (mode, RuleId::new(FLAGS, "--net"));
@@ -380,11 +410,17 @@ impl<'a> Build<'a> {
             exec: self.exec,
             env,
             network: self.network,
+            sockets: self.sockets,
             audit: self.audit,
         };
         policy.digest = digest(&policy);
         Ok(policy)
     }
+}
+
+fn is_socket(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    path.symlink_metadata().is_ok_and(|found| found.file_type().is_socket())
 }
 
 fn filed(trees: FileRules, guards: Vec<Guard>) -> FileRules {
@@ -427,6 +463,9 @@ fn digest(policy: &Policy) -> String {
         add("env", name.as_bytes());
     }
     add("network", &[policy.network.0 as u8]);
+    for socket in &policy.sockets {
+        add("unix", socket.path.as_os_str().as_bytes());
+    }
     add("audit", &[policy.audit as u8]);
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -351,8 +351,14 @@ fn unix(policy: &Policy, path: &Path, own: bool) -> Verdict {
     if let Some(guard) = policy.files.guards.first(&Probe::new(path), talking) {
         return guarded(guard);
     }
+    if own {
+        return granted(&SOCKETS);
+    }
     // A socket that was there before the run leads to a process outside the box.
-    if own { granted(&SOCKETS) } else { verdict(Effect::Deny, &policy.network.1, Reason::NotGranted, None) }
+    match policy.sockets.iter().find(|socket| socket.path == path) {
+        Some(socket) => granted(&socket.rule),
+        None => verdict(Effect::Deny, &policy.network.1, Reason::NotGranted, None),
+    }
 }
 
 /// The smallest change to the command line, or failing that to the policy, that would allow what was denied.
@@ -378,6 +384,9 @@ pub fn suggest(policy: &Policy, event: &Event, verdict: &Verdict) -> Option<Stri
         (Reason::NotGranted | Reason::Protected, Access::Bind { at: Endpoint::Unix { path, .. } }) => {
             let place = Place::of(path.clone());
             grant_of(policy, verdict, FileOp::Mknod, &place)
+        }
+        (Reason::NotGranted, Access::Connect { to: Endpoint::Unix { path, .. } }) => {
+            Some(format!("--net-unix {}", shown(policy, path.as_path())))
         }
         (Reason::NotGranted, Access::Exec(exec)) => Some(format!("exec: {{allow: [{}]}} in the policy", exec.program)),
         _ => None,

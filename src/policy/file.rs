@@ -50,6 +50,9 @@ pub struct PolicyFile {
     pub env_set: BTreeMap<String, String>,
     /// `network.mode`.
     pub network: Option<NetworkMode>,
+    /// `network.unix`.
+    #[serde(default)]
+    pub unix: Vec<Entry>,
     /// `audit.level`.
     pub audit: Option<Level>,
 }
@@ -400,14 +403,15 @@ struct EnvKeys {
 }
 
 #[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, expecting = "the key mode")]
+#[serde(deny_unknown_fields, expecting = "the keys mode and unix")]
 struct NetworkKeys {
     mode: Option<Spanned<Mode>>,
     allow: NotYet,
     ask: NotYet,
     deny: NotYet,
     publish: NotYet,
-    unix: NotYet,
+    #[serde(default)]
+    unix: Items,
 }
 
 #[derive(Deserialize, Clone, Copy)]
@@ -532,7 +536,6 @@ impl Written {
             ("network.ask", &network.ask),
             ("network.deny", &network.deny),
             ("network.publish", &network.publish),
-            ("network.unix", &network.unix),
         ];
         for (key, found) in not_yet {
             if let Some(found) = found {
@@ -555,6 +558,7 @@ impl Written {
             env_deny: entries(file, env.deny)?,
             env_set: env.set,
             network: network.mode.map(|m| mode(file, &m)).transpose()?,
+            unix: entries(file, network.unix)?,
             audit: self.audit.and_then(|a| a.level),
         })
     }

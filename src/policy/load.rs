@@ -47,6 +47,8 @@ pub struct Request {
     pub chdir: Option<PathBuf>,
     /// `--net`.
     pub net: Option<NetworkMode>,
+    /// `--net-unix`.
+    pub unix: Vec<PathBuf>,
     /// `--audit-level`.
     pub audit: Option<Level>,
     /// Files that agentbox writes during the run and the command must not change.
@@ -153,6 +155,14 @@ pub enum LoadError {
         key: &'static str,
         /// The rule.
         text: String,
+    },
+    /// A path that should be a socket.
+    #[error("{rule}: {path} is no socket: name the socket file itself, each one by its own path")]
+    NoSocket {
+        /// The rule.
+        rule: RuleId,
+        /// The path as given.
+        path: String,
     },
     /// A flag that names a path that is not there.
     #[error("{flag} {path}: there is no such file or directory: make it first, or leave the flag out")]

@@ -52,6 +52,8 @@ pub struct Policy {
     pub env: Environment,
     /// Network mode and the rule that chose it.
     pub network: (NetworkMode, RuleId),
+    /// Socket files of the host that may be connected to.
+    pub sockets: Vec<Root>,
     /// How much is recorded.
     pub audit: Level,
 }
@@ -104,7 +106,8 @@ pub struct Root {
     pub path: PathBuf,
     /// Where it was granted.
     pub rule: RuleId,
-    /// The path as granted, when that is a symbolic link to `path`: the view shows it as a link.
+    /// The path as granted, when that is a symbolic link to `path`: the view shows it as a link. For a socket also when the
+    /// way to it leads over one.
     pub link: Option<PathBuf>,
     /// Whether it existed when the policy was loaded; one that did not is not shown and grants only inside other trees.
     pub exists: bool,

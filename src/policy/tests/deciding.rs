@@ -541,6 +541,23 @@ fn the_network_mode_decides_on_addresses_outside() {
 }
 
 #[test]
+fn a_socket_of_the_host_is_reached_only_by_its_own_name() {
+    let lab = Lab::new();
+    let socket = lab.path("home/project/listed");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let policy = lab.policy("network: {unix: [listed, gone]}\n");
+    let connect = |path: &Path| {
+        let to = Endpoint::Unix { path: BoxPath::new(path).unwrap(), own: false };
+        let event = event(Access::Connect { to });
+        let verdict = decide(&policy, &event);
+        (verdict.effect, verdict.rule.to_string(), suggest(&policy, &event, &verdict))
+    };
+    assert_eq!(connect(&socket), (Effect::Allow, "./test.yaml network.unix[0]".into(), None));
+    let (effect, _, fix) = connect(&socket.with_file_name("other"));
+    assert_eq!((effect, fix.as_deref()), (Effect::Deny, Some("--net-unix other")));
+}
+
+#[test]
 fn a_stream_that_was_handed_in_is_reopened_with_its_own_rights_only() {
     let lab = Lab::new();
     let policy = lab.default_policy();

@@ -68,7 +68,6 @@ fn a_feature_that_is_not_there_yet_is_refused_by_name() {
         ("network: {ask: [a]}", "network.ask"),
         ("network: {deny: [a]}", "network.deny"),
         ("network: {publish: [a]}", "network.publish"),
-        ("network: {unix: [a]}", "network.unix"),
     ] {
         let error = error(&format!("version: 1\n{section}\n"));
         assert!(error.starts_with("p.yaml:2:") && error.contains(&format!("`{key}` is not there yet")), "{error}");
