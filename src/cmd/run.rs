@@ -455,11 +455,14 @@ impl Trial<'_> {
 
     /// Follows the box as it comes up; the supervisor gets ready while the command is prepared.
     fn follow(&self, prepared: &Prepared, starting: Starting, record: &Record) -> Result<Started> {
-        let view = starting.view()?;
         let supervisor = match prepared.plan.notify {
-            true => Some(Supervisor::start(Arc::clone(&record.gate), self.target(prepared, &starting)?, view)?),
+            true => Some(Supervisor::start(Arc::clone(&record.gate), self.target(prepared, &starting)?)?),
             false => None,
         };
+        let view = starting.view()?;
+        if let Some(supervisor) = &supervisor {
+            supervisor.enter(view);
+        }
         let terminal = if self.outside.terminal { Some(starting.terminal()?) } else { None };
         if let Some(master) = &terminal {
             terminal::copy_settings(master);

@@ -7,7 +7,8 @@
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,8 @@ const PATIENCE: Duration = Duration::from_millis(100);
 const LATER: Duration = Duration::from_millis(100);
 const SOON: Duration = Duration::from_millis(10);
 const STACK: usize = 256 * 1024;
+/// A run that makes no more calls than this needs no spare worker, unless one of them waits.
+const FEW_CALLS: usize = 2;
 
 /// A worker could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +52,8 @@ pub enum SupervisorError {
 /// The running supervisor.
 pub struct Supervisor {
     shared: Arc<Shared>,
+    /// To the first worker: the mount namespace that it is to enter.
+    view: Sender<Option<OwnedFd>>,
 }
 
 /// What all workers share.
@@ -66,8 +71,8 @@ pub(super) struct Shared {
     idle: Condvar,
     /// When the leader took up the call it is at, in milliseconds since `start`; 0 while it waits for one.
     busy_since: AtomicU64,
-    /// Whether the box's first call has come.
-    begun: AtomicBool,
+    /// How many calls have come, as far as that matters.
+    calls: AtomicUsize,
     start: Instant,
 }
 
@@ -84,9 +89,8 @@ struct Lead {
 }
 
 impl Supervisor {
-    /// Starts the threads; they enter the box's mount namespace `view`, if it has one of its own, and wait for
-    /// [`Supervisor::listen`]. The command may be prepared meanwhile.
-    pub fn start(gate: Arc<Gate>, target: Box, view: Option<OwnedFd>) -> Result<Self, SupervisorError> {
+    /// Starts the first worker, which waits for [`Supervisor::enter`]. The view may be built meanwhile.
+    pub fn start(gate: Arc<Gate>, target: Box) -> Result<Self, SupervisorError> {
         let shared = Arc::new(Shared {
             gate,
             lineage: Lineage::new(target.init),
@@ -98,11 +102,19 @@ impl Supervisor {
             free: Condvar::new(),
             idle: Condvar::new(),
             busy_since: AtomicU64::new(0),
-            begun: AtomicBool::new(false),
+            calls: AtomicUsize::new(0),
             start: Instant::now(),
         });
-        Shared::spawn_first(&shared, view).map_err(SupervisorError::Thread)?;
-        Ok(Self { shared })
+        let (view, given) = channel();
+        Shared::spawn_first(&shared, given).map_err(SupervisorError::Thread)?;
+        Ok(Self { shared, view })
+    }
+
+    /// Has the worker enter the box's mount namespace `view`, if it has one of its own, and wait for
+    /// [`Supervisor::listen`]. The command may be prepared meanwhile.
+    pub fn enter(&self, view: Option<OwnedFd>) {
+        // A worker that is gone has left its error.
+        let _ = self.view.send(view);
     }
 
     /// Has the workers answer what arrives at `listener`; calls that have stopped already are answered at once.
@@ -160,8 +172,12 @@ impl Supervisor {
 
 impl Shared {
     /// Starts the first worker, which enters the view, lays down the right to do so again, and lets go of the namespace.
-    fn spawn_first(shared: &Arc<Self>, view: Option<OwnedFd>) -> std::io::Result<()> {
-        Self::spawn(shared, move |shared| shared.enter_view(view))
+    fn spawn_first(shared: &Arc<Self>, view: Receiver<Option<OwnedFd>>) -> std::io::Result<()> {
+        Self::spawn(shared, move |shared| {
+            shared.own_directories()?;
+            let view = view.recv().map_err(|_| SupervisorError::Step("be told of the box's view", Errno::EPIPE))?;
+            shared.enter_view(view)
+        })
     }
 
     fn spawn(
@@ -184,7 +200,6 @@ impl Shared {
     /// Moves the calling thread into the view and takes every right from it but to trace.
     fn enter_view(&self, view: Option<OwnedFd>) -> Result<(), SupervisorError> {
         let step = |doing| move |errno| SupervisorError::Step(doing, errno);
-        self.own_directories()?;
         if let Some(view) = view {
             setns(view, CloneFlags::CLONE_NEWNS).map_err(step("enter the box's view"))?;
             let trace = CapsHashSet::from([Capability::CAP_SYS_PTRACE]);
@@ -206,15 +221,18 @@ impl Shared {
     /// Leads when the lead is free, until the box is gone.
     ///
     /// The box's first call, the exec of its command, is attended to without a second worker: there is nobody else who
-    /// could ask for anything, and a short run is over before a second would be of use.
+    /// could ask for anything. And a run that makes few calls is over before a second would be of use.
     fn serve(self: &Arc<Self>) {
         while let Some((term, listener)) = self.take_lead() {
             while self.leads(term) {
                 match Stopped::next(listener.as_fd(), self.target.host_proc.as_fd()) {
                     Ok(stopped) => {
-                        let first = !self.begun.swap(true, Ordering::Relaxed);
-                        self.attend(&stopped, term, first);
-                        if first {
+                        let before = self.calls.load(Ordering::Relaxed);
+                        self.attend(&stopped, term, before == 0);
+                        if before <= FEW_CALLS {
+                            self.calls.store(before + 1, Ordering::Relaxed);
+                        }
+                        if before == FEW_CALLS {
                             Self::keep_spare(self);
                         }
                     }
