@@ -12,6 +12,7 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::ops::Range;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use common::{Scene, compiler, run, text};
@@ -37,28 +38,24 @@ const KNOWN: &[Known] = &[
         is: |d| d.of(&["openat2"]) && d.inside == "-1 ENOSYS",
     },
     Known {
-        why: "a call by descriptor needs no way to the file; we refuse (EACCES) if a directory above it cannot be entered",
-        is: |d| {
-            let by_descriptor =
-                ["fchmod", "fchown", "fsetxattr", "fremovexattr", "utimensat", "fchmodat2", "fchownat", "linkat"];
-            d.of(&by_descriptor) && d.says(&["EACCES"]) && d.by_descriptor()
-        },
-    },
-    Known {
-        why: "openat2 with restrictions takes /proc/self and /dev/fd for the worker's own: ENOENT",
+        why: "openat2 with restrictions is the kernel's walk alone, and that has no /proc/self of the caller's: ENOENT",
         is: |d| d.of(&["openat2"]) && d.restricted() && d.says(&["ENOENT"]) && d.magic(),
     },
     Known {
-        why: "the link /proc/self/fd/N itself can be given to its owner again, and its times be set; we say EACCES",
-        is: |d| d.of(&["lchown", "fchownat", "utimensat"]) && d.outside == "0" && d.says(&["EACCES"]) && d.magic(),
+        why: "the link /proc/self/fd/N itself can be given to its owner again, and its times be set; but /proc is read-only",
+        is: |d| {
+            let changes = d.of(&["lchown", "fchownat", "utimensat"]);
+            changes && d.outside == "0" && d.says(&["EACCES", "EROFS"]) && d.magic()
+        },
     },
     Known {
-        why: "F_GETFL tells O_NOFOLLOW; we leave it out where the file was found by more than its name",
-        is: |d| d.opens() && without_no_follow(&d.outside) == without_no_follow(&d.inside),
+        why: "F_GETFL tells O_NOFOLLOW; a file found by an openat2 with restrictions is opened by descriptor, without it",
+        is: |d| d.of(&["openat2"]) && d.restricted() && without_no_follow(&d.outside) == without_no_follow(&d.inside),
     },
     Known {
-        why: "names below /proc cannot be made, moved or removed: EPERM, ENOENT, ENOTDIR or EXDEV; we say EACCES",
-        is: |d| d.fails() && d.inside == "-1 EACCES" && d.magic(),
+        why: "names below /proc cannot be made, moved or removed: EPERM, ENOENT, ENOTDIR or EXDEV; but before that a rule \
+              refuses (EACCES), or /proc is read-only (EROFS)",
+        is: |d| d.fails() && d.says(&["EACCES", "EROFS"]) && d.magic(),
     },
     Known {
         why: "of two paths the first one's failure counts, and EXDEV before either name is looked up",
@@ -74,6 +71,10 @@ const KNOWN: &[Known] = &[
     Known {
         why: "openat2 with restrictions and O_CREAT: which of several errors",
         is: |d| d.of(&["openat2"]) && d.restricted() && d.fails(),
+    },
+    Known {
+        why: "mounts of the view have no devices: a device that was made there is EACCES whether it has a driver or not",
+        is: |d| (d.opens() || d.of(&["creat"])) && d.outside == "-1 ENXIO" && d.says(&["EACCES"]),
     },
     Known {
         why: "in a removed working directory a name with a slash behind it: which of several errors",
@@ -120,12 +121,6 @@ impl Difference {
     /// Whether the path goes by way of links that mean something else to each process.
     fn magic(&self) -> bool {
         ["/proc/", "/dev/fd/"].iter().any(|place| self.call.contains(place))
-    }
-
-    /// Whether the object is named by a descriptor, without a path.
-    fn by_descriptor(&self) -> bool {
-        let path = self.call.contains('"');
-        !path || self.call.contains("\"\"") || self.of(&["fchmod", "fchown", "fsetxattr", "fremovexattr"])
     }
 }
 
@@ -477,6 +472,38 @@ fn locks_belong_to_the_caller() {
 #[test]
 fn leases_are_granted_and_broken() {
     same_situation(&["leases"], &[]);
+}
+
+#[test]
+fn who_holds_a_descriptor_needs_no_way_to_the_file() {
+    same_situation(&["no-way"], &[]);
+}
+
+#[test]
+fn a_file_handed_in_stays_one_where_there_is_no_way_to_it() {
+    if compiler().is_none() {
+        skip!("no C compiler (cc)");
+    }
+    let scene = Scene::new();
+    let program = scene.c(SITUATIONS.0, SITUATIONS.1, &[]);
+    let file = scene.file("home/work/shut/f", "content\n");
+    let shut = |mode| fs::set_permissions(scene.work.join("shut"), fs::Permissions::from_mode(mode)).expect("chmod");
+    let act = |mut command: std::process::Command| {
+        let stdin = fs::File::open(&file).expect("open the file");
+        shut(0);
+        command.stdin(stdin).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        let outcome = common::finish(common::start(command), b"", Path::new("/nonexistent"));
+        shut(0o755);
+        outcome.exits(0);
+        outcome
+    };
+    let argv = [text(&program), "handed-in"];
+    let free = act(scene.free_command(&argv));
+    assert_eq!(free.out, "chmod ok\n", "the control");
+    for level in ["actions", "all"] {
+        let boxed = act(scene.boxed_command(&["-q", "-w", text(&scene.work), "--audit-level", level], &argv).0);
+        assert_eq!(boxed.out, "chmod EACCES\n", "{boxed}");
+    }
 }
 
 #[test]

@@ -197,7 +197,7 @@ fn find(context: &Context<'_>, dir: i32, path: &CStr, wanted: Wanted) -> Result<
     let found = resolve(&caller, dir, path, if slash { Last::Followed } else { wanted.last() })?;
     // An unnamed file is made in a directory, which is entered like any other.
     if wanted.unnamed() && found.is_directory() && matches!(found.spot, Spot::Name { .. }) {
-        return object(found.object()?, || libc::O_RDONLY);
+        return object(caller.view, found.object()?, || libc::O_RDONLY);
     }
     Ok(found)
 }
@@ -217,7 +217,7 @@ fn find_with(context: &Context<'_>, dir: i32, path: &CStr, wanted: Wanted) -> Re
         match open(&path, keep) {
             Err(Errno::ENOENT) if wanted.has(libc::O_CREAT) => {}
             Ok(_) if wanted.has(libc::O_CREAT | libc::O_EXCL) => return Err(Errno::EEXIST.into()),
-            opened => return object(opened?, || libc::O_RDONLY),
+            opened => return object(context.caller().view, opened?, || libc::O_RDONLY),
         }
         let (above, name) = above_and_name(path.to_bytes());
         let parent = open(&above, libc::O_DIRECTORY)?;

@@ -15,6 +15,7 @@ use nix::errno::Errno;
 
 use super::lineage::{Lineage, Task};
 use super::target::Target;
+use super::view::View;
 use crate::event::BoxPath;
 use crate::sys::file::{self, OpenHow};
 
@@ -30,6 +31,8 @@ pub struct Caller<'a> {
     pub task: &'a Task,
     /// What is known of tasks.
     pub lineage: &'a Lineage,
+    /// The box's own view, if it has one.
+    pub view: Option<&'a View>,
     /// When its call was received.
     pub received: Instant,
 }
@@ -159,34 +162,35 @@ pub fn resolve(caller: &Caller<'_>, dir: i32, path: &CStr, last: Last) -> Result
         return Err(Errno::ENOENT.into());
     }
     let base = if bytes[0] == b'/' { None } else { Some(caller.base(dir)?) };
-    Walk { proc: caller.target.proc, task: caller.task, links: 0 }.resolve(base, bytes.to_vec(), last)
+    Walk { caller, links: 0 }.resolve(base, bytes.to_vec(), last)
 }
 
 /// What the caller's descriptor `number` stands for (`AT_EMPTY_PATH`, or a call by descriptor).
 pub fn descriptor(caller: &Caller<'_>, number: i32) -> Result<Resolved> {
     let target = caller.target;
     let found = if number == libc::AT_FDCWD { target.working_directory() } else { target.descriptor(number) };
-    object(found?, || descriptor_flags(&target.text(&format!("fdinfo/{number}"))))
+    object(caller.view, found?, || descriptor_flags(&target.text(&format!("fdinfo/{number}"))))
 }
 
 /// The same for a call that acts on an open file: `EBADF` for a descriptor without any right to it (`O_PATH`).
-pub fn opened_descriptor(target: Target, number: i32) -> Result<Resolved> {
+pub fn opened_descriptor(caller: &Caller<'_>, number: i32) -> Result<Resolved> {
+    let target = caller.target;
     let found = target.descriptor(number)?;
     let flags = descriptor_flags(&target.text(&format!("fdinfo/{number}")));
     if flags & libc::O_PATH != 0 {
         return Err(Errno::EBADF.into());
     }
-    object(found, || flags)
+    object(caller.view, found, || flags)
 }
 
 /// A resolved object, from an `O_PATH` descriptor of it. `flags` tells those of the descriptor it was reached through.
-pub fn object(object: impl Into<Arc<OwnedFd>>, flags: impl FnOnce() -> i32) -> Result<Resolved> {
+pub fn object(view: Option<&View>, object: impl Into<Arc<OwnedFd>>, flags: impl FnOnce() -> i32) -> Result<Resolved> {
     let object = object.into();
     let stat = file::fstatat(object.as_raw_fd(), c"", libc::AT_EMPTY_PATH)?;
     let path = real_path(&object)?;
     let standing = if stat.st_nlink == 0 || !path.is_absolute() {
         Standing::Nameless
-    } else if leads_to(&path, &stat) {
+    } else if leads_to(view, &path, &object, &stat) {
         Standing::Named
     } else {
         Standing::HandedIn(flags())
@@ -199,10 +203,17 @@ pub fn object(object: impl Into<Arc<OwnedFd>>, flags: impl FnOnce() -> i32) -> R
 
 /// Whether a path means this object in the view. A file from outside shows the path it has there, which may mean
 /// another file inside, or one that rules grant.
-fn leads_to(path: &Path, stat: &libc::stat) -> bool {
-    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
-    file::fstatat(libc::AT_FDCWD, &path, libc::AT_SYMLINK_NOFOLLOW)
-        .is_ok_and(|found| (found.st_dev, found.st_ino) == (stat.st_dev, stat.st_ino))
+fn leads_to(view: Option<&View>, path: &Path, object: &OwnedFd, stat: &libc::stat) -> bool {
+    let Ok(c_path) = CString::new(path.as_os_str().as_bytes()) else { return false };
+    match file::fstatat(libc::AT_FDCWD, &c_path, libc::AT_SYMLINK_NOFOLLOW) {
+        Ok(found) => (found.st_dev, found.st_ino) == (stat.st_dev, stat.st_ino),
+        // Who holds a descriptor needs no way to the file. Where a directory above it cannot be entered, the path is still
+        // the object's if it was reached through one of the view's mounts, and has not lost this name to another one.
+        Err(Errno::EACCES) => {
+            view.is_some_and(|view| view.holds(object)) && !c_path.to_bytes().ends_with(b" (deleted)")
+        }
+        Err(_) => false,
+    }
 }
 
 /// The flags in the text of a `/proc/PID/fdinfo/N`; those of a descriptor with the least rights if it has none.
@@ -263,9 +274,7 @@ pub fn own_fd(number: i32, buffer: &mut [u8; 24]) -> &CStr {
 }
 
 struct Walk<'a> {
-    /// The host's `/proc`.
-    proc: RawFd,
-    task: &'a Task,
+    caller: &'a Caller<'a>,
     links: usize,
 }
 
@@ -304,7 +313,9 @@ impl Walk<'_> {
                     ProcLink::Object(found) => {
                         let name = OsStr::from_bytes(name);
                         let info = path_of_parent.with_file_name("fdinfo").join(name);
-                        return object(found, || descriptor_flags(&std::fs::read_to_string(&info).unwrap_or_default()));
+                        return object(self.caller.view, found, || {
+                            descriptor_flags(&std::fs::read_to_string(&info).unwrap_or_default())
+                        });
                     }
                     ProcLink::Text(text) => path = text,
                 }
@@ -320,7 +331,7 @@ impl Walk<'_> {
         let (directory, path) = match (self.directory(base.clone(), path), base) {
             // The base was removed: it is still there for who stands in it.
             (Err(Unresolved { errno: Errno::ENOENT, path: None }), Some(base)) if components(path).is_empty() => {
-                return object(base, || libc::O_RDONLY);
+                return object(self.caller.view, base, || libc::O_RDONLY);
             }
             (found, _) => found?,
         };
@@ -333,7 +344,7 @@ impl Walk<'_> {
     fn parent(&mut self, base: Option<Arc<OwnedFd>>, dir: &[u8], name: &[u8]) -> Result<(Arc<OwnedFd>, PathBuf)> {
         match (base, dir) {
             (Some(base), b"") => {
-                let path = directory_path(self.proc, &base)?;
+                let path = directory_path(self.caller.target.proc, &base)?;
                 Ok((base, path))
             }
             (base, dir) => self.directory(base, dir).map_err(|missing| missing.below(name)),
@@ -347,7 +358,7 @@ impl Walk<'_> {
         let from = base.as_ref().map_or(libc::AT_FDCWD, AsRawFd::as_raw_fd);
         match file::openat2(from, &c_string(path)?, how) {
             Ok(found) => {
-                let real = directory_path(self.proc, &found)?;
+                let real = directory_path(self.caller.target.proc, &found)?;
                 // `/proc/self` would be the worker's own wherever the worker is visible: never trust it.
                 if real.starts_with("/proc") { self.step_by_step(base, path) } else { Ok((Arc::new(found), real)) }
             }
@@ -401,19 +412,19 @@ impl Walk<'_> {
         if stat.st_mode & libc::S_IFMT != libc::S_IFDIR {
             return Err(Errno::ENOTDIR.into());
         }
-        let path = directory_path(self.proc, &here)?;
+        let path = directory_path(self.caller.target.proc, &here)?;
         Ok((here, path))
     }
 
     /// Follows a link in `/proc` as the caller would.
     fn proc_link(&self, parent: &OwnedFd, directory: &Path, name: &[u8]) -> Result<ProcLink> {
         let Ok(inside) = directory.strip_prefix("/proc") else { return Err(Errno::EACCES.into()) };
-        let process = self.task.subject.pid;
+        let process = self.caller.task.subject.pid;
         let Some(Component::Normal(owner)) = inside.components().next() else {
             // At the top: the two that depend on who looks, and plain links.
             return Ok(ProcLink::Text(match name {
                 b"self" => process.to_string().into_bytes(),
-                b"thread-self" => format!("{process}/task/{}", self.task.box_tid).into_bytes(),
+                b"thread-self" => format!("{process}/task/{}", self.caller.task.box_tid).into_bytes(),
                 _ => read_link(parent, &c_string(name)?)?,
             }));
         };
@@ -428,7 +439,7 @@ impl Walk<'_> {
     fn magic_link(&self, parent: &OwnedFd, owner: i32, name: &[u8]) -> Result<OwnedFd> {
         let name = c_string(name)?;
         let open = || file::openat(parent.as_raw_fd(), &name, libc::O_PATH, 0);
-        if owner == self.task.subject.pid {
+        if owner == self.caller.task.subject.pid {
             return Ok(open()?);
         }
         if owner <= 1 {

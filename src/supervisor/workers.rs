@@ -18,6 +18,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 
 use super::lineage::Lineage;
 use super::notification::Stopped;
+use super::view::View;
 use super::waits::Waits;
 use super::{Box, Made, handle, lock};
 use crate::gate::Gate;
@@ -60,6 +61,8 @@ pub(super) struct Shared {
     pub(super) waits: Waits,
     /// The box's `/proc` where it can be written to; where it has no view of its own, the one that it sees can be.
     pub(super) kernel_files: OnceLock<OwnedFd>,
+    /// The box's view, if it has one of its own.
+    pub(super) view: OnceLock<View>,
     listener: OnceLock<OwnedFd>,
     lead: Mutex<Lead>,
     /// The lead is free, or the box is gone.
@@ -96,6 +99,7 @@ impl Supervisor {
             made: Made::default(),
             waits: Waits::default(),
             kernel_files: OnceLock::new(),
+            view: OnceLock::new(),
             listener: OnceLock::new(),
             lead: Mutex::new(Lead { taken: true, workers: 1, ..Lead::default() }),
             free: Condvar::new(),
@@ -192,6 +196,9 @@ impl Shared {
             setns(view, CloneFlags::CLONE_NEWNS).map_err(step("enter the box's view"))?;
             let proc = open_kernel_files().map_err(step("open the box's /proc for writing"))?;
             let _ = self.kernel_files.set(proc);
+            let host_proc = self.target.host_proc.as_raw_fd();
+            let mounts = View::of_this_thread(host_proc).map_err(step("read the mounts of the box's view"))?;
+            let _ = self.view.set(mounts);
             let trace = CapsHashSet::from([Capability::CAP_SYS_PTRACE]);
             for set in [CapSet::Ambient, CapSet::Inheritable] {
                 caps::clear(None, set).map_err(SupervisorError::Capabilities)?;

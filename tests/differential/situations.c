@@ -4,6 +4,7 @@
 #include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/time.h>
+#include <sys/xattr.h>
 
 static int number;
 static const char *error(long got) { return got >= 0 ? "ok" : strerrorname_np(errno); }
@@ -385,6 +386,41 @@ static int about_itself(void) {
     return 0;
 }
 
+/* Everything that can be done to what is held open, when nobody may enter the directory it lies in. */
+static int no_way(void) {
+    struct timespec long_ago[2] = {{1000000000, 5}, {1000000000, 5}};
+    struct stat st;
+    char link[40];
+    mkdir("shut", 0755); mkdir("shut/d", 0755); make("shut/f", 0);
+    int fd = open("shut/f", O_RDWR), path = open("shut/f", O_PATH), d = open("shut/d", O_RDONLY | O_DIRECTORY);
+    chmod("shut", 0);
+    printf("chmod %s\n", error(fchmod(fd, 0640)));
+    printf("chown %s\n", error(fchown(fd, geteuid(), getegid())));
+    printf("xattr %s\n", error(fsetxattr(fd, "user.a", "1", 1, 0)));
+    printf("utime %s\n", error(futimens(fd, long_ago)));
+    printf("by path descriptor: chmod %s", error(RAW(452 /* fchmodat2 */, path, "", 0600, AT_EMPTY_PATH)));
+    printf(" chown %s", error(fchownat(path, "", geteuid(), getegid(), AT_EMPTY_PATH)));
+    printf(" utime %s\n", error(utimensat(path, "", long_ago, AT_EMPTY_PATH)));
+    snprintf(link, sizeof link, "/proc/self/fd/%d", path);
+    printf("by its link: open %s", error(open(link, O_RDWR)));
+    printf(" truncate %s", error(truncate(link, 77)));
+    printf(" chmod %s", error(chmod(link, 0644)));
+    printf(" link %s\n", error(linkat(AT_FDCWD, link, AT_FDCWD, "linked", AT_SYMLINK_FOLLOW)));
+    printf("below: make %s", error(openat(d, "new", O_WRONLY | O_CREAT, 0600)));
+    printf(" mkdir %s", error(mkdirat(d, "dir", 0700)));
+    printf(" rename %s", error(renameat(d, "dir", AT_FDCWD, "moved")));
+    printf(" itself %s %s\n", error(fchmod(d, 0711)), error(openat(d, ".", O_RDONLY | O_DIRECTORY)));
+    printf("by name: %s %s\n", error(chmod("shut/f", 0600)), error(open("shut/f", O_WRONLY)));
+    fstat(fd, &st);
+    printf("%o %ld %ld links %ld\n", st.st_mode, (long)st.st_size, (long)st.st_mtime, (long)st.st_nlink);
+    return 0;
+}
+
+static int handed_in(void) {
+    printf("chmod %s\n", error(fchmod(0, 0600)));
+    return 0;
+}
+
 int main(int argc, char **argv) {
     if (argc < 2) return 2;
     number = argc > 2 ? atoi(argv[2]) : 0;
@@ -404,6 +440,8 @@ int main(int argc, char **argv) {
     if (HOW("locks")) return locks();
     if (HOW("leases")) return leases();
     if (HOW("sparse")) return sparse();
+    if (HOW("no-way")) return no_way();
+    if (HOW("handed-in")) return handed_in();
     if (HOW("itself")) return about_itself();
     return 2;
 }
