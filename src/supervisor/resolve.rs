@@ -14,7 +14,7 @@ use std::time::Instant;
 use nix::errno::Errno;
 
 use super::lineage::{Lineage, Task};
-use super::target::Target;
+use super::target::{NO_RIGHT, Target, flags_in};
 use super::view::View;
 use crate::event::BoxPath;
 use crate::sys::file::{self, OpenHow};
@@ -169,14 +169,14 @@ pub fn resolve(caller: &Caller<'_>, dir: i32, path: &CStr, last: Last) -> Result
 pub fn descriptor(caller: &Caller<'_>, number: i32) -> Result<Resolved> {
     let target = caller.target;
     let found = if number == libc::AT_FDCWD { target.working_directory() } else { target.descriptor(number) };
-    object(caller.view, found?, || descriptor_flags(&target.text(&format!("fdinfo/{number}"))))
+    object(caller.view, found?, || target.descriptor_flags(number))
 }
 
 /// The same for a call that acts on an open file: `EBADF` for a descriptor without any right to it (`O_PATH`).
 pub fn opened_descriptor(caller: &Caller<'_>, number: i32) -> Result<Resolved> {
     let target = caller.target;
     let found = target.descriptor(number)?;
-    let flags = descriptor_flags(&target.text(&format!("fdinfo/{number}")));
+    let flags = target.descriptor_flags(number);
     if flags & libc::O_PATH != 0 {
         return Err(Errno::EBADF.into());
     }
@@ -214,13 +214,6 @@ fn leads_to(view: Option<&View>, path: &Path, object: &OwnedFd, stat: &libc::sta
         }
         Err(_) => false,
     }
-}
-
-/// The flags in the text of a `/proc/PID/fdinfo/N`; those of a descriptor with the least rights if it has none.
-fn descriptor_flags(text: &str) -> i32 {
-    const NO_RIGHT: i32 = libc::O_RDONLY | libc::O_APPEND;
-    let flags = text.lines().find_map(|line| line.strip_prefix("flags:"));
-    flags.and_then(|octal| i32::from_str_radix(octal.trim(), 8).ok()).unwrap_or(NO_RIGHT)
 }
 
 /// A name in a directory that is held open already; a symbolic link there is a loop.
@@ -296,7 +289,14 @@ impl Walk<'_> {
             let stat = match file::fstatat(parent.as_raw_fd(), &c_string(&c_name)?, libc::AT_SYMLINK_NOFOLLOW) {
                 Ok(stat) => Some(stat),
                 Err(Errno::ENOENT) => None,
-                Err(errno) => return Err(errno.into()),
+                Err(Errno::EACCES) if last == Last::Followed && self.is_own_table(&path_of_parent) => {
+                    let flags = || number(name).map_or(NO_RIGHT, |number| self.caller.target.descriptor_flags(number));
+                    return object(self.caller.view, self.hidden_descriptor(name)?, flags);
+                }
+                Err(errno) => {
+                    let path = BoxPath::new(path_of_parent.join(OsStr::from_bytes(name)));
+                    return Err(Unresolved { errno, path });
+                }
             };
             let is_link = stat.is_some_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFLNK);
             if !is_link || last == Last::Itself {
@@ -314,7 +314,7 @@ impl Walk<'_> {
                         let name = OsStr::from_bytes(name);
                         let info = path_of_parent.with_file_name("fdinfo").join(name);
                         return object(self.caller.view, found, || {
-                            descriptor_flags(&std::fs::read_to_string(&info).unwrap_or_default())
+                            flags_in(&std::fs::read_to_string(&info).unwrap_or_default()).unwrap_or(NO_RIGHT)
                         });
                     }
                     ProcLink::Text(text) => path = text,
@@ -379,6 +379,11 @@ impl Walk<'_> {
         while let Some(name) = rest.pop() {
             let c_name = c_string(&name)?;
             let opened = file::openat(here.as_raw_fd(), &c_name, libc::O_PATH | libc::O_NOFOLLOW, 0);
+            if opened.as_ref().is_err_and(|errno| *errno == Errno::EACCES) && self.is_own_table(&real_path(&here)?) {
+                self.count_link()?;
+                here = Arc::new(self.hidden_descriptor(&name)?);
+                continue;
+            }
             let missing = |errno| {
                 let so_far = real_path(&here).unwrap_or_else(|_| "/".into());
                 let tail: Vec<&[u8]> = std::iter::once(&name[..]).chain(rest.iter().rev().map(Vec::as_slice)).collect();
@@ -414,6 +419,22 @@ impl Walk<'_> {
         }
         let path = directory_path(self.caller.target.proc, &here)?;
         Ok((here, path))
+    }
+
+    /// Whether a directory lists the descriptors of the caller, which may look into it even if it is not dumpable and all
+    /// that is the worker's is shut out.
+    fn is_own_table(&self, directory: &Path) -> bool {
+        let (process, thread) = (self.caller.task.subject.pid, self.caller.task.box_tid);
+        let of_process = Path::new("/proc").join(process.to_string());
+        directory == of_process.join("task").join(thread.to_string()).join("fd")
+            || process == thread && directory == of_process.join("fd")
+    }
+
+    fn hidden_descriptor(&self, name: &[u8]) -> std::result::Result<OwnedFd, Errno> {
+        match self.caller.target.descriptor(number(name).ok_or(Errno::ENOENT)?) {
+            Err(Errno::EBADF) => Err(Errno::ENOENT),
+            found => found,
+        }
     }
 
     /// Follows a link in `/proc` as the caller would.
@@ -483,6 +504,12 @@ fn split(path: &[u8]) -> (&[u8], Option<&[u8]>) {
         b"" | b"." | b".." => (path, None),
         name => (&trimmed[..start], Some(name)),
     }
+}
+
+/// The number that a name in a table of descriptors stands for: only as the kernel writes it.
+fn number(name: &[u8]) -> Option<i32> {
+    let number: i32 = std::str::from_utf8(name).ok()?.parse().ok()?;
+    (number.to_string().as_bytes() == name).then_some(number)
 }
 
 /// The components of a path, last first, without `.` and empty ones.
