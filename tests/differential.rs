@@ -348,16 +348,92 @@ fn random_calls_give_the_same_on_a_disk() {
     compare(&common::base(), &["--audit-level", "actions"], 401..404);
 }
 
+/// Runs `test`, which has this very name, with a directory on which `line` has mounted something, in namespaces of its own:
+/// nobody else sees the mount.
+fn mounted(name: &str, line: &str, test: impl FnOnce(&Path)) {
+    const PLACE: &str = "AGENTBOX_MOUNTED";
+    if compiler().is_none() {
+        skip!("no C compiler (cc)");
+    }
+    if let Some(place) = std::env::var_os(PLACE) {
+        return test(&PathBuf::from(place).join("at"));
+    }
+    let place = tempfile::tempdir_in(common::base()).expect("make a directory");
+    fs::create_dir(place.path().join("at")).expect("make a directory");
+    let apart = if common::root() { "-m" } else { "-Urm" };
+    let inside = |then: &str| {
+        let mut command = std::process::Command::new("unshare");
+        command.args([
+            apart,
+            "--propagation",
+            "private",
+            "sh",
+            "-c",
+            &format!("cd {} && {line} && {then}", text(place.path())),
+        ]);
+        command.arg(std::env::current_exe().expect("this program")).env("AGENTBOX_TEST_DIR", place.path());
+        command.env("AGENTBOX_BIN", common::agentbox()).env(PLACE, place.path());
+        run(command, b"")
+    };
+    let possible = inside("true");
+    if possible.code != 0 {
+        skip!("this user cannot mount in namespaces of its own: {}", possible.err.trim());
+    }
+    let outcome = inside(&format!("exec \"$0\" --exact {name} --nocapture"));
+    print!("{}", outcome.out);
+    outcome.exits(0);
+}
+
+#[test]
+fn random_calls_give_the_same_on_an_overlay() {
+    let line = "mount -t tmpfs none at && mkdir at/lower at/upper at/work at/top && \
+                mount -t overlay -o userxattr,lowerdir=at/lower,upperdir=at/upper,workdir=at/work none at/top";
+    mounted("random_calls_give_the_same_on_an_overlay", line, |at| {
+        compare(&at.join("top"), &["--audit-level", "actions"], 501..504);
+        compare(&at.join("top"), &["--audit-level", "all"], 511..513);
+    });
+}
+
+#[test]
+fn the_lower_layer_of_an_overlay_is_copied_and_covered() {
+    let line = "mount -t tmpfs none at && mkdir at/lower at/upper at/work at/top && \
+                for d in free actions all; do mkdir -p at/lower/$d/sub at/lower/$d/dir && \
+                for f in a b c d e f g h i j k sub/x; do echo content > at/lower/$d/$f; done; done && \
+                mount -t overlay -o userxattr,lowerdir=at/lower,upperdir=at/upper,workdir=at/work none at/top";
+    mounted("the_lower_layer_of_an_overlay_is_copied_and_covered", line, |at| {
+        same_situation_at(&at.join("top"), &["lower-layer"], &[]);
+    });
+}
+
+#[test]
+fn random_calls_give_the_same_through_a_bind_mount() {
+    let line = "mount -t tmpfs none at && mkdir at/there at/here && mount --bind at/there at/here";
+    mounted("random_calls_give_the_same_through_a_bind_mount", line, |at| {
+        compare(&at.join("here"), &["--audit-level", "actions"], 521..524);
+        compare(&at.join("here"), &["--audit-level", "all"], 531..533);
+    });
+}
+
+#[test]
+fn without_room_for_another_name_nothing_is_made() {
+    let line = "mount -t tmpfs -o size=64k,nr_inodes=8 none at";
+    mounted("without_room_for_another_name_nothing_is_made", line, |at| same_situation_at(at, &["no-room"], &[]));
+}
+
 const SITUATIONS: (&str, &str) = ("situations", include_str!("differential/situations.c"));
 
 /// Lines of a situation that are known to read otherwise in the box: level (empty for both), outside, inside, why.
 type KnownLine = (&'static str, &'static str, &'static str, &'static str);
 
-/// The situation prints the same free and boxed, at two levels; but for what is known.
+/// The situation prints the same free and boxed, at two levels, and leaves the same; but for what is known.
 fn same_situation(arguments: &[&str], known: &[KnownLine]) {
     if compiler().is_none() {
         skip!("no C compiler (cc)");
     }
+    same_situation_at(&Scene::new().work, arguments, known);
+}
+
+fn same_situation_at(place: &Path, arguments: &[&str], known: &[KnownLine]) {
     let strict = std::env::var_os("AGENTBOX_STRICT").is_some();
     let scene = Scene::new();
     let program = scene.c(SITUATIONS.0, SITUATIONS.1, &[]);
@@ -365,17 +441,23 @@ fn same_situation(arguments: &[&str], known: &[KnownLine]) {
     // In the box nobody has a capability; outside root must have none either.
     let setpriv = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs", "--"];
     let free_argv = if common::root() { [&setpriv, &argv[..]].concat() } else { argv.clone() };
-    let here = |mut command: std::process::Command| {
-        let dir = tempfile::tempdir_in(&scene.work).expect("make a directory");
-        command.current_dir(dir.path());
+    // In a directory that is laid out already, or else in an empty one.
+    let here = |laid_out: &str, mut command: std::process::Command| {
+        let empty = tempfile::tempdir_in(place).expect("make a directory");
+        let laid_out = place.join(laid_out);
+        let dir = if laid_out.exists() { &laid_out } else { empty.path() };
+        command.current_dir(dir);
         let outcome = run(command, b"");
         outcome.exits(0);
-        outcome
+        let names: BTreeSet<_> =
+            fs::read_dir(dir).expect("list").map(|entry| entry.expect("an entry").file_name()).collect();
+        (outcome, names)
     };
-    let free = here(scene.free_command(&free_argv));
+    let (free, left) = here("free", scene.free_command(&free_argv));
     for level in ["actions", "all"] {
-        let flags = ["-q", "-w", text(&scene.work), "--audit-level", level];
-        let boxed = here(scene.boxed_command(&flags, &argv).0);
+        let flags = ["-q", "-w", text(place), "-r", text(&program), "--audit-level", level];
+        let (boxed, left_inside) = here(level, scene.boxed_command(&flags, &argv).0);
+        assert_eq!(left, left_inside, "what is left\n{boxed}");
         let count = |outcome: &common::Outcome| outcome.out.lines().count();
         boxed.must(count(&free) == count(&boxed), &format!("outside:\n{}", free.out));
         for (outside, inside) in free.out.lines().zip(boxed.out.lines()) {
@@ -477,6 +559,11 @@ fn leases_are_granted_and_broken() {
 #[test]
 fn who_holds_a_descriptor_needs_no_way_to_the_file() {
     same_situation(&["no-way"], &[]);
+}
+
+#[test]
+fn who_hides_its_memory_is_served_alike() {
+    same_situation(&["hidden"], &[]);
 }
 
 #[test]
