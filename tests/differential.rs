@@ -10,8 +10,10 @@
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fs;
 use std::ops::Range;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use common::{Scene, compiler, run, text};
@@ -37,28 +39,24 @@ const KNOWN: &[Known] = &[
         is: |d| d.of(&["openat2"]) && d.inside == "-1 ENOSYS",
     },
     Known {
-        why: "a call by descriptor needs no way to the file; we refuse (EACCES) if a directory above it cannot be entered",
-        is: |d| {
-            let by_descriptor =
-                ["fchmod", "fchown", "fsetxattr", "fremovexattr", "utimensat", "fchmodat2", "fchownat", "linkat"];
-            d.of(&by_descriptor) && d.says(&["EACCES"]) && d.by_descriptor()
-        },
-    },
-    Known {
-        why: "openat2 with restrictions takes /proc/self and /dev/fd for the worker's own: ENOENT",
+        why: "openat2 with restrictions is the kernel's walk alone, and that has no /proc/self of the caller's: ENOENT",
         is: |d| d.of(&["openat2"]) && d.restricted() && d.says(&["ENOENT"]) && d.magic(),
     },
     Known {
-        why: "the link /proc/self/fd/N itself can be given to its owner again, and its times be set; we say EACCES",
-        is: |d| d.of(&["lchown", "fchownat", "utimensat"]) && d.outside == "0" && d.says(&["EACCES"]) && d.magic(),
+        why: "the link /proc/self/fd/N itself can be given to its owner again, and its times be set; but /proc is read-only",
+        is: |d| {
+            let changes = d.of(&["lchown", "fchownat", "utimensat"]);
+            changes && d.outside == "0" && d.says(&["EACCES", "EROFS"]) && d.magic()
+        },
     },
     Known {
-        why: "F_GETFL tells O_NOFOLLOW; we leave it out where the file was found by more than its name",
-        is: |d| d.opens() && without_no_follow(&d.outside) == without_no_follow(&d.inside),
+        why: "F_GETFL tells O_NOFOLLOW; a file found by an openat2 with restrictions is opened by descriptor, without it",
+        is: |d| d.of(&["openat2"]) && d.restricted() && without_no_follow(&d.outside) == without_no_follow(&d.inside),
     },
     Known {
-        why: "names below /proc cannot be made, moved or removed: EPERM, ENOENT, ENOTDIR or EXDEV; we say EACCES",
-        is: |d| d.fails() && d.inside == "-1 EACCES" && d.magic(),
+        why: "names below /proc cannot be made, moved or removed: EPERM, ENOENT, ENOTDIR or EXDEV; but before that a rule \
+              refuses (EACCES), or /proc is read-only (EROFS)",
+        is: |d| d.fails() && d.says(&["EACCES", "EROFS"]) && d.magic(),
     },
     Known {
         why: "of two paths the first one's failure counts, and EXDEV before either name is looked up",
@@ -74,6 +72,10 @@ const KNOWN: &[Known] = &[
     Known {
         why: "openat2 with restrictions and O_CREAT: which of several errors",
         is: |d| d.of(&["openat2"]) && d.restricted() && d.fails(),
+    },
+    Known {
+        why: "mounts of the view have no devices: a device that was made there is EACCES whether it has a driver or not",
+        is: |d| (d.opens() || d.of(&["creat"])) && d.outside == "-1 ENXIO" && d.says(&["EACCES"]),
     },
     Known {
         why: "in a removed working directory a name with a slash behind it: which of several errors",
@@ -120,12 +122,6 @@ impl Difference {
     /// Whether the path goes by way of links that mean something else to each process.
     fn magic(&self) -> bool {
         ["/proc/", "/dev/fd/"].iter().any(|place| self.call.contains(place))
-    }
-
-    /// Whether the object is named by a descriptor, without a path.
-    fn by_descriptor(&self) -> bool {
-        let path = self.call.contains('"');
-        !path || self.call.contains("\"\"") || self.of(&["fchmod", "fchown", "fsetxattr", "fremovexattr"])
     }
 }
 
@@ -353,6 +349,80 @@ fn random_calls_give_the_same_on_a_disk() {
     compare(&common::base(), &["--audit-level", "actions"], 401..404);
 }
 
+/// Runs `test`, which has this very name, with a directory on which `line` has mounted something, in namespaces of its own:
+/// nobody else sees the mount.
+fn mounted(name: &str, line: &str, test: impl FnOnce(&Path)) {
+    const PLACE: &str = "AGENTBOX_MOUNTED";
+    if compiler().is_none() {
+        skip!("no C compiler (cc)");
+    }
+    if let Some(place) = std::env::var_os(PLACE) {
+        return test(&PathBuf::from(place).join("at"));
+    }
+    let place = tempfile::tempdir_in(common::base()).expect("make a directory");
+    fs::create_dir(place.path().join("at")).expect("make a directory");
+    let apart = if common::root() { "-m" } else { "-Urm" };
+    let inside = |then: &str| {
+        let mut command = std::process::Command::new("unshare");
+        command.args([
+            apart,
+            "--propagation",
+            "private",
+            "sh",
+            "-c",
+            &format!("cd {} && {line} && {then}", text(place.path())),
+        ]);
+        command.arg(std::env::current_exe().expect("this program")).env("AGENTBOX_TEST_DIR", place.path());
+        command.env("AGENTBOX_BIN", common::agentbox()).env(PLACE, place.path());
+        run(command, b"")
+    };
+    let possible = inside("true");
+    if possible.code != 0 {
+        skip!("this user cannot mount in namespaces of its own: {}", possible.err.trim());
+    }
+    let outcome = inside(&format!("exec \"$0\" --exact {name} --show-output"));
+    outcome.exits(0).must(outcome.out.contains("1 passed"), "this very test, and no other, is run there");
+    // Not its result, which is not this one's.
+    let told = |line: &&str| line.starts_with("known") || line.starts_with("skipped: ");
+    outcome.out.lines().filter(told).for_each(|line| println!("{line}"));
+}
+
+#[test]
+fn random_calls_give_the_same_on_an_overlay() {
+    let line = "mount -t tmpfs none at && mkdir at/lower at/upper at/work at/top && \
+                mount -t overlay -o userxattr,lowerdir=at/lower,upperdir=at/upper,workdir=at/work none at/top";
+    mounted("random_calls_give_the_same_on_an_overlay", line, |at| {
+        compare(&at.join("top"), &["--audit-level", "actions"], 501..504);
+        compare(&at.join("top"), &["--audit-level", "all"], 511..513);
+    });
+}
+
+#[test]
+fn the_lower_layer_of_an_overlay_is_copied_and_covered() {
+    let line = "mount -t tmpfs none at && mkdir at/lower at/upper at/work at/top && \
+                for d in free actions all; do mkdir -p at/lower/$d/sub at/lower/$d/dir && \
+                for f in a b c d e f g h i j k sub/x; do echo content > at/lower/$d/$f; done; done && \
+                mount -t overlay -o userxattr,lowerdir=at/lower,upperdir=at/upper,workdir=at/work none at/top";
+    mounted("the_lower_layer_of_an_overlay_is_copied_and_covered", line, |at| {
+        same_situation_and_names(&at.join("top"), &["lower-layer"]);
+    });
+}
+
+#[test]
+fn random_calls_give_the_same_through_a_bind_mount() {
+    let line = "mount -t tmpfs none at && mkdir at/there at/here && mount --bind at/there at/here";
+    mounted("random_calls_give_the_same_through_a_bind_mount", line, |at| {
+        compare(&at.join("here"), &["--audit-level", "actions"], 521..524);
+        compare(&at.join("here"), &["--audit-level", "all"], 531..533);
+    });
+}
+
+#[test]
+fn without_room_for_another_name_nothing_is_made() {
+    let line = "mount -t tmpfs -o size=64k,nr_inodes=8 none at";
+    mounted("without_room_for_another_name_nothing_is_made", line, |at| same_situation_and_names(at, &["no-room"]));
+}
+
 const SITUATIONS: (&str, &str) = ("situations", include_str!("differential/situations.c"));
 
 /// Lines of a situation that are known to read otherwise in the box: level (empty for both), outside, inside, why.
@@ -363,6 +433,11 @@ fn same_situation(arguments: &[&str], known: &[KnownLine]) {
     if compiler().is_none() {
         skip!("no C compiler (cc)");
     }
+    same_situation_at(&Scene::new().work, arguments, known);
+}
+
+/// Returns the names that each run left.
+fn same_situation_at(place: &Path, arguments: &[&str], known: &[KnownLine]) -> Vec<BTreeSet<OsString>> {
     let strict = std::env::var_os("AGENTBOX_STRICT").is_some();
     let scene = Scene::new();
     let program = scene.c(SITUATIONS.0, SITUATIONS.1, &[]);
@@ -370,17 +445,24 @@ fn same_situation(arguments: &[&str], known: &[KnownLine]) {
     // In the box nobody has a capability; outside root must have none either.
     let setpriv = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs", "--"];
     let free_argv = if common::root() { [&setpriv, &argv[..]].concat() } else { argv.clone() };
-    let here = |mut command: std::process::Command| {
-        let dir = tempfile::tempdir_in(&scene.work).expect("make a directory");
-        command.current_dir(dir.path());
+    // In a directory that is laid out already, or else in an empty one.
+    let here = |laid_out: &str, mut command: std::process::Command| {
+        let empty = tempfile::tempdir_in(place).expect("make a directory");
+        let laid_out = place.join(laid_out);
+        let dir = if laid_out.exists() { &laid_out } else { empty.path() };
+        command.current_dir(dir);
         let outcome = run(command, b"");
         outcome.exits(0);
-        outcome
+        let names: BTreeSet<_> =
+            fs::read_dir(dir).expect("list").map(|entry| entry.expect("an entry").file_name()).collect();
+        (outcome, names)
     };
-    let free = here(scene.free_command(&free_argv));
+    let (free, names) = here("free", scene.free_command(&free_argv));
+    let mut left = vec![names];
     for level in ["actions", "all"] {
-        let flags = ["-q", "-w", text(&scene.work), "--audit-level", level];
-        let boxed = here(scene.boxed_command(&flags, &argv).0);
+        let flags = ["-q", "-w", text(place), "-r", text(&program), "--audit-level", level];
+        let (boxed, names) = here(level, scene.boxed_command(&flags, &argv).0);
+        left.push(names);
         let count = |outcome: &common::Outcome| outcome.out.lines().count();
         boxed.must(count(&free) == count(&boxed), &format!("outside:\n{}", free.out));
         for (outside, inside) in free.out.lines().zip(boxed.out.lines()) {
@@ -392,6 +474,13 @@ fn same_situation(arguments: &[&str], known: &[KnownLine]) {
             }
         }
     }
+    left
+}
+
+/// The same, and each run leaves the same names.
+fn same_situation_and_names(place: &Path, arguments: &[&str]) {
+    let left = same_situation_at(place, arguments, &[]);
+    assert!(left.iter().all(|names| *names == left[0]), "what is left: {left:#?}");
 }
 
 #[test]
@@ -477,6 +566,43 @@ fn locks_belong_to_the_caller() {
 #[test]
 fn leases_are_granted_and_broken() {
     same_situation(&["leases"], &[]);
+}
+
+#[test]
+fn who_holds_a_descriptor_needs_no_way_to_the_file() {
+    same_situation(&["no-way"], &[]);
+}
+
+#[test]
+fn who_hides_its_memory_is_served_alike() {
+    same_situation(&["hidden"], &[]);
+}
+
+#[test]
+fn a_file_handed_in_stays_one_where_there_is_no_way_to_it() {
+    if compiler().is_none() {
+        skip!("no C compiler (cc)");
+    }
+    let scene = Scene::new();
+    let program = scene.c(SITUATIONS.0, SITUATIONS.1, &[]);
+    let file = scene.file("home/work/shut/f", "content\n");
+    let shut = |mode| fs::set_permissions(scene.work.join("shut"), fs::Permissions::from_mode(mode)).expect("chmod");
+    let act = |mut command: std::process::Command| {
+        let stdin = fs::File::open(&file).expect("open the file");
+        shut(0);
+        command.stdin(stdin).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        let outcome = common::finish(common::start(command), b"", Path::new("/nonexistent"));
+        shut(0o755);
+        outcome.exits(0);
+        outcome
+    };
+    let argv = [text(&program), "handed-in"];
+    let free = act(scene.free_command(&argv));
+    assert_eq!(free.out, "chmod ok\n", "the control");
+    for level in ["actions", "all"] {
+        let boxed = act(scene.boxed_command(&["-q", "-w", text(&scene.work), "--audit-level", level], &argv).0);
+        assert_eq!(boxed.out, "chmod EACCES\n", "{boxed}");
+    }
 }
 
 #[test]

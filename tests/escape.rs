@@ -355,7 +355,9 @@ fn a_stream_lends_no_mode_and_no_times() {
     if compiler().is_none() {
         skip!("no C compiler (cc)");
     }
-    for verb in ["fchmod-stdin", "futimens-stdin", "chmod-proc-stdin"] {
+    let verbs = ["fchmod-stdin", "futimens-stdin", "chmod-proc-stdin"];
+    for (verb, hidden) in verbs.iter().flat_map(|verb| [(*verb, false), (*verb, true)]) {
+        let act = if hidden { vec!["./change", "hidden", verb] } else { vec!["./change", verb] };
         let scene = Scene::new();
         furnish(&scene);
         scene.c("change", CHANGE.1, &[]);
@@ -370,13 +372,34 @@ fn a_stream_lends_no_mode_and_no_times() {
             (found.mode(), found.mtime())
         };
         let before = metadata();
-        let (command, log) = scene.boxed_command(&[], &["./change", verb]);
+        let (command, log) = scene.boxed_command(&[], &act);
         let boxed = with_stdin(command, &log);
         boxed.exits(1).must(WALL.split(' ').any(|e| e == boxed.out.trim()), "expected a refusal");
         boxed.must(metadata() == before, "the file outside has changed");
-        with_stdin(scene.free_command(&["./change", verb]), &log).exits(0);
+        with_stdin(scene.free_command(&act), &log).exits(0);
         boxed.must(metadata() != before, "the control changed nothing");
     }
+}
+
+// Who hides its memory and its descriptors is asked all the same.
+attempts! {
+    hidden_write_outside: change(&["hidden", "open", "{outside}/f"]).record("write", "outside/f");
+    hidden_create_outside: change(&["hidden", "create", "{outside}/new"]).record("write create", "outside/new");
+    hidden_read: plain(CHANGE, &["hidden", "symlink-read", "{work}/.env", "alias"], "EACCES")
+        .flags(&["--deny", "**/.env"]).record("read", "work/.env");
+    hidden_removal: bare(&["hidden", "unlink", "conf/app"]).flags(FIXED_PATTERN).record("unlink", "conf/app");
+    hidden_rename: bare(&["hidden", "rename", "conf/app", "gone"]).flags(FIXED_PATTERN).record("rename", "conf/app");
+    hidden_directory_descriptor: bare(&["hidden", "dirfd", "conf", "new"]).flags(FIXED_PATTERN)
+        .record("write create", "conf/new");
+    hidden_directory_link: bare(&["hidden", "procfd", "conf", "new"]).flags(FIXED_PATTERN)
+        .record("write create", "conf/new");
+    hidden_working_directory: bare(&["hidden", "cwd", "conf", "new"]).flags(FIXED_PATTERN)
+        .record("write create", "conf/new");
+    hidden_reopening: bare(&["hidden", "reopen", "conf/app"]).flags(FIXED_PATTERN).record("write", "conf/app");
+    hidden_chmod: bare(&["hidden", "fchmod", "conf/app"]).flags(FIXED_PATTERN).record("chmod", "conf/app");
+    hidden_times: bare(&["hidden", "futimens", "conf/app"]).flags(FIXED_PATTERN).record("utime", "conf/app");
+    hidden_exec: plain(CHANGE, &["hidden", "exec", "/bin/true"], "EACCES").flags(&["--deny", "**/true"])
+        .record("exec", "true");
 }
 
 // The protected list: names in a writable tree that run code or hold settings, also those that do not exist yet.

@@ -386,7 +386,7 @@ fn change_object(context: &Context<'_>, op: FileOp, act: impl Fn(&OwnedFd) -> Re
     let last = if itself { Last::Itself } else { Last::Followed };
     for _ in 0..TRIES {
         let found = match named_by {
-            NamedBy::OpenFile(number) => opened_descriptor(context.call.stopped.target, number),
+            NamedBy::OpenFile(number) => opened_descriptor(&context.caller(), number),
             NamedBy::Descriptor(number) => descriptor(&context.caller(), number),
             NamedBy::Path => resolve(&context.caller(), context.call.dir(Arg::Dir), &path, last),
         };

@@ -14,6 +14,7 @@ mod open;
 mod repository;
 mod resolve;
 mod target;
+mod view;
 mod waits;
 mod workers;
 
@@ -154,6 +155,7 @@ impl Context<'_> {
             target: self.call.stopped.target,
             task: self.task,
             lineage: &self.shared.lineage,
+            view: self.shared.view.as_ref(),
             received: self.call.stopped.received,
         }
     }

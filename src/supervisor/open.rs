@@ -12,7 +12,9 @@ use nix::errno::Errno;
 
 use super::fs::{TRIES, asked, lends_rights, place, take_umask};
 use super::notification::Reply;
-use super::resolve::{Last, MOST_LINKS, Resolved, Spot, Unresolved, named, object, own_fd, read_link, resolve};
+use super::resolve::{
+    Last, MOST_LINKS, Resolved, Spot, Unresolved, last_component, named, object, own_fd, read_link, resolve,
+};
 use super::{Context, Handled, Stop};
 use crate::event::{Access, FileOp, Stream, Unjudged};
 use crate::gate::Judged;
@@ -187,7 +189,7 @@ fn find(context: &Context<'_>, dir: i32, path: &CStr, wanted: Wanted) -> Result<
     }
     let caller = context.caller();
     let slash = path.to_bytes().ends_with(b"/");
-    if slash && wanted.has(libc::O_CREAT) {
+    if slash && wanted.has(libc::O_CREAT) && !matches!(last_component(path), b"" | b"." | b"..") {
         // Only a directory can be named like that, and opening makes none; but first all above it is walked.
         let end = path.to_bytes().iter().rposition(|byte| *byte != b'/').map_or(1, |at| at + 1);
         let name = CString::new(&path.to_bytes()[..end]).map_err(|_| Errno::EINVAL)?;
@@ -197,7 +199,7 @@ fn find(context: &Context<'_>, dir: i32, path: &CStr, wanted: Wanted) -> Result<
     let found = resolve(&caller, dir, path, if slash { Last::Followed } else { wanted.last() })?;
     // An unnamed file is made in a directory, which is entered like any other.
     if wanted.unnamed() && found.is_directory() && matches!(found.spot, Spot::Name { .. }) {
-        return object(found.object()?, || libc::O_RDONLY);
+        return object(caller.view, found.object()?, || libc::O_RDONLY);
     }
     Ok(found)
 }
@@ -217,7 +219,7 @@ fn find_with(context: &Context<'_>, dir: i32, path: &CStr, wanted: Wanted) -> Re
         match open(&path, keep) {
             Err(Errno::ENOENT) if wanted.has(libc::O_CREAT) => {}
             Ok(_) if wanted.has(libc::O_CREAT | libc::O_EXCL) => return Err(Errno::EEXIST.into()),
-            opened => return object(opened?, || libc::O_RDONLY),
+            opened => return object(context.caller().view, opened?, || libc::O_RDONLY),
         }
         let (above, name) = above_and_name(path.to_bytes());
         let parent = open(&above, libc::O_DIRECTORY)?;
@@ -370,6 +372,13 @@ fn carry_out_open(context: &Context<'_>, wanted: Wanted, found: &Resolved) -> Re
             file::openat2(parent.as_raw_fd(), name, OpenHow { flags: flags as u64, mode, resolve: no_links })
         }
         Spot::Object { object, .. } => {
+            if wanted.has(libc::O_NOFOLLOW) && found.is_directory() {
+                // The flag stays with the descriptor (F_GETFL). Here is the one way to pass it on, for who may enter.
+                match file::openat(object.as_raw_fd(), c".", flags, wanted.mode) {
+                    Err(Errno::EACCES) => {}
+                    opened => return opened,
+                }
+            }
             let mut buffer = [0; 24];
             let path = own_fd(object.as_raw_fd(), &mut buffer);
             file::openat(libc::AT_FDCWD, path, flags & !libc::O_NOFOLLOW, wanted.mode)

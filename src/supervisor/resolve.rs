@@ -14,7 +14,8 @@ use std::time::Instant;
 use nix::errno::Errno;
 
 use super::lineage::{Lineage, Task};
-use super::target::Target;
+use super::target::{NO_RIGHT, Target, flags_in};
+use super::view::View;
 use crate::event::BoxPath;
 use crate::sys::file::{self, OpenHow};
 
@@ -30,6 +31,8 @@ pub struct Caller<'a> {
     pub task: &'a Task,
     /// What is known of tasks.
     pub lineage: &'a Lineage,
+    /// The box's own view, if it has one.
+    pub view: Option<&'a View>,
     /// When its call was received.
     pub received: Instant,
 }
@@ -159,34 +162,35 @@ pub fn resolve(caller: &Caller<'_>, dir: i32, path: &CStr, last: Last) -> Result
         return Err(Errno::ENOENT.into());
     }
     let base = if bytes[0] == b'/' { None } else { Some(caller.base(dir)?) };
-    Walk { proc: caller.target.proc, task: caller.task, links: 0 }.resolve(base, bytes.to_vec(), last)
+    Walk { caller, links: 0 }.resolve(base, bytes.to_vec(), last)
 }
 
 /// What the caller's descriptor `number` stands for (`AT_EMPTY_PATH`, or a call by descriptor).
 pub fn descriptor(caller: &Caller<'_>, number: i32) -> Result<Resolved> {
     let target = caller.target;
     let found = if number == libc::AT_FDCWD { target.working_directory() } else { target.descriptor(number) };
-    object(found?, || descriptor_flags(&target.text(&format!("fdinfo/{number}"))))
+    object(caller.view, found?, || target.descriptor_flags(number))
 }
 
 /// The same for a call that acts on an open file: `EBADF` for a descriptor without any right to it (`O_PATH`).
-pub fn opened_descriptor(target: Target, number: i32) -> Result<Resolved> {
+pub fn opened_descriptor(caller: &Caller<'_>, number: i32) -> Result<Resolved> {
+    let target = caller.target;
     let found = target.descriptor(number)?;
-    let flags = descriptor_flags(&target.text(&format!("fdinfo/{number}")));
+    let flags = target.descriptor_flags(number);
     if flags & libc::O_PATH != 0 {
         return Err(Errno::EBADF.into());
     }
-    object(found, || flags)
+    object(caller.view, found, || flags)
 }
 
 /// A resolved object, from an `O_PATH` descriptor of it. `flags` tells those of the descriptor it was reached through.
-pub fn object(object: impl Into<Arc<OwnedFd>>, flags: impl FnOnce() -> i32) -> Result<Resolved> {
+pub fn object(view: Option<&View>, object: impl Into<Arc<OwnedFd>>, flags: impl FnOnce() -> i32) -> Result<Resolved> {
     let object = object.into();
     let stat = file::fstatat(object.as_raw_fd(), c"", libc::AT_EMPTY_PATH)?;
     let path = real_path(&object)?;
     let standing = if stat.st_nlink == 0 || !path.is_absolute() {
         Standing::Nameless
-    } else if leads_to(&path, &stat) {
+    } else if leads_to(view, &path, &object, &stat) {
         Standing::Named
     } else {
         Standing::HandedIn(flags())
@@ -199,17 +203,17 @@ pub fn object(object: impl Into<Arc<OwnedFd>>, flags: impl FnOnce() -> i32) -> R
 
 /// Whether a path means this object in the view. A file from outside shows the path it has there, which may mean
 /// another file inside, or one that rules grant.
-fn leads_to(path: &Path, stat: &libc::stat) -> bool {
-    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
-    file::fstatat(libc::AT_FDCWD, &path, libc::AT_SYMLINK_NOFOLLOW)
-        .is_ok_and(|found| (found.st_dev, found.st_ino) == (stat.st_dev, stat.st_ino))
-}
-
-/// The flags in the text of a `/proc/PID/fdinfo/N`; those of a descriptor with the least rights if it has none.
-fn descriptor_flags(text: &str) -> i32 {
-    const NO_RIGHT: i32 = libc::O_RDONLY | libc::O_APPEND;
-    let flags = text.lines().find_map(|line| line.strip_prefix("flags:"));
-    flags.and_then(|octal| i32::from_str_radix(octal.trim(), 8).ok()).unwrap_or(NO_RIGHT)
+fn leads_to(view: Option<&View>, path: &Path, object: &OwnedFd, stat: &libc::stat) -> bool {
+    let Ok(c_path) = CString::new(path.as_os_str().as_bytes()) else { return false };
+    match file::fstatat(libc::AT_FDCWD, &c_path, libc::AT_SYMLINK_NOFOLLOW) {
+        Ok(found) => (found.st_dev, found.st_ino) == (stat.st_dev, stat.st_ino),
+        // Who holds a descriptor needs no way to the file. Where a directory above it cannot be entered, the path is still
+        // the object's if it was reached through one of the view's mounts, and has not lost this name to another one.
+        Err(Errno::EACCES) => {
+            view.is_some_and(|view| view.holds(object)) && !c_path.to_bytes().ends_with(b" (deleted)")
+        }
+        Err(_) => false,
+    }
 }
 
 /// A name in a directory that is held open already; a symbolic link there is a loop.
@@ -263,9 +267,7 @@ pub fn own_fd(number: i32, buffer: &mut [u8; 24]) -> &CStr {
 }
 
 struct Walk<'a> {
-    /// The host's `/proc`.
-    proc: RawFd,
-    task: &'a Task,
+    caller: &'a Caller<'a>,
     links: usize,
 }
 
@@ -287,7 +289,14 @@ impl Walk<'_> {
             let stat = match file::fstatat(parent.as_raw_fd(), &c_string(&c_name)?, libc::AT_SYMLINK_NOFOLLOW) {
                 Ok(stat) => Some(stat),
                 Err(Errno::ENOENT) => None,
-                Err(errno) => return Err(errno.into()),
+                Err(Errno::EACCES) if last == Last::Followed && self.is_own_table(&path_of_parent) => {
+                    let flags = || number(name).map_or(NO_RIGHT, |number| self.caller.target.descriptor_flags(number));
+                    return object(self.caller.view, self.hidden_descriptor(name)?, flags);
+                }
+                Err(errno) => {
+                    let path = BoxPath::new(path_of_parent.join(OsStr::from_bytes(name)));
+                    return Err(Unresolved { errno, path });
+                }
             };
             let is_link = stat.is_some_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFLNK);
             if !is_link || last == Last::Itself {
@@ -304,7 +313,9 @@ impl Walk<'_> {
                     ProcLink::Object(found) => {
                         let name = OsStr::from_bytes(name);
                         let info = path_of_parent.with_file_name("fdinfo").join(name);
-                        return object(found, || descriptor_flags(&std::fs::read_to_string(&info).unwrap_or_default()));
+                        return object(self.caller.view, found, || {
+                            flags_in(&std::fs::read_to_string(&info).unwrap_or_default()).unwrap_or(NO_RIGHT)
+                        });
                     }
                     ProcLink::Text(text) => path = text,
                 }
@@ -320,7 +331,7 @@ impl Walk<'_> {
         let (directory, path) = match (self.directory(base.clone(), path), base) {
             // The base was removed: it is still there for who stands in it.
             (Err(Unresolved { errno: Errno::ENOENT, path: None }), Some(base)) if components(path).is_empty() => {
-                return object(base, || libc::O_RDONLY);
+                return object(self.caller.view, base, || libc::O_RDONLY);
             }
             (found, _) => found?,
         };
@@ -333,7 +344,7 @@ impl Walk<'_> {
     fn parent(&mut self, base: Option<Arc<OwnedFd>>, dir: &[u8], name: &[u8]) -> Result<(Arc<OwnedFd>, PathBuf)> {
         match (base, dir) {
             (Some(base), b"") => {
-                let path = directory_path(self.proc, &base)?;
+                let path = directory_path(self.caller.target.proc, &base)?;
                 Ok((base, path))
             }
             (base, dir) => self.directory(base, dir).map_err(|missing| missing.below(name)),
@@ -347,7 +358,7 @@ impl Walk<'_> {
         let from = base.as_ref().map_or(libc::AT_FDCWD, AsRawFd::as_raw_fd);
         match file::openat2(from, &c_string(path)?, how) {
             Ok(found) => {
-                let real = directory_path(self.proc, &found)?;
+                let real = directory_path(self.caller.target.proc, &found)?;
                 // `/proc/self` would be the worker's own wherever the worker is visible: never trust it.
                 if real.starts_with("/proc") { self.step_by_step(base, path) } else { Ok((Arc::new(found), real)) }
             }
@@ -368,6 +379,11 @@ impl Walk<'_> {
         while let Some(name) = rest.pop() {
             let c_name = c_string(&name)?;
             let opened = file::openat(here.as_raw_fd(), &c_name, libc::O_PATH | libc::O_NOFOLLOW, 0);
+            if opened.as_ref().is_err_and(|errno| *errno == Errno::EACCES) && self.is_own_table(&real_path(&here)?) {
+                self.count_link()?;
+                here = Arc::new(self.hidden_descriptor(&name)?);
+                continue;
+            }
             let missing = |errno| {
                 let so_far = real_path(&here).unwrap_or_else(|_| "/".into());
                 let tail: Vec<&[u8]> = std::iter::once(&name[..]).chain(rest.iter().rev().map(Vec::as_slice)).collect();
@@ -401,19 +417,35 @@ impl Walk<'_> {
         if stat.st_mode & libc::S_IFMT != libc::S_IFDIR {
             return Err(Errno::ENOTDIR.into());
         }
-        let path = directory_path(self.proc, &here)?;
+        let path = directory_path(self.caller.target.proc, &here)?;
         Ok((here, path))
+    }
+
+    /// Whether a directory lists the descriptors of the caller, which may look into it even if it is not dumpable and all
+    /// that is the worker's is shut out.
+    fn is_own_table(&self, directory: &Path) -> bool {
+        let (process, thread) = (self.caller.task.subject.pid, self.caller.task.box_tid);
+        let of_process = Path::new("/proc").join(process.to_string());
+        directory == of_process.join("task").join(thread.to_string()).join("fd")
+            || process == thread && directory == of_process.join("fd")
+    }
+
+    fn hidden_descriptor(&self, name: &[u8]) -> std::result::Result<OwnedFd, Errno> {
+        match self.caller.target.descriptor(number(name).ok_or(Errno::ENOENT)?) {
+            Err(Errno::EBADF) => Err(Errno::ENOENT),
+            found => found,
+        }
     }
 
     /// Follows a link in `/proc` as the caller would.
     fn proc_link(&self, parent: &OwnedFd, directory: &Path, name: &[u8]) -> Result<ProcLink> {
         let Ok(inside) = directory.strip_prefix("/proc") else { return Err(Errno::EACCES.into()) };
-        let process = self.task.subject.pid;
+        let process = self.caller.task.subject.pid;
         let Some(Component::Normal(owner)) = inside.components().next() else {
             // At the top: the two that depend on who looks, and plain links.
             return Ok(ProcLink::Text(match name {
                 b"self" => process.to_string().into_bytes(),
-                b"thread-self" => format!("{process}/task/{}", self.task.box_tid).into_bytes(),
+                b"thread-self" => format!("{process}/task/{}", self.caller.task.box_tid).into_bytes(),
                 _ => read_link(parent, &c_string(name)?)?,
             }));
         };
@@ -428,7 +460,7 @@ impl Walk<'_> {
     fn magic_link(&self, parent: &OwnedFd, owner: i32, name: &[u8]) -> Result<OwnedFd> {
         let name = c_string(name)?;
         let open = || file::openat(parent.as_raw_fd(), &name, libc::O_PATH, 0);
-        if owner == self.task.subject.pid {
+        if owner == self.caller.task.subject.pid {
             return Ok(open()?);
         }
         if owner <= 1 {
@@ -472,6 +504,12 @@ fn split(path: &[u8]) -> (&[u8], Option<&[u8]>) {
         b"" | b"." | b".." => (path, None),
         name => (&trimmed[..start], Some(name)),
     }
+}
+
+/// The number that a name in a table of descriptors stands for: only as the kernel writes it.
+fn number(name: &[u8]) -> Option<i32> {
+    let number: i32 = std::str::from_utf8(name).ok()?.parse().ok()?;
+    (number.to_string().as_bytes() == name).then_some(number)
 }
 
 /// The components of a path, last first, without `.` and empty ones.

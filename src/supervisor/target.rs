@@ -6,9 +6,10 @@
 
 use std::ffi::{CStr, CString};
 use std::io::IoSliceMut;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::resource::Resource;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::Pid;
@@ -118,8 +119,34 @@ impl Target {
         }
         match self.open(&format!("fd/{number}")) {
             Err(Errno::ENOENT) => Err(Errno::EBADF),
+            Err(Errno::EACCES) => self.hidden_descriptor(number),
             other => other,
         }
+    }
+
+    /// The same where the task is not dumpable (`PR_SET_DUMPABLE`): its entries in `/proc` are then root's, but who may
+    /// trace it may copy its descriptors. The copy itself is not kept, as it would keep locks and leases of the caller's.
+    fn hidden_descriptor(self, number: i32) -> Result<OwnedFd, Errno> {
+        let copy = self.copy_descriptor(number)?;
+        let name = CString::new(format!("self/fd/{}", copy.as_raw_fd())).unwrap_or_default();
+        file::openat(self.proc, &name, libc::O_PATH, 0)
+    }
+
+    /// From the thread's own table; kernels before 6.9 know that of a process's first thread only, so others are refused.
+    fn copy_descriptor(self, number: i32) -> Result<OwnedFd, Errno> {
+        let pidfd = process::open_pidfd(self.tid, true).or_else(|_| process::open_pidfd(self.tid, false));
+        match process::take_fd(pidfd.map_err(|_| Errno::EACCES)?.as_fd(), number) {
+            Err(Errno::EBADF) => Err(Errno::EBADF),
+            Err(Errno::ESRCH) => Err(Errno::ESRCH),
+            copy => copy.map_err(|_| Errno::EACCES),
+        }
+    }
+
+    /// The flags of the task's descriptor `number`; those of one with the least rights if they cannot be told.
+    pub fn descriptor_flags(self, number: i32) -> i32 {
+        let text = self.text(&format!("fdinfo/{number}"));
+        let of_copy = || fcntl(self.copy_descriptor(number).ok()?, FcntlArg::F_GETFL).ok();
+        flags_in(&text).or_else(of_copy).unwrap_or(NO_RIGHT)
     }
 
     fn open(self, name: &str) -> Result<OwnedFd, Errno> {
@@ -151,6 +178,15 @@ impl Target {
     pub fn entry(self, name: &str) -> CString {
         CString::new(format!("{}/{name}", self.tid)).unwrap_or_default()
     }
+}
+
+/// The flags of a descriptor with the least rights.
+pub const NO_RIGHT: i32 = libc::O_RDONLY | libc::O_APPEND;
+
+/// The flags in the text of a `/proc/PID/fdinfo/N`.
+pub fn flags_in(fdinfo: &str) -> Option<i32> {
+    let flags = fdinfo.lines().find_map(|line| line.strip_prefix("flags:"))?;
+    i32::from_str_radix(flags.trim(), 8).ok()
 }
 
 /// One page of the task's memory, kept because the pointers of a vector lie side by side, and so do its strings.

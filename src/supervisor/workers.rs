@@ -19,6 +19,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 
 use super::lineage::Lineage;
 use super::notification::Stopped;
+use super::view::View;
 use super::waits::Waits;
 use super::{Box, Made, handle, lock};
 use crate::gate::Gate;
@@ -63,6 +64,8 @@ pub(super) struct Shared {
     pub(super) lineage: Lineage,
     pub(super) made: Made,
     pub(super) waits: Waits,
+    /// The box's view, if it has one of its own.
+    pub(super) view: Option<View>,
     listener: OnceLock<OwnedFd>,
     lead: Mutex<Lead>,
     /// The lead is free, or the box is gone.
@@ -94,6 +97,7 @@ impl Supervisor {
         let shared = Arc::new(Shared {
             gate,
             lineage: Lineage::new(target.init),
+            view: target.own_view.then(|| View::new(target.host_proc.as_raw_fd())),
             target,
             made: Made::default(),
             waits: Waits::default(),

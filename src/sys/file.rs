@@ -72,6 +72,19 @@ pub fn fstatat(dir: RawFd, path: &CStr, flags: i32) -> nix::Result<libc::stat> {
     }
 }
 
+/// The id of the mount that an open file was reached through: `statx(2)` with `STATX_MNT_ID`. `ENODATA` where the kernel
+/// does not tell it (before Linux 5.8).
+pub fn mount_id(object: RawFd) -> nix::Result<u64> {
+    let mut stat = std::mem::MaybeUninit::<libc::statx>::uninit();
+    // SAFETY: the kernel fills the whole structure when it returns 0, and only then is it read.
+    let stat = unsafe {
+        let (flags, mask) = (libc::AT_EMPTY_PATH, libc::STATX_MNT_ID);
+        check(libc::statx(object, c"".as_ptr(), flags, mask, stat.as_mut_ptr()).into())?;
+        stat.assume_init()
+    };
+    if stat.stx_mask & libc::STATX_MNT_ID == 0 { Err(nix::errno::Errno::ENODATA) } else { Ok(stat.stx_mnt_id) }
+}
+
 /// `fchmodat2(2)`; falls back to `fchmodat` semantics through the same path where flags are empty (before Linux 6.6).
 pub fn fchmodat2(dir: RawFd, path: &CStr, mode: u32, flags: i32) -> nix::Result<()> {
     // SAFETY: `path` lives across the call.

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
@@ -251,6 +251,13 @@ pub fn run_logged(mut command: Command, input: &[u8], log: &Path) -> Outcome {
     finish(start(command), input, log)
 }
 
+/// As [`run`], for a run that may take longer than [`PATIENCE`].
+#[track_caller]
+pub fn run_for(patience: Duration, mut command: Command) -> Outcome {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    finish_within(patience, start(command), b"", Path::new("/nonexistent"))
+}
+
 /// Starts a command; the failure names it.
 #[track_caller]
 pub fn start(mut command: Command) -> Child {
@@ -262,7 +269,12 @@ pub fn start(mut command: Command) -> Child {
 
 /// Feeds, drains and awaits a started command. Its pipes, where it has any, must reach their end with it.
 #[track_caller]
-pub fn finish(mut child: Child, input: &[u8], log: &Path) -> Outcome {
+pub fn finish(child: Child, input: &[u8], log: &Path) -> Outcome {
+    finish_within(PATIENCE, child, input, log)
+}
+
+#[track_caller]
+fn finish_within(patience: Duration, mut child: Child, input: &[u8], log: &Path) -> Outcome {
     let begun = Instant::now();
     if let Some(mut stdin) = child.stdin.take() {
         let input = input.to_vec();
@@ -271,7 +283,7 @@ pub fn finish(mut child: Child, input: &[u8], log: &Path) -> Outcome {
     }
     let out = drain(child.stdout.take());
     let err = drain(child.stderr.take());
-    let status = wait(&mut child, PATIENCE);
+    let status = wait(&mut child, patience);
     let took = begun.elapsed();
     let rest = |pipe: mpsc::Receiver<Vec<u8>>, name| match pipe.recv_timeout(Duration::from_secs(10)) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
@@ -279,7 +291,7 @@ pub fn finish(mut child: Child, input: &[u8], log: &Path) -> Outcome {
     };
     let (out, err) = (rest(out, "stdout"), rest(err, "stderr"));
     let Some(status) = status else {
-        panic!("still running after {PATIENCE:?}\n--- out\n{out}\n--- err\n{err}");
+        panic!("still running after {patience:?}\n--- out\n{out}\n--- err\n{err}");
     };
     let code = status.code().unwrap_or_else(|| 128 + status.signal().expect("ended by code or signal"));
     Outcome { status, code, out, err, records: records(log), took }
@@ -316,9 +328,16 @@ pub fn wait(child: &mut Child, patience: Duration) -> Option<ExitStatus> {
 /// The records of a log, each line a JSON object; empty when there is no such file.
 #[track_caller]
 pub fn records(log: &Path) -> Vec<Value> {
-    let Ok(text) = fs::read_to_string(log) else { return Vec::new() };
-    let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|e| panic!("bad record: {e}: {line}"));
-    text.lines().map(parse).collect()
+    records_with(log, "")
+}
+
+/// The records of a log whose text contains `part`; a log may be larger than what is worth keeping of it.
+#[track_caller]
+pub fn records_with(log: &Path, part: &str) -> Vec<Value> {
+    let Ok(file) = fs::File::open(log) else { return Vec::new() };
+    let lines = BufReader::new(file).lines().map(|line| line.expect("read a log"));
+    let parse = |line: String| serde_json::from_str(&line).unwrap_or_else(|e| panic!("bad record: {e}: {line}"));
+    lines.filter(|line| line.contains(part)).map(parse).collect()
 }
 
 /// Waits until `fact` holds.

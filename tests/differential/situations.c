@@ -2,8 +2,10 @@
  * runs; the working directory is its own. */
 #include "attempt.h"
 #include <sys/file.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/time.h>
+#include <sys/xattr.h>
 
 static int number;
 static const char *error(long got) { return got >= 0 ? "ok" : strerrorname_np(errno); }
@@ -385,6 +387,149 @@ static int about_itself(void) {
     return 0;
 }
 
+/* Everything that can be done to what is held open, when nobody may enter the directory it lies in. */
+static int no_way(void) {
+    struct timespec long_ago[2] = {{1000000000, 5}, {1000000000, 5}};
+    struct stat st;
+    char link[40];
+    mkdir("shut", 0755); mkdir("shut/d", 0755); make("shut/f", 0);
+    int fd = open("shut/f", O_RDWR), path = open("shut/f", O_PATH), d = open("shut/d", O_RDONLY | O_DIRECTORY);
+    chmod("shut", 0);
+    printf("chmod %s\n", error(fchmod(fd, 0640)));
+    printf("chown %s\n", error(fchown(fd, geteuid(), getegid())));
+    printf("xattr %s\n", error(fsetxattr(fd, "user.a", "1", 1, 0)));
+    printf("utime %s\n", error(futimens(fd, long_ago)));
+    printf("by path descriptor: chmod %s", error(RAW(452 /* fchmodat2 */, path, "", 0600, AT_EMPTY_PATH)));
+    printf(" chown %s", error(fchownat(path, "", geteuid(), getegid(), AT_EMPTY_PATH)));
+    printf(" utime %s\n", error(utimensat(path, "", long_ago, AT_EMPTY_PATH)));
+    snprintf(link, sizeof link, "/proc/self/fd/%d", path);
+    printf("by its link: open %s", error(open(link, O_RDWR)));
+    printf(" truncate %s", error(truncate(link, 77)));
+    printf(" chmod %s", error(chmod(link, 0644)));
+    printf(" link %s\n", error(linkat(AT_FDCWD, link, AT_FDCWD, "linked", AT_SYMLINK_FOLLOW)));
+    printf("below: make %s", error(openat(d, "new", O_WRONLY | O_CREAT, 0600)));
+    printf(" mkdir %s", error(mkdirat(d, "dir", 0700)));
+    printf(" rename %s", error(renameat(d, "dir", AT_FDCWD, "moved")));
+    printf(" itself %s %s\n", error(fchmod(d, 0711)), error(openat(d, ".", O_RDONLY | O_DIRECTORY)));
+    printf("by name: %s %s\n", error(chmod("shut/f", 0600)), error(open("shut/f", O_WRONLY)));
+    fstat(fd, &st);
+    printf("%o %ld %ld links %ld\n", st.st_mode, (long)st.st_size, (long)st.st_atime, (long)st.st_nlink);
+    return 0;
+}
+
+/* On a file system with room for a few names and a few pages. */
+static int no_room(void) {
+    static char page[4096];
+    int left = 0, fd, last;
+    while (make(name("f", left), O_EXCL) >= 0) left++;
+    printf("%d names, then %s\n", left, error(-1));
+    printf("open %s", error(make("open", O_EXCL)));
+    printf(" mkdir %s", error(mkdir("dir", 0755)));
+    printf(" mknod %s", error(mknod("fifo", S_IFIFO | 0644, 0)));
+    printf(" symlink %s", error(symlink("nowhere", "link")));
+    printf(" link %s", error(link("f0", "hard")));
+    printf(" unnamed %s", error(open(".", O_TMPFILE | O_WRONLY, 0600)));
+    struct sockaddr_un to = {AF_UNIX, "socket"};
+    printf(" bind %s", error(bind(socket(AF_UNIX, SOCK_STREAM, 0), (struct sockaddr *)&to, sizeof to)));
+    printf(" exists %s", error(open("f0", O_WRONLY | O_CREAT, 0600)));
+    printf(" rename %s\n", error(rename("f0", "g")));
+    fd = open("g", O_WRONLY | O_TRUNC);
+    for (left = 0; write(fd, page, sizeof page) == sizeof page; left++) {}
+    last = errno;
+    printf("%d pages, then %s", left, strerrorname_np(last));
+    printf(" cut %s", error(truncate("g", 0)));
+    printf(" again %s", error(write(open("g", O_WRONLY), page, sizeof page)));
+    printf(" removed %s", error(unlink("g")));
+    printf(" open %s\n", error(make("open", O_EXCL)));
+    return 0;
+}
+
+/* What lies on the lower layer of an overlay is copied when it is changed, and covered when it is removed. */
+static int lower_layer(void) {
+    struct timespec long_ago[2] = {{1000000000, 5}, {1000000000, 5}};
+    struct stat st;
+    int early = open("a", O_RDONLY), path = open("b", O_PATH), fd;
+    printf("write %s", error(write(open("a", O_WRONLY | O_APPEND), "more", 4)));
+    printf(" chmod %s", error(fchmod(early, 0640)));
+    printf(" by path %s", error(fchownat(path, "", geteuid(), getegid(), AT_EMPTY_PATH)));
+    printf(" utime %s", error(utimensat(AT_FDCWD, "c", long_ago, 0)));
+    printf(" xattr %s", error(setxattr("d", "user.a", "1", 1, 0)));
+    printf(" cut %s", error(open("e", O_RDONLY | O_TRUNC)));
+    printf(" truncate %s\n", error(truncate("f", 2)));
+    printf("link %s", error(link("g", "linked")));
+    printf(" rename %s", error(rename("h", "moved")));
+    printf(" over %s", error(rename("moved", "i")));
+    printf(" exchange %s", error(RAW(SYS_renameat2, AT_FDCWD, "i", AT_FDCWD, "dir", 2)));
+    printf(" directory %s", error(rename("sub", "moved")));
+    printf(" remove %s", error(unlink("j")));
+    printf(" again %s", error(make("j", O_EXCL)));
+    printf(" rmdir %s %s %s", error(rmdir("sub")), error(unlink("sub/x")), error(rmdir("sub")));
+    printf(" mkdir %s", error(mkdir("sub", 0700)));
+    printf(" missing %s\n", error(open("sub/x", O_RDWR)));
+    fd = open("k", O_RDWR);
+    printf("open while removed %s", error(unlink("k")));
+    printf(" chmod %s", error(fchmod(fd, 0600)));
+    char link_of_it[40];
+    snprintf(link_of_it, sizeof link_of_it, "/proc/self/fd/%d", fd);
+    printf(" by link %s\n", error(open(link_of_it, O_RDWR)));
+    for (const char *each = "abcdefgij"; *each; each++) {
+        char file[2] = {*each, 0};
+        printf("%s %s", file, error(lstat(file, &st)));
+        printf(" %o %ld %ld\n", st.st_mode, (long)st.st_size, (long)st.st_nlink);
+    }
+    return 0;
+}
+
+static void *hidden_thread(void *d) {
+    int fd = -1;
+    if (!unshare(CLONE_FILES)) fd = dup2(open("/dev/null", O_RDONLY), (int)(long)d);
+    printf("own descriptors: %s %s\n", error(fd), error(openat((int)(long)d, "of-thread", O_WRONLY | O_CREAT, 0600)));
+    return NULL;
+}
+
+/* A process whose memory and entries in /proc are hidden from others of its user. */
+static int hidden(void) {
+    char link_of_it[40];
+    struct timespec long_ago[2] = {{1000000000, 5}, {1000000000, 5}};
+    prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+    printf("dumpable %d, make %s", prctl(PR_GET_DUMPABLE, 0, 0, 0, 0), error(make("f", O_EXCL)));
+    printf(" mkdir %s", error(mkdir("d", 0755)));
+    int d = open("d", O_RDONLY | O_DIRECTORY), fd = openat(d, "g", O_RDWR | O_CREAT, 0666), path = openat(d, "g", O_PATH);
+    printf(" below %s write %s", error(fd), error(write(fd, "text", 4)));
+    printf(" rename %s", error(rename("f", "e")));
+    printf(" link %s", error(linkat(AT_FDCWD, "e", d, "h", 0)));
+    printf(" chdir %s", error(chdir("d")));
+    printf(" there %s", error(open("g", O_RDONLY)));
+    printf(" read %s", error(open("/etc/passwd", O_RDONLY)));
+    printf(" missing %s\n", error(open("nothing", O_RDONLY)));
+    printf("chmod %s utime %s xattr %s", error(fchmod(fd, 0640)), error(futimens(fd, long_ago)), error(fsetxattr(fd, "user.a", "1", 1, 0)));
+    printf(" chown %s", error(fchownat(path, "", geteuid(), getegid(), AT_EMPTY_PATH)));
+    printf(" without a right %s", error(fchmod(path, 0600)));
+    printf(" not open %s\n", error(fchmod(77, 0600)));
+    pthread_t thread;
+    pthread_create(&thread, NULL, hidden_thread, (void *)(long)d);
+    pthread_join(thread, NULL);
+    snprintf(link_of_it, sizeof link_of_it, "/proc/self/fd/%d", fd);
+    printf("by its link: open %s", error(open(link_of_it, O_RDWR)));
+    printf(" chmod %s\n", error(chmod(link_of_it, 0600)));
+    snprintf(link_of_it, sizeof link_of_it, "/dev/fd/%d/below", d);
+    printf("below its link: make %s", error(make(link_of_it, O_EXCL)));
+    printf(" no number %s", error(open("/proc/self/fd/077", O_RDONLY)));
+    printf(" not open %s\n", error(open("/proc/self/fd/77", O_RDONLY)));
+    fflush(stdout);
+    pid_t child = fork();
+    if (child == 0) { execl("/bin/sh", "sh", "-c", "echo a program; umask; : > by-program", NULL); _exit(errno); }
+    int status;
+    waitpid(child, &status, 0);
+    printf("ended %x\n", status);
+    return 0;
+}
+
+static int handed_in(void) {
+    printf("chmod %s\n", error(fchmod(0, 0600)));
+    return 0;
+}
+
 int main(int argc, char **argv) {
     if (argc < 2) return 2;
     number = argc > 2 ? atoi(argv[2]) : 0;
@@ -404,6 +549,11 @@ int main(int argc, char **argv) {
     if (HOW("locks")) return locks();
     if (HOW("leases")) return leases();
     if (HOW("sparse")) return sparse();
+    if (HOW("no-way")) return no_way();
+    if (HOW("no-room")) return no_room();
+    if (HOW("lower-layer")) return lower_layer();
+    if (HOW("hidden")) return hidden();
+    if (HOW("handed-in")) return handed_in();
     if (HOW("itself")) return about_itself();
     return 2;
 }

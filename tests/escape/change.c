@@ -1,6 +1,8 @@
-/* One change to the file system: change HOW PATH [PATH2]. Each call that changes a name or what it holds has a verb. */
+/* One change to the file system: change [hidden] HOW PATH [PATH2]. Each call that changes a name or what it holds has a
+ * verb; who is hidden shows nobody its memory and its descriptors. */
 #include "attempt.h"
 #include <linux/openat2.h>
+#include <sys/prctl.h>
 
 static int fd_end(int fd) {
     if (fd < 0) return end(-1);
@@ -8,6 +10,10 @@ static int fd_end(int fd) {
 }
 
 int main(int argc, char **argv) {
+    if (HOW("hidden")) {
+        prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+        argv++, argc--;
+    }
     const char *p = argv[2], *q = argc > 3 ? argv[3] : "";
     char text[PATH_MAX];
     if (HOW("open")) return fd_end(open(p, O_WRONLY));
