@@ -66,8 +66,8 @@ struct Builder {
     own: HashSet<u64>,
     /// Directories of the view's own file system that were made here and are not covered.
     plain: HashSet<PathBuf>,
-    /// What covers a file, and what covers a directory.
-    covers: Option<(OwnedFd, OwnedFd)>,
+    /// What covers a file, and what covers a directory: the first of each that was placed.
+    covers: [Option<OwnedFd>; 2],
 }
 
 impl Builder {
@@ -76,7 +76,7 @@ impl Builder {
         tmpfs(&staging, "mode=0755").map_err(step("mount a file system on", &staging))?;
         let root = open_dir(libc::AT_FDCWD, &c_path(&staging)).map_err(step("open", &staging))?;
         let plain = HashSet::from([PathBuf::from("/")]);
-        let mut builder = Self { own: HashSet::new(), plain, root, covers: None };
+        let mut builder = Self { own: HashSet::new(), plain, root, covers: [None, None] };
         builder.adopt(&builder.root.try_clone().map_err(|_| MountError::NoStaging)?)?;
         Ok(builder)
     }
@@ -193,35 +193,39 @@ impl Builder {
     fn mask(&mut self, at: &Path) -> Result<()> {
         let Some(target) = self.existing(at)? else { return Ok(()) };
         let stat = file::fstatat(target.as_raw_fd(), c"", libc::AT_EMPTY_PATH).map_err(step("look at", at))?;
-        let (file, directory) = self.covers()?;
-        let cover = if is_directory(&stat) { directory } else { file };
-        let cover = clone_tree(cover.as_raw_fd(), c"", false).map_err(step("cover", at))?;
-        place(cover.as_fd(), target.as_fd()).map_err(step("cover", at))
+        let kind = usize::from(is_directory(&stat));
+        let cover = match &self.covers[kind] {
+            Some(placed) => clone_tree(placed.as_raw_fd(), c"", false).map_err(step("cover", at))?,
+            None => self.first_cover(kind)?,
+        };
+        place(cover.as_fd(), target.as_fd()).map_err(step("cover", at))?;
+        // A tree that is never placed would be unmounted when it is closed, for which the kernel waits.
+        self.covers[kind].get_or_insert(cover);
+        Ok(())
     }
 
-    /// An empty file and an empty directory that nobody may open; made once, their names removed at the end.
-    fn covers(&mut self) -> Result<&(OwnedFd, OwnedFd)> {
-        if self.covers.is_none() {
-            let root = self.root.as_raw_fd();
-            let doing = || step("make a cover in", Path::new("/"));
-            file::mknodat(root, COVER_FILE, libc::S_IFREG, 0).map_err(doing())?;
-            file::mkdirat(root, COVER_DIRECTORY, 0).map_err(doing())?;
-            let cover = |name| -> nix::Result<OwnedFd> {
-                let tree = clone_tree(root, name, false)?;
-                set_attributes(tree.as_fd(), Attributes(Attributes::READ_ONLY))?;
-                Ok(tree)
-            };
-            self.covers = Some((cover(COVER_FILE).map_err(doing())?, cover(COVER_DIRECTORY).map_err(doing())?));
-        }
-        self.covers.as_ref().ok_or(MountError::NoStaging)
+    /// An empty file or an empty directory that nobody may open; its name is removed at the end.
+    fn first_cover(&self, kind: usize) -> Result<OwnedFd> {
+        let root = self.root.as_raw_fd();
+        let made = match kind {
+            0 => file::mknodat(root, COVERS[kind], libc::S_IFREG, 0),
+            _ => file::mkdirat(root, COVERS[kind], 0),
+        };
+        let cover = made.and_then(|()| {
+            let tree = clone_tree(root, COVERS[kind], false)?;
+            set_attributes(tree.as_fd(), Attributes(Attributes::READ_ONLY))?;
+            Ok(tree)
+        });
+        cover.map_err(step("make a cover in", Path::new("/")))
     }
 
     fn finish(self, shown: impl FnOnce()) -> Result<()> {
         let root = Path::new("/");
-        if self.covers.is_some() {
-            let fd = self.root.as_raw_fd();
-            file::unlinkat(fd, COVER_FILE, 0).map_err(step("tidy", root))?;
-            file::unlinkat(fd, COVER_DIRECTORY, libc::AT_REMOVEDIR).map_err(step("tidy", root))?;
+        for (kind, cover) in self.covers.iter().enumerate() {
+            if cover.is_some() {
+                let flags = if kind == 0 { 0 } else { libc::AT_REMOVEDIR };
+                file::unlinkat(self.root.as_raw_fd(), COVERS[kind], flags).map_err(step("tidy", root))?;
+            }
         }
         // The old root ends up on top of the new one and is detached with all below it: pivot_root(2), NOTES.
         file::fchdir(self.root.as_raw_fd()).map_err(step("enter", root))?;
@@ -326,8 +330,7 @@ impl Builder {
     }
 }
 
-const COVER_FILE: &CStr = c".cover-file";
-const COVER_DIRECTORY: &CStr = c".cover-directory";
+const COVERS: [&CStr; 2] = [c".cover-file", c".cover-directory"];
 
 fn step(doing: &'static str, path: &Path) -> impl FnOnce(Errno) -> MountError {
     let path = path.to_path_buf();
