@@ -129,7 +129,8 @@ fn notifying(stops: &Stops) -> Result<BpfProgram, FilterError> {
 fn stopped_when(row: &Row, stops: &Stops) -> Result<Option<Vec<SeccompRule>>, BackendError> {
     let Rule::Stop { family, args, .. } = &row.rule else { return Ok(None) };
     Ok(match family {
-        Family::Exec | Family::Connect | Family::Bind => Some(vec![]),
+        // What every handler starts relative paths from must be known whenever anything stops.
+        Family::Exec | Family::Connect | Family::Bind | Family::Surroundings => Some(vec![]),
         Family::Open if stops.write_open.is_none() && stops.read_open.is_none() => None,
         Family::Open => match args.iter().position(|arg| *arg == Arg::OpenFlags) {
             Some(at) => Some(flags_that_stop(at, stops.read_open.is_some())?),
@@ -151,7 +152,6 @@ fn stopped_when(row: &Row, stops: &Stops) -> Result<Option<Vec<SeccompRule>>, Ba
         | Family::Mkdir
         | Family::Mknod
         | Family::Truncate => stops.change.is_some().then(Vec::new),
-        Family::Surroundings => stops.write_open.is_some().then(Vec::new),
     })
 }
 

@@ -135,6 +135,25 @@ impl Lineage {
         }
     }
 
+    /// The host's number of process `number` of the box, for one of its tasks; `ENOENT` if there is none.
+    pub fn host_process(&self, target: Target, task: &Task, number: i32) -> Result<i32, Errno> {
+        if number == task.subject.pid {
+            return Ok(task.subject.host);
+        }
+        let namespace = |tid: i32| Target { tid, ..target }.link("ns/pid").ok();
+        let own = namespace(target.tid).ok_or(Errno::ENOENT)?;
+        let is_it = |host: &i32| {
+            Status::read(Target { tid: *host, ..target }).box_tgid == number && namespace(*host).as_ref() == Some(&own)
+        };
+        numbers_in(".")?.into_iter().find(is_it).ok_or(Errno::ENOENT)
+    }
+
+    /// The host's number of thread `number` of the box, of a process by its number on the host.
+    pub fn host_thread(&self, target: Target, process: i32, number: i32) -> Result<i32, Errno> {
+        let is_it = |host: &i32| Status::read(Target { tid: *host, ..target }).box_tid == number;
+        numbers_in(&format!("{process}/task"))?.into_iter().find(is_it).ok_or(Errno::ENOENT)
+    }
+
     fn lookup(&self, target: Target, now: Instant, depth: usize) -> (Task, i32) {
         let tid = target.tid;
         let known = self.lock();
@@ -173,27 +192,6 @@ impl Lineage {
     fn lock(&self) -> MutexGuard<'_, Known> {
         // Nothing panics under this lock, and each use leaves the value whole.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Lineage {
-    /// The host's number of process `number` of the box, for one of its tasks; `ENOENT` if there is none.
-    pub fn host_process(&self, target: Target, task: &Task, number: i32) -> Result<i32, Errno> {
-        if number == task.subject.pid {
-            return Ok(task.subject.host);
-        }
-        let namespace = |tid: i32| Target { tid, ..target }.link("ns/pid").ok();
-        let own = namespace(target.tid).ok_or(Errno::ENOENT)?;
-        let is_it = |host: &i32| {
-            Status::read(Target { tid: *host, ..target }).box_tgid == number && namespace(*host).as_ref() == Some(&own)
-        };
-        numbers_in(".")?.into_iter().find(is_it).ok_or(Errno::ENOENT)
-    }
-
-    /// The host's number of thread `number` of the box, of a process by its number on the host.
-    pub fn host_thread(&self, target: Target, process: i32, number: i32) -> Result<i32, Errno> {
-        let is_it = |host: &i32| Status::read(Target { tid: *host, ..target }).box_tid == number;
-        numbers_in(&format!("{process}/task"))?.into_iter().find(is_it).ok_or(Errno::ENOENT)
     }
 }
 
