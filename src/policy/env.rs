@@ -8,8 +8,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::Environment;
+use super::glob::glob_matches;
 use super::load::{LoadError, Request};
-use super::rules::glob_matches;
 
 /// Names that hold credentials by custom. One of them passes only if a rule or flag names it outright.
 const CREDENTIALS: &[&str] = &[

@@ -9,7 +9,8 @@ use std::collections::hash_map::Entry;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::path::Path;
 
-use super::rules::{Alternative, Part, Probe, literal_ends};
+use super::glob::literal_ends;
+use super::rules::{Alternative, Part, Probe};
 use super::{Guard, GuardKind, Root};
 
 /// All guards of a policy, in the order in which they decide: deny, deny_read, deny_write, protect, and as written.

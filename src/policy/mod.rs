@@ -8,6 +8,7 @@ mod build;
 pub mod decide;
 pub mod env;
 pub mod file;
+mod glob;
 mod index;
 pub mod load;
 mod real;

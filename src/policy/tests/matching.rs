@@ -2,7 +2,8 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::policy::rules::{Base, Pattern, PatternError, ProgramPattern, glob_matches};
+use crate::policy::glob::glob_matches;
+use crate::policy::rules::{Base, Pattern, PatternError, ProgramPattern};
 
 fn parse(text: &str) -> Result<Pattern, PatternError> {
     let var = |name: &str| (name == "DATA").then(|| "/srv/[data]".into());
