@@ -94,7 +94,7 @@ pub fn view(policy: &Policy, host: &HostFacts) -> View {
 /// Steps that show the sockets that may be connected to, where no granted tree does. A name that leads over a link is shown
 /// as one.
 fn sockets(policy: &Policy) -> impl Iterator<Item = Step> {
-    let roots = |path: &Path| {
+    let in_a_tree = |path: &Path| {
         let files = &policy.files;
         let holding =
             files.read.iter().chain(&files.write).chain(&files.private).filter(|root| path.starts_with(&root.path));
@@ -106,7 +106,7 @@ fn sockets(policy: &Policy) -> impl Iterator<Item = Step> {
     shown.flat_map(move |socket| {
         let path = &socket.path;
         let bind =
-            (!roots(path)).then(|| Step::Bind { from: HostPath(path.clone()), at: path.clone(), writable: false });
+            (!in_a_tree(path)).then(|| Step::Bind { from: HostPath(path.clone()), at: path.clone(), writable: false });
         let link = socket.link.iter().map(|at| Step::Link { at: at.clone(), text: path.clone() });
         bind.into_iter().chain(link)
     })

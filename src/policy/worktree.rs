@@ -19,15 +19,18 @@ pub(super) fn repository(workdir: &Path) -> Option<Result<PathBuf, String>> {
         return None;
     }
     let named = PathBuf::from(small(&pointer)?.trim_ascii_end().strip_prefix("gitdir: ")?);
-    let lost = |why: &str| {
-        let place = named.display();
-        format!("{} leads to {place}, {why}: git will not find its repository inside; allow with -w", pointer.display())
+    let lost = |why: String| {
+        let (pointer, place) = (pointer.display(), named.display());
+        format!("{pointer} leads to {place}, which {why}: git will not find its repository inside")
     };
-    let Ok(own) = fs::canonicalize(workdir.join(&named)) else { return Some(Err(lost("which is not there"))) };
+    let Ok(own) = fs::canonicalize(workdir.join(&named)) else {
+        return Some(Err(lost("is not there (mend it with `git worktree repair` in the repository)".into())));
+    };
     let found = linked(&own, &pointer).or_else(|| submodule(&own, workdir));
     let found =
         found.filter(|repository| ["HEAD", "objects", "refs"].iter().all(|name| repository.join(name).exists()));
-    Some(found.ok_or_else(|| lost("which does not lead back here")))
+    let fix = |place: &Path| format!("does not lead back here (allow with -w {} if it is yours)", place.display());
+    Some(found.ok_or_else(|| lost(fix(&own))))
 }
 
 /// The repository of a linked work tree: `REPOSITORY/worktrees/NAME`, whose `gitdir` file names the pointer.
