@@ -154,6 +154,20 @@ pub enum Access {
         /// Where to.
         to: Endpoint,
     },
+    /// A datagram is sent to an address that the call names.
+    Send {
+        /// Where to.
+        to: Endpoint,
+    },
+    /// It is asked which way datagrams to an address would take; none can be sent.
+    Route {
+        /// Which address.
+        to: Endpoint,
+    },
+    /// A name is looked up.
+    Resolve(Question),
+    /// Somebody outside connects to a port of the box that is published.
+    Accept(Visit),
     /// A socket takes an address or a name.
     Bind {
         /// Which one.
@@ -270,16 +284,74 @@ pub struct Exec {
     pub argc: usize,
 }
 
+/// A question to the box's resolver.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Question {
+    /// The name: lower case, without the last dot; bytes that no host name has are escaped.
+    pub name: String,
+    /// The type of record that is asked for, such as `A`.
+    pub record: String,
+}
+
+/// A connection from outside to a published port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Visit {
+    /// Who connects.
+    pub from: SocketAddr,
+    /// The address on the host.
+    pub at: SocketAddr,
+    /// The port in the box.
+    pub port: u16,
+}
+
+/// What carries data over IP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Transport {
+    /// TCP.
+    #[default]
+    Tcp,
+    /// UDP.
+    Udp,
+    /// ICMP echo (ping sockets).
+    Icmp,
+}
+
+impl Transport {
+    fn is_tcp(&self) -> bool {
+        *self == Self::Tcp
+    }
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Icmp => "icmp",
+        })
+    }
+}
+
+/// The name by which a box reaches the loopback of the host it runs on, where a rule lists it.
+pub const HOST_NAME: &str = "host.agentbox.internal";
+
 /// An address a socket is connected or bound to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "family", rename_all = "snake_case")]
 pub enum Endpoint {
     /// IPv4 or IPv6.
     Inet {
-        /// Address and port, IPv4-mapped addresses unwrapped.
+        /// Address and port, IPv4-mapped addresses unwrapped. A loopback address that is `outside` is the host's.
         address: SocketAddr,
         /// Whether it leaves the box's own loopback.
         outside: bool,
+        /// What carries it.
+        #[serde(default, skip_serializing_if = "Transport::is_tcp")]
+        transport: Transport,
+        /// The names for which the box was given this address, as far as they are still remembered.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        names: Vec<Arc<str>>,
     },
     /// A unix socket with a name in the file system.
     Unix {

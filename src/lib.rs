@@ -25,7 +25,8 @@
 //! | [`sandbox`] | obeys a plan: makes the box, starts the command, attends to it | plan, sys | policy, event |
 //! | [`audit`] | records: schema, writer, reader, summary | event | policy, supervisor |
 //! | [`gate`] | the one door to a decision | policy, event, audit | sys, supervisor |
-//! | [`supervisor`] | answers stopped calls | gate, syscalls, event, sys | `policy::decide`, audit |
+//! | [`net`] | names, connections on the box's behalf, published ports | event, gate, sys | policy |
+//! | [`supervisor`] | answers stopped calls | gate, syscalls, event, net, sys | `policy::decide`, audit |
 //! | [`cmd`] | one file a subcommand; the only printers | everything | – |
 //!
 //! `tests/rooms.rs` holds the source to this table.
@@ -47,6 +48,7 @@ pub mod cmd;
 pub mod event;
 pub mod gate;
 pub mod host;
+pub mod net;
 pub mod plan;
 pub mod policy;
 pub mod sandbox;

@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 
 use super::run::RunId;
 use super::text;
-use crate::event::{Access, Effect, Endpoint, Event, Exec, FileOp, Level, MoveOp, Place, Reason, Subject, Unjudged};
-use crate::event::{RuleId, Verdict};
+use crate::event::{Access, Effect, Endpoint, Event, Exec, FileOp, Level, MoveOp, Place, Question, Reason};
+use crate::event::{RuleId, Subject, Unjudged, Verdict, Visit};
 
 /// The version of the schema that this program writes, and the newest that it reads.
 pub const VERSION: u32 = 1;
@@ -243,13 +243,17 @@ pub enum Op {
     Link,
     Exec,
     Connect,
+    Send,
+    Route,
+    Resolve,
+    Accept,
     Bind,
     Call,
 }
 
 impl Op {
     /// Every operation, in order.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 24] = [
         Self::Read,
         Self::Write,
         Self::Create,
@@ -268,6 +272,10 @@ impl Op {
         Self::Link,
         Self::Exec,
         Self::Connect,
+        Self::Send,
+        Self::Route,
+        Self::Resolve,
+        Self::Accept,
         Self::Bind,
         Self::Call,
     ];
@@ -297,6 +305,10 @@ impl Op {
             },
             Access::Exec(_) => Self::Exec,
             Access::Connect { .. } => Self::Connect,
+            Access::Send { .. } => Self::Send,
+            Access::Route { .. } => Self::Route,
+            Access::Resolve(_) => Self::Resolve,
+            Access::Accept(_) => Self::Accept,
             Access::Bind { .. } => Self::Bind,
             Access::Call { .. } => Self::Call,
         }
@@ -323,6 +335,10 @@ impl Op {
             Self::Link => "link",
             Self::Exec => "exec",
             Self::Connect => "connect",
+            Self::Send => "send",
+            Self::Route => "route",
+            Self::Resolve => "resolve",
+            Self::Accept => "accept",
             Self::Bind => "bind",
             Self::Call => "call",
         }
@@ -331,8 +347,8 @@ impl Op {
     /// Tells the lowest level at which it is recorded when it is allowed; what is denied always is.
     pub fn level(self) -> Level {
         match self {
-            Self::Exec | Self::Connect | Self::Bind | Self::Call => Level::Minimal,
-            Self::Read => Level::All,
+            Self::Exec | Self::Connect | Self::Resolve | Self::Accept | Self::Bind | Self::Call => Level::Minimal,
+            Self::Read | Self::Route => Level::All,
             _ => Level::Actions,
         }
     }
@@ -413,6 +429,8 @@ enum TargetLine<'a> {
     Place(&'a Place),
     Exec(&'a Exec),
     Endpoint(&'a Endpoint),
+    Question(&'a Question),
+    Visit(&'a Visit),
     Call { name: &'a str, why: Unjudged },
 }
 
@@ -481,7 +499,9 @@ fn targets(access: &Access) -> (TargetLine<'_>, Option<&Place>) {
         Access::File { at, .. } => (TargetLine::Place(at), None),
         Access::Move { from, to, .. } => (TargetLine::Place(from), Some(to)),
         Access::Exec(exec) => (TargetLine::Exec(exec), None),
-        Access::Connect { to } => (TargetLine::Endpoint(to), None),
+        Access::Connect { to } | Access::Send { to } | Access::Route { to } => (TargetLine::Endpoint(to), None),
+        Access::Resolve(question) => (TargetLine::Question(question), None),
+        Access::Accept(visit) => (TargetLine::Visit(visit), None),
         Access::Bind { at } => (TargetLine::Endpoint(at), None),
         Access::Call { name, why } => (TargetLine::Call { name, why: *why }, None),
     }
@@ -561,9 +581,9 @@ impl Decided {
         let (op, target) = (self.op, &self.target);
         let access = match op {
             Op::Rename | Op::Exchange | Op::Link => json!({"kind": "move", "op": op, "from": target, "to": self.to}),
-            Op::Connect => json!({"kind": "connect", "to": target}),
+            Op::Connect | Op::Send | Op::Route => json!({"kind": op, "to": target}),
             Op::Bind => json!({"kind": "bind", "at": target}),
-            Op::Exec | Op::Call => {
+            Op::Exec | Op::Resolve | Op::Accept | Op::Call => {
                 let mut fields = target.as_object()?.clone();
                 fields.insert("kind".into(), op.name().into());
                 Value::Object(fields)
@@ -612,7 +632,7 @@ mod tests {
     use std::os::unix::ffi::OsStrExt;
 
     use super::*;
-    use crate::event::BoxPath;
+    use crate::event::{BoxPath, Transport};
 
     fn place(path: &[u8]) -> Place {
         Place { own_repository: true, ..Place::of(BoxPath::new(OsStr::from_bytes(path)).unwrap()) }
@@ -629,6 +649,12 @@ mod tests {
         let file = |op| Access::File { op, at: place(b"/x/\xff\n\x1b") };
         let two = |op| Access::Move { op, from: place(b"/a\\b"), to: place(b"/b") };
         let unix = Endpoint::Unix { path: BoxPath::new("/run/s").unwrap(), own: true };
+        let inet = |transport| Endpoint::Inet {
+            address: "[::1]:80".parse().unwrap(),
+            outside: true,
+            transport,
+            names: vec!["api.example.org".into()],
+        };
         vec![
             file(FileOp::Read),
             file(FileOp::Write),
@@ -647,7 +673,15 @@ mod tests {
             two(MoveOp::Exchange),
             two(MoveOp::Link),
             Access::Exec(exec),
-            Access::Connect { to: Endpoint::Inet { address: "[::1]:80".parse().unwrap(), outside: true } },
+            Access::Connect { to: inet(Transport::Tcp) },
+            Access::Send { to: inet(Transport::Udp) },
+            Access::Route { to: inet(Transport::Udp) },
+            Access::Resolve(Question { name: "api.example.org".into(), record: "AAAA".into() }),
+            Access::Accept(Visit {
+                from: "127.0.0.1:50000".parse().unwrap(),
+                at: "127.0.0.1:8000".parse().unwrap(),
+                port: 80,
+            }),
             Access::Bind { at: unix },
             Access::Call { name: "mseal".into(), why: Unjudged::UnknownCall },
         ]

@@ -3,13 +3,15 @@
 //! Names from inside the box are hostile: whatever goes to a terminal passes through [`printable`] first.
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use jiff::Timestamp;
 use jiff::fmt::temporal::DateTimePrinter;
 use nix::errno::Errno;
 
-use crate::event::{Access, Endpoint, Exec};
+use crate::event::{Access, Endpoint, Exec, Transport, Visit};
 
 /// Writes `time` as RFC 3339 with microseconds, in UTC.
 pub fn rfc3339(time: SystemTime) -> String {
@@ -77,7 +79,9 @@ pub fn target(access: &Access) -> String {
         Access::File { at, .. } => at.path.to_string(),
         Access::Move { from, to, .. } => format!("{} -> {}", from.path, to.path),
         Access::Exec(exec) => command_line(exec),
-        Access::Connect { to } => endpoint(to),
+        Access::Connect { to } | Access::Send { to } | Access::Route { to } => endpoint(to),
+        Access::Resolve(question) => format!("{} {}", question.name, question.record),
+        Access::Accept(Visit { from, at, port }) => format!("{from} at {at} -> port {port}"),
         Access::Bind { at } => endpoint(at),
         Access::Call { name, .. } => name.clone(),
     }
@@ -97,12 +101,21 @@ fn command_line(exec: &Exec) -> String {
 
 fn endpoint(endpoint: &Endpoint) -> String {
     match endpoint {
-        Endpoint::Inet { address, .. } => address.to_string(),
+        Endpoint::Inet { address, transport, names, .. } => inet(*address, *transport, names),
         Endpoint::Unix { path, .. } => format!("unix:{path}"),
         Endpoint::Abstract { name, .. } => format!("unix:@{name}"),
         Endpoint::Unspecified => "unspecified".into(),
         Endpoint::Netlink => "netlink".into(),
         Endpoint::Other { number } => format!("family {number}"),
+    }
+}
+
+/// `api.example.org (192.0.2.7:443)`, `udp 192.0.2.53:53`.
+fn inet(address: SocketAddr, transport: Transport, names: &[Arc<str>]) -> String {
+    let transport = if transport == Transport::Tcp { String::new() } else { format!("{transport} ") };
+    match names {
+        [] => format!("{transport}{address}"),
+        names => format!("{transport}{} ({address})", names.join(", ")),
     }
 }
 

@@ -178,6 +178,7 @@ fn text(path: &Path) -> String {
 fn mode_name(mode: NetworkMode) -> &'static str {
     match mode {
         NetworkMode::None => "none",
+        NetworkMode::Rules => "rules",
         NetworkMode::Host => "host",
     }
 }

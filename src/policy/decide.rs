@@ -29,7 +29,9 @@ pub fn decide(policy: &Policy, event: &Event) -> Verdict {
         Access::File { op, at } => file(policy, Use::plain(*op), at),
         Access::Move { op, from, to } => two_names(policy, *op, from, to),
         Access::Exec(exec) => program(policy, exec),
-        Access::Connect { to } => endpoint(policy, to, false),
+        Access::Connect { to } | Access::Send { to } | Access::Route { to } => endpoint(policy, to, false),
+        Access::Resolve(_) => verdict(Effect::Deny, &policy.network.1, Reason::NotGranted, None),
+        Access::Accept(_) => granted(&policy.network.1),
         Access::Bind { at } => endpoint(policy, at, true),
         Access::Call { .. } => verdict(Effect::Deny, &CALLS, Reason::Unjudged, None),
     }
@@ -331,7 +333,10 @@ fn endpoint(policy: &Policy, endpoint: &Endpoint, bind: bool) -> Verdict {
     let (mode, rule) = &policy.network;
     match (endpoint, mode) {
         (Endpoint::Inet { .. }, NetworkMode::Host) => granted(rule),
-        (Endpoint::Inet { outside: false, .. }, NetworkMode::None) => granted(rule),
+        (Endpoint::Inet { outside: false, .. }, NetworkMode::None | NetworkMode::Rules) => granted(rule),
+        (Endpoint::Inet { outside: true, .. }, NetworkMode::Rules) => {
+            verdict(Effect::Deny, rule, Reason::NotGranted, None)
+        }
         (Endpoint::Inet { outside: true, .. }, NetworkMode::None) => {
             verdict(Effect::Deny, rule, Reason::NoNetwork, None)
         }

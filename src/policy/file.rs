@@ -117,6 +117,8 @@ impl Exception {
 pub enum NetworkMode {
     /// The box's own loopback and nothing else.
     None,
+    /// The box's own loopback and what rules allow.
+    Rules,
     /// The host's network.
     Host,
 }
@@ -405,7 +407,7 @@ struct EnvKeys {
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, expecting = "the keys mode and unix")]
 struct NetworkKeys {
-    mode: Option<Spanned<Mode>>,
+    mode: Option<Mode>,
     allow: NotYet,
     ask: NotYet,
     deny: NotYet,
@@ -418,8 +420,18 @@ struct NetworkKeys {
 #[serde(rename_all = "snake_case")]
 enum Mode {
     None,
-    Host,
     Rules,
+    Host,
+}
+
+impl From<Mode> for NetworkMode {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::None => Self::None,
+            Mode::Rules => Self::Rules,
+            Mode::Host => Self::Host,
+        }
+    }
 }
 
 #[derive(Deserialize, Default)]
@@ -557,7 +569,7 @@ impl Written {
             env_pass: entries(file, env.pass)?,
             env_deny: entries(file, env.deny)?,
             env_set: env.set,
-            network: network.mode.map(|m| mode(file, &m)).transpose()?,
+            network: network.mode.map(NetworkMode::from),
             unix: entries(file, network.unix)?,
             audit: self.audit.and_then(|a| a.level),
         })
@@ -568,17 +580,6 @@ fn protect(file: &Arc<str>, value: ProtectValue) -> Result<Protect, FileError> {
     match value {
         ProtectValue::Word(word) => Ok(word),
         ProtectValue::List(items) => Ok(Protect::List(entries(file, items)?)),
-    }
-}
-
-fn mode(file: &Arc<str>, mode: &Spanned<Mode>) -> Result<NetworkMode, FileError> {
-    match mode.value {
-        Mode::None => Ok(NetworkMode::None),
-        Mode::Host => Ok(NetworkMode::Host),
-        Mode::Rules => {
-            let at = At { file: file.clone(), mark: self::mark(mode.referenced) };
-            Err(FileError::NotYet { at, key: "network.mode: rules" })
-        }
     }
 }
 

@@ -12,7 +12,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use super::notification::Reply;
 use super::resolve::{Last, Resolved, Spot, resolve};
 use super::{Context, Handled, Stop, lock};
-use crate::event::{Access, Endpoint, FileOp, Place, Unjudged, escape_bytes};
+use crate::event::{Access, Endpoint, FileOp, Place, Transport, Unjudged, escape_bytes};
 use crate::gate::Judged;
 use crate::sys::{self, file, socket};
 use crate::syscalls::Arg;
@@ -220,7 +220,7 @@ fn endpoint(context: &Context<'_>, parsed: Parsed) -> Result<Endpoint, Stop> {
     Ok(match parsed {
         Parsed::Inet(address) => {
             let inside = context.shared.target.own_network && is_loopback(address.ip());
-            Endpoint::Inet { address, outside: !inside }
+            Endpoint::Inet { address, outside: !inside, transport: Transport::Tcp, names: Vec::new() }
         }
         // Landlock keeps the box's own tasks from abstract sockets outside; a worker has no Landlock, so it must know.
         Parsed::Abstract(name) => Endpoint::Abstract {

@@ -2,7 +2,8 @@ use std::path::{Path, PathBuf};
 
 use super::{Lab, strings};
 use crate::event::{
-    Access, BoxPath, Effect, Endpoint, Event, Exec, FileOp, MoveOp, Place, Reason, Stream, Subject, Unjudged, Verdict,
+    Access, BoxPath, Effect, Endpoint, Event, Exec, FileOp, MoveOp, Place, Reason, Stream, Subject, Transport,
+    Unjudged, Verdict,
 };
 use crate::policy::{Policy, Request, decide, suggest};
 
@@ -520,7 +521,12 @@ fn the_network_mode_decides_on_addresses_outside() {
     let lab = Lab::new();
     let none = lab.default_policy();
     let host = lab.policy("network: {mode: host}\n");
-    let inet = |outside| Endpoint::Inet { address: "192.0.2.1:443".parse().unwrap(), outside };
+    let inet = |outside| Endpoint::Inet {
+        address: "192.0.2.1:443".parse().unwrap(),
+        outside,
+        transport: Transport::Tcp,
+        names: Vec::new(),
+    };
     let unix = |own| Endpoint::Unix { path: BoxPath::new("/tmp/s").unwrap(), own };
     for (to, in_none, in_host) in [
         (inet(false), Effect::Allow, Effect::Allow),
@@ -605,7 +611,12 @@ fn the_suggestion_is_the_smallest_flag_that_allows() {
     let policy = lab.default_policy();
     let (project, home) = (lab.project(), lab.home());
     let file = |op, at: PathBuf| Access::File { op, at: place(at) };
-    let outside = Endpoint::Inet { address: "192.0.2.1:443".parse().unwrap(), outside: true };
+    let outside = Endpoint::Inet {
+        address: "192.0.2.1:443".parse().unwrap(),
+        outside: true,
+        transport: Transport::Tcp,
+        names: Vec::new(),
+    };
     for (access, expected) in [
         (file(FileOp::Write, "/etc/hosts".into()), Some("-w /etc/hosts".to_string())),
         (file(FileOp::Create, "/srv/new".into()), Some("-w /srv".into())),
