@@ -4,10 +4,12 @@
 //! namespace. The other ([`Inside`]) sits in the box's network namespace and makes sockets there. Neither holds a
 //! right; what may happen is asked of the gate.
 
+pub mod dial;
 mod inside;
 pub mod names;
+pub mod twin;
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -15,6 +17,7 @@ use tokio::runtime;
 use tokio::sync::oneshot;
 
 use crate::gate::Gate;
+use crate::sys::socket;
 pub use inside::Inside;
 use names::Names;
 
@@ -37,8 +40,14 @@ pub enum NetError {
 pub struct Net {
     /// Which names the box was given for which addresses.
     pub names: Names,
+    /// Who asks for names.
+    pub askers: names::Askers,
     /// Sockets in the box's network namespace.
     pub inside: Inside,
+    /// Sockets in place of others.
+    pub twins: twin::Twins,
+    /// The network that connections are made in.
+    pub host_network: u64,
     /// Runs what waits.
     handle: runtime::Handle,
     _end: oneshot::Sender<()>,
@@ -48,6 +57,7 @@ impl Net {
     /// Starts both threads. `box_network` stands for the box's network namespace: init's process descriptor.
     pub fn start(_gate: Arc<Gate>, box_network: OwnedFd) -> Result<Arc<Self>, NetError> {
         let inside = Inside::start(box_network)?;
+        let host_network = host_network().map_err(|errno| NetError::Step("tell the host's network from the box's", errno))?;
         let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(NetError::Thread)?;
         let handle = runtime.handle().clone();
         let (end, ended) = oneshot::channel::<()>();
@@ -57,11 +67,16 @@ impl Net {
             let _ = runtime.block_on(ended);
         };
         std::thread::Builder::new().name("net".into()).spawn(run).map_err(NetError::Thread)?;
-        Ok(Arc::new(Self { names: Names::default(), inside, handle, _end: end }))
+        Ok(Arc::new(Self { names: Names::default(), askers: names::Askers::default(), inside, twins: twin::Twins::default(), host_network, handle, _end: end }))
     }
 
     /// Runs `work` on the network's thread.
     pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         self.handle.spawn(work);
     }
+}
+
+fn host_network() -> Result<u64, Errno> {
+    let socket = socket::new(libc::AF_INET, libc::SOCK_STREAM, 0)?;
+    socket::network_of(socket.as_fd())
 }
