@@ -26,6 +26,7 @@ use crate::cli;
 use crate::event::escape_bytes;
 use crate::gate::Gate;
 use crate::host::{HostFacts, apparmor_restricts_user_namespaces};
+use crate::net::Net;
 use crate::plan::seccomp::{self, Filter};
 use crate::plan::{self, Coverage, Layer, Plan, namespace_fix};
 use crate::policy::{self, Policy, Request};
@@ -459,6 +460,10 @@ impl Trial<'_> {
             true => Some(Supervisor::start(Arc::clone(&record.gate), self.target(prepared, &starting)?)?),
             false => None,
         };
+        let net = match prepared.plan.namespaces.entered {
+            true => Some(Net::start(Arc::clone(&record.gate), starting.network()?)?),
+            false => None,
+        };
         let view = starting.view()?;
         if let Some(supervisor) = &supervisor {
             supervisor.enter(view);
@@ -470,7 +475,7 @@ impl Trial<'_> {
         }
         let (running, listener) = starting.command(supervisor.is_some())?;
         if let (Some(supervisor), Some(listener)) = (&supervisor, listener) {
-            supervisor.listen(listener, None);
+            supervisor.listen(listener, net);
         }
         Ok(Started { running, terminal, supervisor })
     }

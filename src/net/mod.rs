@@ -54,10 +54,11 @@ pub struct Net {
 }
 
 impl Net {
-    /// Starts both threads. `box_network` stands for the box's network namespace: init's process descriptor.
+    /// Starts both threads. `box_network` is the box's network namespace.
     pub fn start(_gate: Arc<Gate>, box_network: OwnedFd) -> Result<Arc<Self>, NetError> {
         let inside = Inside::start(box_network)?;
-        let host_network = host_network().map_err(|errno| NetError::Step("tell the host's network from the box's", errno))?;
+        let host_network =
+            host_network().map_err(|errno| NetError::Step("tell the host's network from the box's", errno))?;
         let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(NetError::Thread)?;
         let handle = runtime.handle().clone();
         let (end, ended) = oneshot::channel::<()>();
@@ -67,7 +68,15 @@ impl Net {
             let _ = runtime.block_on(ended);
         };
         std::thread::Builder::new().name("net".into()).spawn(run).map_err(NetError::Thread)?;
-        Ok(Arc::new(Self { names: Names::default(), askers: names::Askers::default(), inside, twins: twin::Twins::default(), host_network, handle, _end: end }))
+        Ok(Arc::new(Self {
+            names: Names::default(),
+            askers: names::Askers::default(),
+            inside,
+            twins: twin::Twins::default(),
+            host_network,
+            handle,
+            _end: end,
+        }))
     }
 
     /// Runs `work` on the network's thread.
