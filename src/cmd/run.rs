@@ -281,6 +281,7 @@ impl Record {
             ended: None,
             result: None,
             counts: None,
+            destinations: Vec::new(),
             denied: None,
             head: None,
         };
