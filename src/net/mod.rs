@@ -1,22 +1,28 @@
 //! The box's way to and from the outside: names, connections on its behalf, published ports.
 //!
-//! Two threads, started only for a box whose network has rules. One runs everything that waits, in the host's network
-//! namespace. The other ([`Inside`]) sits in the box's network namespace and makes sockets there. Neither holds a
-//! right; what may happen is asked of the gate.
+//! Two threads, started only for a box whose network has rules or published ports. One runs everything that waits, in
+//! the host's network namespace. The other ([`Inside`]) sits in the box's network namespace and makes sockets there.
+//! Neither holds a right; what may happen is asked of the gate.
 
+pub mod flows;
 mod inside;
 pub mod names;
+pub mod publish;
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use tokio::runtime;
 use tokio::sync::oneshot;
 
 use crate::gate::Gate;
+use flows::Flows;
 pub use inside::Inside;
 use names::Names;
+use publish::{Doors, Published};
 
 /// The way out could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -32,22 +38,46 @@ pub enum NetError {
     Capabilities(#[source] caps::errors::CapsError),
 }
 
+/// What a box's network is to have.
+#[derive(Debug)]
+pub struct Start {
+    /// Where everything is decided and counted.
+    pub gate: Arc<Gate>,
+    /// Stands for the box's network namespace: init's process descriptor.
+    pub box_network: OwnedFd,
+    /// Whether rules let anything out: then bytes are counted.
+    pub rules: bool,
+    /// The ports that are open to the outside.
+    pub published: Vec<Published>,
+}
+
 /// The way out of a running box. Dropping it ends what it runs.
 #[derive(Debug)]
 pub struct Net {
     /// Which names the box was given for which addresses.
     pub names: Names,
     /// Sockets in the box's network namespace.
-    pub inside: Inside,
+    pub inside: Arc<Inside>,
+    /// Bytes of the connections that the box is given.
+    pub flows: Flows,
+    doors: Arc<Doors>,
     /// Runs what waits.
     handle: runtime::Handle,
-    _end: oneshot::Sender<()>,
+    thread: Mutex<Option<Thread>>,
+}
+
+/// The network's thread, and the word that ends it: also that it is dropped.
+#[derive(Debug)]
+struct Thread {
+    end: oneshot::Sender<()>,
+    thread: JoinHandle<()>,
 }
 
 impl Net {
-    /// Starts both threads. `box_network` stands for the box's network namespace: init's process descriptor.
-    pub fn start(_gate: Arc<Gate>, box_network: OwnedFd) -> Result<Arc<Self>, NetError> {
-        let inside = Inside::start(box_network)?;
+    /// Starts both threads. To be called in the host's network namespace.
+    pub fn start(start: Start) -> Result<Arc<Self>, NetError> {
+        let Start { gate, box_network, rules, published } = start;
+        let inside = Arc::new(Inside::start(box_network)?);
         let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(NetError::Thread)?;
         let handle = runtime.handle().clone();
         let (end, ended) = oneshot::channel::<()>();
@@ -56,12 +86,32 @@ impl Net {
             let _ = caps::clear(None, caps::CapSet::Effective);
             let _ = runtime.block_on(ended);
         };
-        std::thread::Builder::new().name("net".into()).spawn(run).map_err(NetError::Thread)?;
-        Ok(Arc::new(Self { names: Names::default(), inside, handle, _end: end }))
+        let thread = std::thread::Builder::new().name("net".into()).spawn(run).map_err(NetError::Thread)?;
+        let flows = if rules { Flows::start(&gate, &handle) } else { Flows::default() };
+        let doors = Doors::new(gate, Arc::clone(&inside));
+        for one in published {
+            handle.spawn(publish::serve(Arc::clone(&doors), one));
+        }
+        let thread = Mutex::new(Some(Thread { end, thread }));
+        Ok(Arc::new(Self { names: Names::default(), inside, flows, doors, handle, thread }))
     }
 
     /// Runs `work` on the network's thread.
     pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         self.handle.spawn(work);
+    }
+
+    /// Passes on what the box has said, counts what is left to count, and ends everything. To be called in the host's
+    /// network namespace, once the box's processes have ended and before the gate sums up. Whoever listens in on the box's
+    /// last words has `limit` to take them.
+    pub fn finish(&self, limit: Duration) {
+        self.doors.finish(limit);
+        self.flows.finish();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(Thread { end, thread }) = thread {
+            drop(end);
+            // Whatever was under way is counted when its thread is gone.
+            let _ = thread.join();
+        }
     }
 }
