@@ -4,12 +4,14 @@
 //! the host's network namespace. The other ([`Inside`]) sits in the box's network namespace and makes sockets there.
 //! Neither holds a right; what may happen is asked of the gate.
 
+pub mod dial;
 pub mod flows;
 mod inside;
 pub mod names;
 pub mod publish;
+pub mod twin;
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -19,6 +21,7 @@ use tokio::runtime;
 use tokio::sync::oneshot;
 
 use crate::gate::Gate;
+use crate::sys::socket;
 use flows::Flows;
 pub use inside::Inside;
 use names::Names;
@@ -56,28 +59,32 @@ pub struct Start {
 pub struct Net {
     /// Which names the box was given for which addresses.
     pub names: Names,
+    /// Who asks for names.
+    pub askers: names::Askers,
     /// Sockets in the box's network namespace.
     pub inside: Arc<Inside>,
     /// Bytes of the connections that the box is given.
     pub flows: Flows,
+    /// Sockets in place of others.
+    pub twins: twin::Twins,
+    /// The network that connections are made in.
+    pub host_network: u64,
     doors: Arc<Doors>,
     /// Runs what waits.
     handle: runtime::Handle,
     thread: Mutex<Option<Thread>>,
 }
 
-/// The network's thread, and the word that ends it: also that it is dropped.
-#[derive(Debug)]
-struct Thread {
-    end: oneshot::Sender<()>,
-    thread: JoinHandle<()>,
-}
+/// The network's thread. Dropping the word ends it.
+type Thread = (oneshot::Sender<()>, JoinHandle<()>);
 
 impl Net {
     /// Starts both threads. To be called in the host's network namespace.
     pub fn start(start: Start) -> Result<Arc<Self>, NetError> {
         let Start { gate, box_network, rules, published } = start;
         let inside = Arc::new(Inside::start(box_network)?);
+        let host_network =
+            host_network().map_err(|errno| NetError::Step("tell the host's network from the box's", errno))?;
         let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(NetError::Thread)?;
         let handle = runtime.handle().clone();
         let (end, ended) = oneshot::channel::<()>();
@@ -92,8 +99,9 @@ impl Net {
         for one in published {
             handle.spawn(publish::serve(Arc::clone(&doors), one));
         }
-        let thread = Mutex::new(Some(Thread { end, thread }));
-        Ok(Arc::new(Self { names: Names::default(), inside, flows, doors, handle, thread }))
+        let (names, askers, twins) = (Names::default(), names::Askers::default(), twin::Twins::default());
+        let thread = Mutex::new(Some((end, thread)));
+        Ok(Arc::new(Self { names, askers, inside, flows, twins, host_network, doors, handle, thread }))
     }
 
     /// Runs `work` on the network's thread.
@@ -108,10 +116,15 @@ impl Net {
         self.doors.finish(limit);
         self.flows.finish();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(Thread { end, thread }) = thread {
+        if let Some((end, thread)) = thread {
             drop(end);
             // Whatever was under way is counted when its thread is gone.
             let _ = thread.join();
         }
     }
+}
+
+fn host_network() -> Result<u64, Errno> {
+    let socket = socket::new(libc::AF_INET, libc::SOCK_STREAM, 0)?;
+    socket::network_of(socket.as_fd())
 }
