@@ -4,19 +4,27 @@
 //! namespace. The other ([`Inside`]) sits in the box's network namespace and makes sockets there. Neither holds a
 //! right; what may happen is asked of the gate.
 
+pub mod dns;
 mod inside;
+mod message;
 pub mod names;
+mod upstream;
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 
 use nix::errno::Errno;
 use tokio::runtime;
 use tokio::sync::oneshot;
 
 use crate::gate::Gate;
+use dns::{Resolver, Sockets};
 pub use inside::Inside;
-use names::Names;
+use names::{Askers, Names};
+
+/// Where name servers listen.
+const DNS_PORT: u16 = 53;
 
 /// The way out could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -30,38 +38,64 @@ pub enum NetError {
     /// Capabilities could not be dropped.
     #[error("cannot drop the network's capabilities")]
     Capabilities(#[source] caps::errors::CapsError),
+    /// Questions to name servers need random numbers.
+    #[error("cannot open /dev/urandom")]
+    Random(#[source] std::io::Error),
 }
 
-/// The way out of a running box. Dropping it ends what it runs.
+/// The way out of a running box, until [`Net::finish`].
 #[derive(Debug)]
 pub struct Net {
     /// Which names the box was given for which addresses.
-    pub names: Names,
+    pub names: Arc<Names>,
+    /// Who asks the box's resolver: to be told of each socket that is connected to it.
+    pub askers: Arc<Askers>,
     /// Sockets in the box's network namespace.
     pub inside: Inside,
     /// Runs what waits.
     handle: runtime::Handle,
-    _end: oneshot::Sender<()>,
+    thread: Mutex<Option<Thread>>,
 }
 
+/// The network's thread. Dropping the word ends it.
+type Thread = (oneshot::Sender<()>, JoinHandle<()>);
+
 impl Net {
-    /// Starts both threads. `box_network` stands for the box's network namespace: init's process descriptor.
-    pub fn start(_gate: Arc<Gate>, box_network: OwnedFd) -> Result<Arc<Self>, NetError> {
+    /// Starts both threads, and the box's resolver. `box_network` stands for the box's network namespace: init's process
+    /// descriptor. When this returns, the box can ask for names.
+    pub fn start(gate: Arc<Gate>, box_network: OwnedFd) -> Result<Arc<Self>, NetError> {
         let inside = Inside::start(box_network)?;
+        let (names, askers) = (Arc::new(Names::default()), Arc::new(Askers::default()));
+        let sockets = Sockets::take(&inside)?;
+        let resolver = Arc::new(Resolver::new(gate, Arc::clone(&names), Arc::clone(&askers))?);
         let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(NetError::Thread)?;
         let handle = runtime.handle().clone();
         let (end, ended) = oneshot::channel::<()>();
+        {
+            let _on = runtime.enter();
+            resolver.serve(sockets).map_err(NetError::Thread)?;
+        }
         let run = move || {
             // A thread that keeps its rights can do no harm that its code does not: it runs nothing of the box's.
             let _ = caps::clear(None, caps::CapSet::Effective);
             let _ = runtime.block_on(ended);
         };
-        std::thread::Builder::new().name("net".into()).spawn(run).map_err(NetError::Thread)?;
-        Ok(Arc::new(Self { names: Names::default(), inside, handle, _end: end }))
+        let thread = std::thread::Builder::new().name("net".into()).spawn(run).map_err(NetError::Thread)?;
+        Ok(Arc::new(Self { names, askers, inside, handle, thread: Mutex::new(Some((end, thread))) }))
     }
 
     /// Runs `work` on the network's thread.
     pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         self.handle.spawn(work);
+    }
+
+    /// Ends all that runs on the network's thread, and the thread. What was under way is on record when this returns.
+    /// Not to be called on that thread.
+    pub fn finish(&self) {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some((end, thread)) = thread {
+            drop(end);
+            let _ = thread.join();
+        }
     }
 }
