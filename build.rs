@@ -9,12 +9,12 @@ use std::{env, fs};
 #[allow(dead_code)]
 #[path = "src/event.rs"]
 mod event;
-#[allow(dead_code)]
+#[allow(dead_code, unused_imports)]
 #[path = "src/policy/file.rs"]
 mod file;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    for input in ["profiles", "src/policy/file.rs", "src/event.rs"] {
+    for input in ["profiles", "src/policy/file.rs", "src/policy/file/network.rs", "src/event.rs"] {
         println!("cargo::rerun-if-changed={input}");
     }
     // A target directory that is shared by two checkouts must not keep the other's paths.

@@ -68,9 +68,18 @@ pub struct PolicyArgs {
     /// Start the command in DIR (default: the current directory)
     #[arg(short = 'C', long = "chdir", value_name = "DIR")]
     pub chdir: Option<PathBuf>,
-    /// Network: none (own loopback only) or host
+    /// Network: none (own loopback only), rules (also what rules allow) or host
     #[arg(long, value_enum, value_name = "MODE")]
     pub net: Option<Net>,
+    /// Let the command reach [tcp://|udp://|icmp://]HOST[:PORTS], such as '*.example.org:443' (repeatable)
+    #[arg(long = "net-allow", value_name = "RULE")]
+    pub net_allow: Vec<String>,
+    /// Keep the command from reaching what RULE names, whatever is allowed (repeatable)
+    #[arg(long = "net-deny", value_name = "RULE")]
+    pub net_deny: Vec<String>,
+    /// Let [ADDRESS:]PORT of this machine, of its loopback by default, lead to PORT in the box (repeatable)
+    #[arg(long = "publish", value_name = "[ADDRESS:]PORT[:PORT]")]
+    pub publish: Vec<String>,
     /// Let the command connect to the unix socket PATH (repeatable)
     #[arg(long = "net-unix", value_name = "PATH")]
     pub net_unix: Vec<PathBuf>,
@@ -114,11 +123,13 @@ pub struct Run {
     pub command: Vec<std::ffi::OsString>,
 }
 
-/// The network modes there are so far.
+/// The network modes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Net {
     /// The box's own loopback, nothing else
     None,
+    /// The box's own loopback and what rules allow
+    Rules,
     /// The host's network
     Host,
 }

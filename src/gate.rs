@@ -286,7 +286,7 @@ mod tests {
     use crate::audit::record::Entry;
     use crate::audit::{PolicyRef, Start};
     use crate::event::{BoxPath, FileOp, Level, Place, RuleId, Subject};
-    use crate::policy::{Environment, ExecRules, FileRules, Guards, NetworkMode, Root};
+    use crate::policy::{Environment, ExecRules, FileRules, Guards, Network, NetworkMode, Root};
 
     struct Bench {
         gate: Gate,
@@ -306,8 +306,7 @@ mod tests {
             files: FileRules::new([vec![root("/usr")], vec![root("/work")], vec![]], Guards::default(), otherwise),
             exec: ExecRules::default(),
             env: Environment::default(),
-            network: (NetworkMode::None, RuleId::new("default.yaml", "network")),
-            sockets: Vec::new(),
+            network: Network::new(NetworkMode::None, RuleId::new("default.yaml", "network")),
             audit: level,
         }
     }

@@ -21,7 +21,7 @@ fn a_policy_that_cannot_be_understood_is_refused_in_one_message_with_its_place()
         ("version: 1\nfilesystem:\n  deny: [\"[\"]\n", &["bad.yaml", "3"]),
         ("version: 1\nextends: [no-such-profile]\n", &["bad.yaml", "no-such-profile"]),
         ("version: 1\nextends: [./bad.yaml]\n", &["bad.yaml"]),
-        ("version: 1\nnetwork:\n  mode: rules\n", &["bad.yaml", "rules"]),
+        ("version: 1\nnetwork:\n  allow: [\"https://example.org/x\"]\n", &["bad.yaml", "3", "`example.org:443`"]),
         ("version: 1\nlimits: {memory: 2G}\n", &["bad.yaml", "limits"]),
         ("version: 1\nfilesystem:\n  ask: [\"~/x\"]\n", &["bad.yaml", "ask"]),
         ("version: 99\n", &["bad.yaml"]),

@@ -31,8 +31,12 @@ pub fn request(args: &PolicyArgs) -> Request {
         chdir: args.chdir.clone(),
         net: args.net.map(|net| match net {
             Net::None => NetworkMode::None,
+            Net::Rules => NetworkMode::Rules,
             Net::Host => NetworkMode::Host,
         }),
+        net_allow: args.net_allow.clone(),
+        net_deny: args.net_deny.clone(),
+        publish: args.publish.clone(),
         unix: args.net_unix.clone(),
         audit: args.audit_level.map(|level| match level {
             AuditLevel::Minimal => Level::Minimal,
@@ -93,8 +97,8 @@ pub fn as_text(policy: &Policy) -> String {
     line(format!("digest   {}", policy.digest));
     line(format!("workdir  {}", policy.workdir.display()));
     line(format!("home     {}", policy.home.display()));
-    line(format!("network  {:<44} {}", mode_name(policy.network.0), policy.network.1));
-    policy.sockets.iter().for_each(|socket| line(root_line("connect", socket)));
+    line(format!("network  {:<44} {}", mode_name(policy.network.mode), policy.network.rule));
+    policy.network.unix.iter().for_each(|socket| line(root_line("connect", socket)));
     line(format!("audit    {}", level_name(policy.audit)));
     for (title, roots) in
         [("write", &policy.files.write), ("private", &policy.files.private), ("read", &policy.files.read)]
@@ -165,7 +169,7 @@ pub fn as_json(policy: &Policy) -> Value {
         },
         "exec": {"allow": programs(&policy.exec.allow), "deny": programs(&policy.exec.deny)},
         "env": {"pass": names, "withheld": policy.env.withheld},
-        "network": {"mode": mode_name(policy.network.0), "rule": policy.network.1, "unix": roots(&policy.sockets)},
+        "network": {"mode": mode_name(policy.network.mode), "rule": policy.network.rule, "unix": roots(&policy.network.unix)},
         "audit": {"level": policy.audit},
     })
 }

@@ -470,7 +470,7 @@ impl Trial<'_> {
         }
         let (running, listener) = starting.command(supervisor.is_some())?;
         if let (Some(supervisor), Some(listener)) = (&supervisor, listener) {
-            supervisor.listen(listener);
+            supervisor.listen(listener, None);
         }
         Ok(Started { running, terminal, supervisor })
     }

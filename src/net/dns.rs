@@ -89,14 +89,13 @@ pub struct Resolver {
 /// Who asks, and when.
 #[derive(Debug, Clone, Copy)]
 struct Client {
-    transport: Transport,
     from: SocketAddr,
     asked: Instant,
 }
 
 impl Client {
-    fn new(transport: Transport, from: SocketAddr) -> Self {
-        Self { transport, from, asked: Instant::now() }
+    fn new(from: SocketAddr) -> Self {
+        Self { from, asked: Instant::now() }
     }
 }
 
@@ -188,7 +187,7 @@ impl Resolver {
             if length > LONGEST_UDP {
                 continue;
             }
-            match self.take(&packet[..length], Client::new(Transport::Udp, from)) {
+            match self.take(&packet[..length], Client::new(from)) {
                 Taken::Silent => {}
                 Taken::Answer(answer) => drop(socket.send_to(&answer, from).await),
                 Taken::Forward(forward) => {
@@ -221,7 +220,7 @@ impl Resolver {
     /// Answers one question after the other, until the client closes, is silent for too long, or sends what is none.
     async fn serve_stream(&self, mut stream: TcpStream, from: SocketAddr) {
         while let Ok(Ok(packet)) = timeout(IDLE, read_message(&mut stream)).await {
-            let answer = match self.take(&packet, Client::new(Transport::Tcp, from)) {
+            let answer = match self.take(&packet, Client::new(from)) {
                 Taken::Silent => return,
                 Taken::Answer(answer) => answer,
                 Taken::Forward(forward) => self.forward(forward, Transport::Tcp).await,
@@ -290,7 +289,7 @@ impl Resolver {
     }
 
     fn judge(&self, query: &Query, name: &str, client: Client) -> Asked {
-        let subject = self.askers.of(client.transport, client.from).unwrap_or_default();
+        let subject = self.askers.of(client.from).unwrap_or_default();
         let question = Question { name: name.to_string(), record: message::kind_name(query.kind) };
         let judged = self.gate.judge(Event { subject, access: Access::Resolve(question) }, None, client.asked);
         Asked { gate: Arc::clone(&self.gate), judged: Some(judged) }

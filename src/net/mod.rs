@@ -4,13 +4,15 @@
 //! namespace. The other ([`Inside`]) sits in the box's network namespace and makes sockets there. Neither holds a
 //! right; what may happen is asked of the gate.
 
+pub mod dial;
 pub mod dns;
 mod inside;
 mod message;
 pub mod names;
+pub mod twin;
 mod upstream;
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -19,6 +21,7 @@ use tokio::runtime;
 use tokio::sync::oneshot;
 
 use crate::gate::Gate;
+use crate::sys::socket;
 use dns::{Resolver, Sockets};
 pub use inside::Inside;
 use names::{Askers, Names};
@@ -52,6 +55,10 @@ pub struct Net {
     pub askers: Arc<Askers>,
     /// Sockets in the box's network namespace.
     pub inside: Inside,
+    /// Sockets in place of others.
+    pub twins: twin::Twins,
+    /// The network that connections are made in.
+    pub host_network: u64,
     /// Runs what waits.
     handle: runtime::Handle,
     thread: Mutex<Option<Thread>>,
@@ -68,6 +75,8 @@ impl Net {
         let (names, askers) = (Arc::new(Names::default()), Arc::new(Askers::default()));
         let sockets = Sockets::take(&inside)?;
         let resolver = Arc::new(Resolver::new(gate, Arc::clone(&names), Arc::clone(&askers))?);
+        let host_network =
+            host_network().map_err(|errno| NetError::Step("tell the host's network from the box's", errno))?;
         let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(NetError::Thread)?;
         let handle = runtime.handle().clone();
         let (end, ended) = oneshot::channel::<()>();
@@ -81,7 +90,8 @@ impl Net {
             let _ = runtime.block_on(ended);
         };
         let thread = std::thread::Builder::new().name("net".into()).spawn(run).map_err(NetError::Thread)?;
-        Ok(Arc::new(Self { names, askers, inside, handle, thread: Mutex::new(Some((end, thread))) }))
+        let (thread, twins) = (Mutex::new(Some((end, thread))), twin::Twins::default());
+        Ok(Arc::new(Self { names, askers, inside, twins, host_network, handle, thread }))
     }
 
     /// Runs `work` on the network's thread.
@@ -98,4 +108,9 @@ impl Net {
             let _ = thread.join();
         }
     }
+}
+
+fn host_network() -> Result<u64, Errno> {
+    let socket = socket::new(libc::AF_INET, libc::SOCK_STREAM, 0)?;
+    socket::network_of(socket.as_fd())
 }

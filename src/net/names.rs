@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::event::{Subject, Transport};
+use crate::event::Subject;
 
 /// The address that stands for the loopback of the host, under the name [`crate::event::HOST_NAME`]: of the IPv4 service
 /// continuity prefix (RFC 7335), so never that of a real destination.
@@ -119,21 +119,19 @@ impl Memory {
 #[derive(Debug, Default)]
 pub struct Askers(Mutex<Known>);
 
-type Source = (Transport, SocketAddr);
-
 #[derive(Debug, Default)]
 struct Known {
     /// The asker, and the number under which it stands in the order.
-    askers: HashMap<Source, (u64, Arc<Subject>)>,
+    askers: HashMap<SocketAddr, (u64, Arc<Subject>)>,
     /// Oldest first; those that were told of again stand here twice, and only the later number counts.
-    order: VecDeque<(u64, Source)>,
+    order: VecDeque<(u64, SocketAddr)>,
     next: u64,
 }
 
 impl Askers {
     /// Takes note that `subject` speaks from `from`, the local address of its socket after the connect.
-    pub fn tell(&self, transport: Transport, from: SocketAddr, subject: Arc<Subject>) {
-        let source = (transport, canonical(from));
+    pub fn tell(&self, from: SocketAddr, subject: Arc<Subject>) {
+        let source = canonical(from);
         let mut known = lock(&self.0);
         let number = known.next;
         known.next += 1;
@@ -145,13 +143,12 @@ impl Askers {
     }
 
     /// Who speaks from `from`, if that is known. A socket that was never connected is known by its port alone.
-    pub fn of(&self, transport: Transport, from: SocketAddr) -> Option<Arc<Subject>> {
-        let from = canonical(from);
-        let port = from.port();
-        let any = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
-        let mut spots = [from.ip(), any[0], any[1]].into_iter().map(|ip| (transport, SocketAddr::new(ip, port)));
+    pub fn of(&self, from: SocketAddr) -> Option<Arc<Subject>> {
+        let any = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+        let mut sources =
+            [from.ip().to_canonical(), any[0], any[1]].map(|ip| SocketAddr::new(ip, from.port())).into_iter();
         let known = lock(&self.0);
-        spots.find_map(|spot| known.askers.get(&spot).map(|(_, subject)| Arc::clone(subject)))
+        sources.find_map(|source| known.askers.get(&source).map(|(_, subject)| Arc::clone(subject)))
     }
 }
 
@@ -245,23 +242,24 @@ mod tests {
     }
 
     #[test]
-    fn an_asker_is_known_by_transport_and_address_or_by_its_port() {
+    fn an_asker_is_known_by_its_address_or_by_its_port() {
         let askers = Askers::default();
         let subject = |pid| Arc::new(Subject { pid, ..Subject::default() });
         let at = |text: &str| -> SocketAddr { text.parse().unwrap() };
-        askers.tell(Transport::Udp, at("127.0.0.1:5000"), subject(1));
-        askers.tell(Transport::Tcp, at("[::ffff:127.0.0.1]:5000"), subject(2));
-        askers.tell(Transport::Udp, at("[::]:6000"), subject(3));
-        let pid = |transport, from| askers.of(transport, at(from)).map(|subject| subject.pid);
-        assert_eq!(pid(Transport::Udp, "127.0.0.1:5000"), Some(1));
-        assert_eq!(pid(Transport::Tcp, "127.0.0.1:5000"), Some(2));
-        assert_eq!(pid(Transport::Udp, "127.0.0.1:6000"), Some(3));
-        assert_eq!(pid(Transport::Tcp, "127.0.0.1:6000"), None);
-        for port in 1..=ASKERS as u16 {
-            askers.tell(Transport::Udp, SocketAddr::new(ip("127.0.0.1"), port), subject(4));
+        askers.tell(at("127.0.0.1:50001"), subject(1));
+        askers.tell(at("[::ffff:127.0.0.1]:50002"), subject(2));
+        askers.tell(at("[::]:50003"), subject(3));
+        let pid = |from| askers.of(at(from)).map(|subject| subject.pid);
+        assert_eq!(pid("127.0.0.1:50001"), Some(1));
+        assert_eq!(pid("127.0.0.1:50002"), Some(2));
+        assert_eq!(pid("127.0.0.1:50003"), Some(3));
+        assert_eq!(pid("[::1]:50001"), None);
+        askers.tell(at("127.0.0.1:50001"), subject(4));
+        for port in 1..ASKERS as u16 {
+            askers.tell(SocketAddr::new(ip("127.0.0.1"), port), subject(5));
         }
-        assert_eq!(pid(Transport::Tcp, "127.0.0.1:5000"), None);
-        assert_eq!(pid(Transport::Udp, "127.0.0.1:5000"), Some(4), "told of again");
-        assert!(lock(&askers.0).askers.len() <= ASKERS);
+        assert_eq!(pid("127.0.0.1:50002"), None);
+        assert_eq!(pid("127.0.0.1:50001"), Some(4), "told of again");
+        assert_eq!(lock(&askers.0).askers.len(), ASKERS);
     }
 }

@@ -156,7 +156,7 @@ impl fmt::Display for LayerCoverage {
 /// Works a policy out for a host.
 pub fn compile(policy: &Policy, host: &HostFacts) -> (Plan, Coverage) {
     let own = host.no_user_namespace.is_none();
-    let network = own && policy.network.0 != NetworkMode::Host;
+    let network = own && policy.network.mode != NetworkMode::Host;
     let view = own.then(|| mounts::view(policy, host));
     let plan = Plan {
         namespaces: Namespaces { own, network },
@@ -197,8 +197,8 @@ fn namespace_state(host: &HostFacts, has: bool, what: &str) -> State {
 }
 
 fn network_state(policy: &Policy, host: &HostFacts, plan: &Plan) -> State {
-    match policy.network.0 {
-        NetworkMode::Host => State::NotAsked { why: format!("{} gives the host's network", policy.network.1) },
+    match policy.network.mode {
+        NetworkMode::Host => State::NotAsked { why: format!("{} gives the host's network", policy.network.rule) },
         NetworkMode::None | NetworkMode::Rules => {
             namespace_state(host, plan.namespaces.network, "own network namespace with loopback only")
         }

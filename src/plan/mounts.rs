@@ -76,7 +76,7 @@ pub fn view(policy: &Policy, host: &HostFacts) -> View {
     let files = &policy.files;
     let mut steps = grants(files);
     steps.extend(sockets(policy));
-    if policy.network.0 == NetworkMode::Host
+    if policy.network.mode == NetworkMode::Host
         && let Some(real) = &host.resolv_conf
     {
         steps.push(Step::Bind { from: HostPath(real.clone()), at: real.clone(), writable: false });
@@ -102,7 +102,7 @@ fn sockets(policy: &Policy) -> impl Iterator<Item = Step> {
             .max_by_key(|root| root.path.components().count())
             .is_some_and(|nearest| nearest.exists && !files.private.iter().any(|private| private.path == nearest.path))
     };
-    let shown = policy.sockets.iter().filter(|socket| socket.exists);
+    let shown = policy.network.unix.iter().filter(|socket| socket.exists);
     shown.flat_map(move |socket| {
         let path = &socket.path;
         let bind =

@@ -131,6 +131,9 @@ fn stopped_when(row: &Row, stops: &Stops) -> Result<Option<Vec<SeccompRule>>, Ba
     Ok(match family {
         // What every handler starts relative paths from must be known whenever anything stops.
         Family::Exec | Family::Connect | Family::Bind | Family::Surroundings => Some(vec![]),
+        Family::Listen => stops.sends.is_some().then(Vec::new),
+        Family::SendTo if stops.sends.is_none() => None,
+        Family::SendTo => Some(vec![given(args, Arg::Address)?]),
         Family::Open if stops.write_open.is_none() && stops.read_open.is_none() => None,
         Family::Open => match args.iter().position(|arg| *arg == Arg::OpenFlags) {
             Some(at) => Some(flags_that_stop(at, stops.read_open.is_some())?),
@@ -153,6 +156,12 @@ fn stopped_when(row: &Row, stops: &Stops) -> Result<Option<Vec<SeccompRule>>, Ba
         | Family::Mknod
         | Family::Truncate => stops.change.is_some().then(Vec::new),
     })
+}
+
+/// The rule that a pointer is not null.
+fn given(args: &[Arg], role: Arg) -> Result<SeccompRule, BackendError> {
+    let at = args.iter().position(|arg| *arg == role).unwrap_or_default();
+    SeccompRule::new(vec![SeccompCondition::new(at as u8, SeccompCmpArgLen::Qword, SeccompCmpOp::Ne, 0)?])
 }
 
 /// The rules on an open's flags, argument `at`: one for each bit that makes it more than reading, or a single one where
@@ -302,6 +311,7 @@ mod tests {
                 change: why,
                 metadata,
                 act: String::new(),
+                sends: Some(String::new()),
             },
             notify,
             wait_killable: true,
@@ -387,6 +397,25 @@ mod tests {
         assert_eq!(call(libc::SYS_socketpair, [1, 5, 0, 0, 0, 0]), ALLOW);
         assert_eq!(call(libc::SYS_socket, [16, 3, 0, 0, 0, 0]), ALLOW);
         assert_eq!(call(libc::SYS_socket, [16, 3, 12, 0, 0, 0]), refuse(libc::EAFNOSUPPORT));
+        for (family, kind, protocol) in [(2, 1, 262), (2, 1, 132), (2, 5, 132), (10, 6, 33), (2, 2, 136), (10, 1, 132)] {
+            let flagged = kind | 0o2000000;
+            assert_eq!(call(libc::SYS_socket, [family, flagged, protocol, 0, 0, 0]), refuse(libc::EPROTONOSUPPORT));
+        }
+        for (family, kind, protocol) in [(2, 1, 6), (2, 2, 17), (10, 2, 0), (2, 2, 1), (10, 2, 58)] {
+            assert_eq!(call(libc::SYS_socket, [family, kind | 0o4000, protocol, 0, 0, 0]), ALLOW);
+        }
+        assert_eq!(call(libc::SYS_socket, [2, 3, 1, 0, 0, 0]), refuse(libc::EPERM));
+        let fast_open = libc::MSG_FASTOPEN as u64 | libc::MSG_NOSIGNAL as u64;
+        assert_eq!(call(libc::SYS_sendto, [3, 1, 1, fast_open, 1, 16]), refuse(libc::EOPNOTSUPP));
+        assert_eq!(call(libc::SYS_sendto, [3, 1, 1, 0, 1, 16]), NOTIFY);
+        assert_eq!(call(libc::SYS_sendto, [3, 1, 1, 0, 1 << 32, 16]), NOTIFY);
+        assert_eq!(call(libc::SYS_sendto, [3, 1, 1, 0, 0, 0]), ALLOW);
+        assert_eq!(call(libc::SYS_sendmsg, [3, 1, fast_open, 0, 0, 0]), refuse(libc::EOPNOTSUPP));
+        assert_eq!(call(libc::SYS_sendmmsg, [3, 1, 1, fast_open, 0, 0]), refuse(libc::EOPNOTSUPP));
+        for (level, option) in [(0, 4), (41, 57), (41, 5), (41, 6)] {
+            assert_eq!(call(libc::SYS_setsockopt, [3, level, option, 1, 4, 0]), refuse(libc::EPERM));
+        }
+        assert_eq!(call(libc::SYS_setsockopt, [3, 0, 1, 1, 4, 0]), ALLOW);
         assert_eq!(call(libc::SYS_personality, [0; 6]), ALLOW);
         assert_eq!(call(libc::SYS_personality, [0x0040_0000, 0, 0, 0, 0, 0]), refuse(libc::EPERM));
         assert_eq!(call(i64::from(LAST_KNOWN) + 1, [0; 6]), NOTIFY);
@@ -401,6 +430,8 @@ mod tests {
         for (number, row) in (0..=LAST_KNOWN).filter_map(|number| Some((number, row(number)?))) {
             let meets = run(&program, X86_64, number, [0; 6]);
             match row.rule {
+                // With no address it is a plain send.
+                Rule::Stop { family: Family::SendTo, .. } => assert_eq!(meets, ALLOW),
                 Rule::Stop { .. } => assert_eq!(meets, NOTIFY, "{}", row.name),
                 Rule::Refuse { errno, when: [] } => assert_eq!(meets, refuse(errno), "{}", row.name),
                 Rule::Refuse { .. } => {}

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::event::Level;
 use crate::host::HostFacts;
-use crate::policy::{FileRules, Guard, GuardKind, Policy};
+use crate::policy::{FileRules, Guard, GuardKind, NetworkMode, Policy};
 
 /// Which groups of calls stop, each with the reason; `None` runs at native speed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -24,6 +24,8 @@ pub struct Stops {
     pub metadata: Metadata,
     /// Programs and connections; always.
     pub act: String,
+    /// Sends that name an address, and listening: where a socket may belong to the host's network.
+    pub sends: Option<String>,
 }
 
 /// Which calls on metadata stop.
@@ -73,6 +75,7 @@ pub fn stops(policy: &Policy, host: &HostFacts, view: bool) -> Stops {
         change,
         metadata: metadata(policy, host, view),
         act: "programs and connections are always decided".into(),
+        sends: (policy.network.0 == NetworkMode::Rules).then(|| format!("{} lets connections out", policy.network.1)),
     }
 }
 

@@ -3,6 +3,8 @@
 //!
 //! `load` finds and reads the files; of the file system only [`Real`] knows here.
 
+mod network;
+
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -12,10 +14,10 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::file::{At, Entry, PolicyFile, Protect};
-use super::load::{Layer, LoadError, Request, SHIPPED, World};
+use super::load::{Layer, LoadError, Request, RuleError, SHIPPED, World};
 use super::real::{Found, Real, resolved};
 use super::rules::{Base, Pattern, PatternError, ProgramPattern, contains, escaped};
-use super::{Exception, FileRules, Guard, GuardKind, Guards, NetworkMode, Policy, ProgramRule, Root, worktree};
+use super::{Exception, FileRules, Guard, GuardKind, Guards, Policy, ProgramRule, Root, worktree};
 use crate::event::{Level, RuleId};
 
 /// How a rule that comes from a flag is named.
@@ -53,8 +55,7 @@ pub(super) struct Build<'a> {
     granted: HashSet<PathBuf>,
     exec: super::ExecRules,
     env: super::env::Rules,
-    network: (NetworkMode, RuleId),
-    sockets: Vec<Root>,
+    network: network::Draft,
     audit: Level,
     name: Arc<str>,
     /// The rule of a file that makes `.` writable.
@@ -77,8 +78,7 @@ impl<'a> Build<'a> {
             granted: HashSet::new(),
             exec: Default::default(),
             env: Default::default(),
-            network: (NetworkMode::None, RuleId::new("built-in", "network.mode")),
-            sockets: Vec::new(),
+            network: network::Draft::default(),
             audit: Level::default(),
             name: "empty".into(),
             dot: None,
@@ -113,18 +113,11 @@ impl<'a> Build<'a> {
         self.env.pass.extend(file.env_pass.iter().map(|e| e.text.clone()));
         self.env.deny.extend(file.env_deny.iter().map(|e| e.text.clone()));
         self.env.set.extend(file.env_set.iter().map(|(k, v)| (k.into(), v.into())));
-        if let Some(mode) = file.network {
-            self.network = (mode, RuleId::new(name, "network.mode"));
-        }
-        for (index, entry) in file.unix.iter().enumerate() {
-            let at = At { file: layer.name.clone(), mark: Some(entry.mark) };
-            let path = self.with_base(|base| base.path(&entry.text)).map_err(|why| LoadError::Rule {
-                at: at.clone(),
-                key: "network.unix",
-                text: entry.text.clone(),
-                why,
-            })?;
-            self.socket(&path, RuleId(format!("{name} network.unix[{index}]").into()))?;
+        self.network.layer(name, &file.network)?;
+        for (index, entry) in file.network.unix.iter().enumerate() {
+            let wrong = |why| rule_error(name, "network.unix", entry, why);
+            let path = self.with_base(|base| base.path(&entry.text)).map_err(wrong)?;
+            self.socket(&path, numbered(name, "network.unix", index))?;
         }
         self.audit = file.audit.unwrap_or(self.audit);
         self.files.otherwise = Some(RuleId::new(name, "filesystem"));
@@ -134,17 +127,13 @@ impl<'a> Build<'a> {
 
     fn granted(&mut self, layer: &Layer, kind: Kind, index: usize, entry: &Entry) -> Result<(), LoadError> {
         let at = || At { file: layer.name.clone(), mark: Some(entry.mark) };
-        let path = self.with_base(|base| base.path(&entry.text)).map_err(|why| LoadError::Rule {
-            at: at(),
-            key: kind.key(),
-            text: entry.text.clone(),
-            why,
-        })?;
+        let wrong = |why| rule_error(&layer.name, kind.key(), entry, why);
+        let path = self.with_base(|base| base.path(&entry.text)).map_err(wrong)?;
         let found = self.real.find(&path);
         if !found.exists && path.as_os_str().as_bytes().iter().any(|b| b"*?[{".contains(b)) {
             return Err(LoadError::Wildcard { at: at(), key: kind.key(), text: entry.text.clone() });
         }
-        let rule = RuleId(format!("{} {}[{index}]", layer.name, kind.key()).into());
+        let rule = numbered(&layer.name, kind.key(), index);
         if kind == Kind::Private && found.path.as_os_str() == "/" {
             // A home of `/` (some containers) hides nothing.
             return Ok(());
@@ -197,7 +186,7 @@ impl<'a> Build<'a> {
             return Err(LoadError::NoSocket { rule, path: path.to_string_lossy().into() });
         }
         let link = (found.exists && found.path != path).then(|| path.to_path_buf());
-        self.sockets.push(Root { path: found.path, rule, link, exists: found.exists });
+        self.network.unix.push(Root { path: found.path, rule, link, exists: found.exists });
         Ok(())
     }
 
@@ -218,13 +207,9 @@ impl<'a> Build<'a> {
     }
 
     fn guard(&mut self, layer: &Layer, kind: GuardKind, index: usize, entry: &Entry) -> Result<Guard, LoadError> {
-        let pattern = self.pattern(&entry.text).map_err(|why| LoadError::Rule {
-            at: At { file: layer.name.clone(), mark: Some(entry.mark) },
-            key: kind.key(),
-            text: entry.text.clone(),
-            why,
-        })?;
-        let rule = RuleId(format!("{} {}[{index}]", layer.name, kind.key()).into());
+        let wrong = |why| rule_error(&layer.name, kind.key(), entry, why);
+        let pattern = self.pattern(&entry.text).map_err(wrong)?;
+        let rule = numbered(&layer.name, kind.key(), index);
         Ok(Guard { kind, pattern, rule, message: entry.message.clone(), except: entry.except })
     }
 
@@ -248,13 +233,12 @@ impl<'a> Build<'a> {
 
     fn programs(&mut self, layer: &Layer, key: &'static str, entries: &[Entry]) -> Result<(), LoadError> {
         for (index, entry) in entries.iter().enumerate() {
-            let at = At { file: layer.name.clone(), mark: Some(entry.mark) };
-            let text = entry.text.clone();
-            if text.contains(char::is_whitespace) {
-                return Err(LoadError::Argv { at, key, text });
+            if entry.text.contains(char::is_whitespace) {
+                let at = At { file: layer.name.clone(), mark: Some(entry.mark) };
+                return Err(LoadError::Argv { at, key, text: entry.text.clone() });
             }
-            let program = self.program(&text).map_err(|why| LoadError::Rule { at, key, text, why })?;
-            let rule = RuleId(format!("{} {key}[{index}]", layer.name).into());
+            let program = self.program(&entry.text).map_err(|why| rule_error(&layer.name, key, entry, why))?;
+            let rule = numbered(&layer.name, key, index);
             let list = if key == "exec.allow" { &mut self.exec.allow } else { &mut self.exec.deny };
             list.push(ProgramRule { program, rule, message: entry.message.clone() });
         }
@@ -283,7 +267,7 @@ impl<'a> Build<'a> {
             (GuardKind::DenyWrite, "--deny-write", &request.deny_write),
         ] {
             for text in texts {
-                let pattern = self.pattern(text).map_err(|why| LoadError::Flag { flag, text: text.clone(), why })?;
+                let pattern = self.pattern(text).map_err(|why| flag_error(flag, text, why))?;
                 let rule = RuleId::new(FLAGS, &format!("{flag} {text}"));
                 self.guards.push(Guard { kind, pattern, rule, message: None, except: Exception::None });
             }
@@ -295,9 +279,7 @@ impl<'a> Build<'a> {
             }
             self.socket(&asked, RuleId(format!("{FLAGS} --net-unix {}", path.to_string_lossy()).into()))?;
         }
-        if let Some(mode) = request.net {
-            self.network = (mode, RuleId::new(FLAGS, "--net"));
-        }
+        self.network.flags(request)?;
         self.audit = request.audit.unwrap_or(self.audit);
         Ok(())
     }
@@ -409,13 +391,26 @@ impl<'a> Build<'a> {
             files: filed(self.files, self.guards),
             exec: self.exec,
             env,
-            network: self.network,
-            sockets: self.sockets,
+            network: self.network.finish(),
             audit: self.audit,
         };
         policy.digest = digest(&policy);
         Ok(policy)
     }
+}
+
+/// The rule at one place of a list in a file.
+fn numbered(file: &str, key: &str, index: usize) -> RuleId {
+    RuleId(format!("{file} {key}[{index}]").into())
+}
+
+fn rule_error(file: &Arc<str>, key: &'static str, entry: &Entry, why: impl Into<RuleError>) -> LoadError {
+    let at = At { file: file.clone(), mark: Some(entry.mark) };
+    LoadError::Rule { at, key, text: entry.text.clone(), why: why.into() }
+}
+
+fn flag_error(flag: &'static str, text: &str, why: impl Into<RuleError>) -> LoadError {
+    LoadError::Flag { flag, text: text.into(), why: why.into() }
 }
 
 fn is_socket(path: &Path) -> bool {
@@ -462,10 +457,7 @@ fn digest(policy: &Policy) -> String {
     for name in policy.env.vars.keys() {
         add("env", name.as_bytes());
     }
-    add("network", &[policy.network.0 as u8]);
-    for socket in &policy.sockets {
-        add("unix", socket.path.as_os_str().as_bytes());
-    }
+    network::digest(&policy.network, &mut add);
     add("audit", &[policy.audit as u8]);
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

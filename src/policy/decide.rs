@@ -4,13 +4,15 @@
 //! path, then no. What the box brings itself (its devices, a process's own harmless `/proc` files) is built in and named
 //! as such.
 
+mod network;
+
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use super::index::Granted;
 use super::rules::{Probe, ProgramPattern, contains};
-use super::{Exception, FileRules, Guard, GuardKind, NetworkMode, Policy, ProgramRule, Root};
+use super::{Exception, FileRules, Guard, GuardKind, Policy, ProgramRule, Root};
 use crate::event::{Access, Effect, Endpoint, Event, Exec, FileOp, MoveOp, Place, Reason, RuleId, Stream, Verdict};
 
 static DEVICES: LazyLock<RuleId> = LazyLock::new(|| RuleId::new("built-in", "dev"));
@@ -29,10 +31,11 @@ pub fn decide(policy: &Policy, event: &Event) -> Verdict {
         Access::File { op, at } => file(policy, Use::plain(*op), at),
         Access::Move { op, from, to } => two_names(policy, *op, from, to),
         Access::Exec(exec) => program(policy, exec),
-        Access::Connect { to } | Access::Send { to } | Access::Route { to } => endpoint(policy, to, false),
-        Access::Resolve(_) => verdict(Effect::Deny, &policy.network.1, Reason::NotGranted, None),
-        Access::Accept(_) => granted(&policy.network.1),
-        Access::Bind { at } => endpoint(policy, at, true),
+        Access::Connect { to } | Access::Send { to } => endpoint(policy, to, Wish::Reach),
+        Access::Route { to } => endpoint(policy, to, Wish::Route),
+        Access::Resolve(question) => network::resolve(policy, question),
+        Access::Accept(visit) => network::accept(policy, visit),
+        Access::Bind { at } => endpoint(policy, at, Wish::Bind),
         Access::Call { .. } => verdict(Effect::Deny, &CALLS, Reason::Unjudged, None),
     }
 }
@@ -328,22 +331,33 @@ fn allows(policy: &Policy, rule: &ProgramRule, exec: &Exec) -> bool {
     rule.program.matches(program) && !(matches!(rule.program, ProgramPattern::Name(_)) && own())
 }
 
-/// Judges an address: outside only by network mode, inside always.
-fn endpoint(policy: &Policy, endpoint: &Endpoint, bind: bool) -> Verdict {
-    let (mode, rule) = &policy.network;
-    match (endpoint, mode) {
-        (Endpoint::Inet { .. }, NetworkMode::Host) => granted(rule),
-        (Endpoint::Inet { outside: false, .. }, NetworkMode::None | NetworkMode::Rules) => granted(rule),
-        (Endpoint::Inet { outside: true, .. }, NetworkMode::Rules) => {
-            verdict(Effect::Deny, rule, Reason::NotGranted, None)
+/// What is to be done with an address.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    /// Connected or sent to.
+    Reach,
+    /// Asked the way to.
+    Route,
+    /// Taken.
+    Bind,
+}
+
+/// Judges an address: outside by the rules of the network, inside always granted.
+fn endpoint(policy: &Policy, endpoint: &Endpoint, wish: Wish) -> Verdict {
+    let rule = &policy.network.rule;
+    match (endpoint, wish) {
+        (Endpoint::Inet { outside: false, .. }, _) => granted(rule),
+        (Endpoint::Inet { address, transport, names, .. }, Wish::Reach) => {
+            network::reach(policy, *address, *transport, names)
         }
-        (Endpoint::Inet { outside: true, .. }, NetworkMode::None) => {
-            verdict(Effect::Deny, rule, Reason::NoNetwork, None)
+        (Endpoint::Inet { address, transport, names, .. }, Wish::Route) => {
+            network::route(policy, *address, *transport, names)
         }
-        (Endpoint::Unix { path, .. }, _) if bind => file(policy, Use::plain(FileOp::Mknod), &Place::of(path.clone())),
+        (Endpoint::Inet { .. }, Wish::Bind) => network::bind(policy),
+        (Endpoint::Unix { path, .. }, Wish::Bind) => file(policy, Use::plain(FileOp::Mknod), &Place::of(path.clone())),
         (Endpoint::Unix { path, own }, _) => unix(policy, path.as_path(), *own),
         (Endpoint::Abstract { own: true, .. } | Endpoint::Unspecified | Endpoint::Netlink, _) => granted(&SOCKETS),
-        (Endpoint::Abstract { own: false, .. }, _) if bind => granted(&SOCKETS),
+        (Endpoint::Abstract { own: false, .. }, Wish::Bind) => granted(&SOCKETS),
         (Endpoint::Abstract { own: false, .. } | Endpoint::Other { .. }, _) => {
             verdict(Effect::Deny, rule, Reason::NotGranted, None)
         }
@@ -360,9 +374,9 @@ fn unix(policy: &Policy, path: &Path, own: bool) -> Verdict {
         return granted(&SOCKETS);
     }
     // A socket that was there before the run leads to a process outside the box.
-    match policy.sockets.iter().find(|socket| socket.path == path) {
+    match policy.network.unix.iter().find(|socket| socket.path == path) {
         Some(socket) => granted(&socket.rule),
-        None => verdict(Effect::Deny, &policy.network.1, Reason::NotGranted, None),
+        None => verdict(Effect::Deny, &policy.network.rule, Reason::NotGranted, None),
     }
 }
 
@@ -372,7 +386,6 @@ pub fn suggest(policy: &Policy, event: &Event, verdict: &Verdict) -> Option<Stri
         return None;
     }
     match (verdict.reason, &event.access) {
-        (Reason::NoNetwork, _) => Some("--net host".into()),
         (Reason::DenyRule, _) => Some(match verdict.rule.0.strip_prefix("command line ") {
             Some(flag) => format!("a command line without {flag}"),
             None => format!("a policy without the rule {}", verdict.rule),
@@ -394,6 +407,7 @@ pub fn suggest(policy: &Policy, event: &Event, verdict: &Verdict) -> Option<Stri
             Some(format!("--net-unix {}", shown(policy, path.as_path())))
         }
         (Reason::NotGranted, Access::Exec(exec)) => Some(format!("exec: {{allow: [{}]}} in the policy", exec.program)),
+        (Reason::NotGranted | Reason::NoNetwork, access) => network::suggest(policy, access),
         _ => None,
     }
 }

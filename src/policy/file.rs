@@ -4,6 +4,10 @@
 //! a rule that is skipped is a fence that is missing. `build.rs` includes this file too, to turn the shipped profiles
 //! into a form that needs no YAML parser at run time; so it imports nothing of the crate but `event`.
 
+// Named by its path, since build.rs takes this file in under a path, too.
+#[path = "file/network.rs"]
+mod network;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -13,6 +17,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_yaml::{Location, MessageFormatter, Spanned};
 
 use crate::event::Level;
+pub use network::{NetworkFile, NetworkMode};
 
 /// The largest policy file that is read.
 pub const MAX_BYTES: usize = 1 << 20;
@@ -48,11 +53,9 @@ pub struct PolicyFile {
     pub env_deny: Vec<Entry>,
     /// `env.set`.
     pub env_set: BTreeMap<String, String>,
-    /// `network.mode`.
-    pub network: Option<NetworkMode>,
-    /// `network.unix`.
+    /// `network`.
     #[serde(default)]
-    pub unix: Vec<Entry>,
+    pub network: NetworkFile,
     /// `audit.level`.
     pub audit: Option<Level>,
 }
@@ -109,18 +112,6 @@ impl Exception {
     fn is_none(&self) -> bool {
         *self == Self::None
     }
-}
-
-/// Network modes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum NetworkMode {
-    /// The box's own loopback and nothing else.
-    None,
-    /// The box's own loopback and what rules allow.
-    Rules,
-    /// The host's network.
-    Host,
 }
 
 /// Where in which file something is wrong.
@@ -197,6 +188,16 @@ pub enum FileError {
         at: At,
         /// The key.
         key: String,
+    },
+    /// Rules beside a mode that has none.
+    #[error("{at}: `{key}` does nothing with `mode: {mode}`: leave one of the two out{}", if *.mode == "none" { ", or write `mode: rules`" } else { "" })]
+    Idle {
+        /// Where.
+        at: At,
+        /// The list.
+        key: &'static str,
+        /// The mode.
+        mode: &'static str,
     },
     /// `<<`.
     #[error(
@@ -357,7 +358,7 @@ struct Written {
     filesystem: Option<Filesystem>,
     exec: Option<ExecKeys>,
     env: Option<EnvKeys>,
-    network: Option<NetworkKeys>,
+    network: Option<network::Section>,
     audit: Option<AuditKeys>,
     limits: NotYet,
     workspace: NotYet,
@@ -405,36 +406,6 @@ struct EnvKeys {
 }
 
 #[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, expecting = "the keys mode and unix")]
-struct NetworkKeys {
-    mode: Option<Mode>,
-    allow: NotYet,
-    ask: NotYet,
-    deny: NotYet,
-    publish: NotYet,
-    #[serde(default)]
-    unix: Items,
-}
-
-#[derive(Deserialize, Clone, Copy)]
-#[serde(rename_all = "snake_case")]
-enum Mode {
-    None,
-    Rules,
-    Host,
-}
-
-impl From<Mode> for NetworkMode {
-    fn from(mode: Mode) -> Self {
-        match mode {
-            Mode::None => Self::None,
-            Mode::Rules => Self::Rules,
-            Mode::Host => Self::Host,
-        }
-    }
-}
-
-#[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, expecting = "the key level")]
 struct AuditKeys {
     level: Option<Level>,
@@ -456,6 +427,7 @@ struct ItemKeys {
     path: Option<String>,
     run: Option<String>,
     name: Option<String>,
+    host: Option<String>,
     #[serde(rename = "why")]
     _why: Option<String>,
     message: Option<Arc<str>>,
@@ -488,10 +460,10 @@ impl<'de> Visitor<'de> for ItemVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Item, A::Error> {
         let keys = ItemKeys::deserialize(de::value::MapAccessDeserializer::new(map))?;
-        let mut texts = [keys.path, keys.run, keys.name].into_iter().flatten();
+        let mut texts = [keys.path, keys.run, keys.name, keys.host].into_iter().flatten();
         match (texts.next(), texts.next()) {
             (Some(text), None) => Ok(Item { text, message: keys.message, except: keys.except }),
-            _ => Err(de::Error::custom("a rule names exactly one of `path`, `run` or `name`")),
+            _ => Err(de::Error::custom("a rule names exactly one of `path`, `run`, `name` or `host`")),
         }
     }
 }
@@ -544,10 +516,7 @@ impl Written {
             ("ask", &self.ask),
             ("filesystem.ask", &files.ask),
             ("exec.ask", &exec.ask),
-            ("network.allow", &network.allow),
-            ("network.ask", &network.ask),
-            ("network.deny", &network.deny),
-            ("network.publish", &network.publish),
+            ("network.ask", network.ask()),
         ];
         for (key, found) in not_yet {
             if let Some(found) = found {
@@ -569,8 +538,7 @@ impl Written {
             env_pass: entries(file, env.pass)?,
             env_deny: entries(file, env.deny)?,
             env_set: env.set,
-            network: network.mode.map(NetworkMode::from),
-            unix: entries(file, network.unix)?,
+            network: network.check(file)?,
             audit: self.audit.and_then(|a| a.level),
         })
     }

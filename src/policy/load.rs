@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use super::build::Build;
 use super::file::{self, At, FileError, PolicyFile};
+use super::network::{DestinationError, PublishError};
 use super::real::Real;
 use super::review::review;
 use super::rules::{PatternError, plain};
@@ -47,6 +48,12 @@ pub struct Request {
     pub chdir: Option<PathBuf>,
     /// `--net`.
     pub net: Option<NetworkMode>,
+    /// `--net-allow`.
+    pub net_allow: Vec<String>,
+    /// `--net-deny`.
+    pub net_deny: Vec<String>,
+    /// `--publish`.
+    pub publish: Vec<String>,
     /// `--net-unix`.
     pub unix: Vec<PathBuf>,
     /// `--audit-level`.
@@ -75,6 +82,20 @@ pub struct Loaded {
     pub policy: Policy,
     /// Lines for the person, such as a policy file that was found and is not trusted.
     pub notes: Vec<String>,
+}
+
+/// Why a text is no rule.
+#[derive(Debug, thiserror::Error)]
+pub enum RuleError {
+    /// No name, pattern or program.
+    #[error(transparent)]
+    Pattern(#[from] PatternError),
+    /// No host with ports.
+    #[error(transparent)]
+    Destination(#[from] DestinationError),
+    /// No published port.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
 }
 
 /// Why there is no policy.
@@ -122,7 +143,7 @@ pub enum LoadError {
         /// The rule.
         text: String,
         /// What is wrong with it.
-        why: PatternError,
+        why: RuleError,
     },
     /// A bad rule in a flag.
     #[error("{flag} {text}: {why}")]
@@ -132,7 +153,29 @@ pub enum LoadError {
         /// Its value.
         text: String,
         /// What is wrong with it.
-        why: PatternError,
+        why: RuleError,
+    },
+    /// Rules at once with a mode that has none.
+    #[error("{flag} and --net {mode} exclude each other: {}", with_mode(.mode))]
+    NetFlags {
+        /// Which flag.
+        flag: &'static str,
+        /// The mode.
+        mode: &'static str,
+    },
+    /// A port of the host that would lead to two ports in the box.
+    #[error(
+        "{rule}: {host} is published by {other} too, and leads to port {port} in the box: leave one of the two out"
+    )]
+    PublishedTwice {
+        /// The rule.
+        rule: RuleId,
+        /// The address on the host.
+        host: std::net::SocketAddr,
+        /// The rule before.
+        other: RuleId,
+        /// The port in the box that the rule before names.
+        port: u16,
     },
     /// A granted path with wildcards.
     #[error(
@@ -252,6 +295,10 @@ pub enum LoadError {
 
 fn in_file(at: &Option<At>) -> String {
     at.as_ref().map(|at| format!("{at}: ")).unwrap_or_default()
+}
+
+fn with_mode(mode: &str) -> &'static str {
+    if mode == "none" { "leave --net out, or one of the two" } else { "the host's network has no rules and needs none" }
 }
 
 fn as_file(name: &str) -> String {

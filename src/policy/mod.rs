@@ -1,7 +1,7 @@
 //! The policy: what a run may do, checked and immutable, every rule with its origin.
 //!
 //! `load` finds YAML text (`file`), profiles and flags, and `build` turns them into a [`Policy`]; `rules` holds the
-//! matchers; `decide` answers an [`Event`](crate::event::Event) from the policy alone. Only `load` and `trust` read files,
+//! matchers for names and programs, `network` those for hosts; `decide` answers an [`Event`](crate::event::Event) from the policy alone. Only `load` and `trust` read files,
 //! and `real` looks at the file system; nothing reads the environment.
 
 mod build;
@@ -11,6 +11,7 @@ pub mod file;
 mod glob;
 mod index;
 pub mod load;
+pub mod network;
 mod real;
 mod review;
 pub mod rules;
@@ -28,6 +29,7 @@ pub use file::{Exception, NetworkMode};
 pub use index::Guards;
 use index::Trees;
 pub use load::{LoadError, Loaded, Request, World, load};
+pub use network::{Network, Publish};
 use rules::Probe;
 pub use rules::{Pattern, ProgramPattern};
 
@@ -51,10 +53,8 @@ pub struct Policy {
     pub exec: ExecRules,
     /// Variables, already worked out: what the command gets.
     pub env: Environment,
-    /// Network mode and the rule that chose it.
-    pub network: (NetworkMode, RuleId),
-    /// Socket files of the host that may be connected to.
-    pub sockets: Vec<Root>,
+    /// What may be reached, and from where it is reached.
+    pub network: Network,
     /// How much is recorded.
     pub audit: Level,
 }

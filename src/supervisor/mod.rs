@@ -2,17 +2,21 @@
 //!
 //! A worker (`workers`) sees the box's view and holds no right but to trace, so what it carries out is subject to the
 //! same permissions as the caller. It receives a call, finds its row in the table and hands it to the family's handler
-//! (`open`, `fs`, `exec`, `net`), which reads the arguments (`target`), resolves names (`resolve`), asks the gate, acts and
+//! (`open`, `fs`, `exec`, `net`, `send`), which reads the arguments (`target`), resolves names (`resolve`), asks the gate, acts and
 //! answers (`notification`). Every verdict comes from the gate.
 
+mod address;
+mod exchange;
 mod exec;
 mod fs;
 mod lineage;
 mod net;
 mod notification;
 mod open;
+mod outside;
 mod repository;
 mod resolve;
+mod send;
 mod target;
 mod view;
 mod waits;
@@ -101,6 +105,8 @@ fn handle(shared: &Arc<Shared>, stopped: &Stopped<'_>, term: Option<u64>) {
         Family::Exec => exec::exec(&context),
         Family::Connect => net::connect(&context),
         Family::Bind => net::bind(&context),
+        Family::Listen => net::listen(&context),
+        Family::SendTo => send::send_to(&context),
         Family::Surroundings => surroundings(&context),
     };
     match done {

@@ -1,19 +1,19 @@
 //! Connecting and naming sockets: done by a worker on the caller's own socket.
 //!
 //! The worker takes a copy of the caller's descriptor, which stands for the very same socket, and acts on that with the
-//! address that was read and judged; neither can be swapped. The socket stays in the box's network namespace.
+//! address that was read and judged; neither can be swapped. What leads out of the box's network is `outside`'s.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
+use super::address::{Parsed, of_path, parse};
 use super::notification::Reply;
 use super::resolve::{Last, Resolved, Spot, resolve};
-use super::{Context, Handled, Stop, lock};
-use crate::event::{Access, Endpoint, FileOp, Place, Transport, Unjudged, escape_bytes};
+use super::{Context, Handled, Stop, lock, outside};
+use crate::event::{Access, Endpoint, FileOp, Place, Unjudged, escape_bytes};
 use crate::gate::Judged;
+use crate::net::twin::Side;
 use crate::sys::{self, file, socket};
 use crate::syscalls::Arg;
 
@@ -25,7 +25,7 @@ const MOST: u64 = 128;
 const NAME_CACHE: [&str; 2] = ["/var/run/nscd/socket", "/run/nscd/socket"];
 
 /// Reads the address argument once.
-fn address(context: &Context<'_>) -> Result<Vec<u8>, Stop> {
+pub fn address(context: &Context<'_>) -> Result<Vec<u8>, Stop> {
     let length = context.call.word(Arg::AddressLength) & 0xffff_ffff;
     if length > MOST {
         return Err(Stop::Errno(Errno::EINVAL));
@@ -34,7 +34,7 @@ fn address(context: &Context<'_>) -> Result<Vec<u8>, Stop> {
 }
 
 /// Takes a copy of the caller's socket.
-fn socket_of(context: &Context<'_>) -> Result<OwnedFd, Stop> {
+pub fn socket_of(context: &Context<'_>) -> Result<OwnedFd, Stop> {
     // The thread's own table; kernels before 6.9 only know the process by its first thread.
     let tid = context.call.stopped.target.tid;
     let pidfd = sys::process::open_pidfd(tid, true)
@@ -54,15 +54,17 @@ pub fn connect(context: &Context<'_>) -> Handled {
     let socket = socket_of(context)?;
     context.still_there()?;
     let Some(parsed) = parse(&address) else { return Err(Stop::Errno(Errno::EINVAL)) };
-    if let Parsed::Path(path) = parsed {
-        return connect_path(context, &socket, &path);
+    match parsed {
+        Parsed::Path(path) => connect_path(context, &socket, &path),
+        Parsed::Inet(inet) => outside::connect(context, socket, inet),
+        other => {
+            let judged = context.judge(Access::Connect { to: endpoint(context, &socket, other)? }, None);
+            if !judged.allowed() {
+                return context.conclude_refused(judged, None);
+            }
+            act(context, judged, &socket, |socket| socket::connect(socket.as_fd(), &address))
+        }
     }
-    let to = endpoint(context, parsed)?;
-    let judged = context.judge(Access::Connect { to }, None);
-    if !judged.allowed() {
-        return context.conclude_refused(judged, None);
-    }
-    act(context, judged, &socket, |socket| socket::connect(socket.as_fd(), &address))
 }
 
 /// Connects to a socket file: to the file that was resolved and judged, whatever its name means by then.
@@ -90,7 +92,7 @@ fn connect_path(context: &Context<'_>, socket: &OwnedFd, path: &std::ffi::CStr) 
         Ok(object) => object,
         Err(errno) => return context.conclude(judged, Reply::Errno(errno)),
     };
-    let address = path_address(format!("self/fd/{}", object.as_raw_fd()).as_bytes());
+    let address = of_path(format!("self/fd/{}", object.as_raw_fd()).as_bytes());
     act(context, judged, socket, |socket| socket::connect(socket.as_fd(), &address))
 }
 
@@ -107,7 +109,7 @@ pub fn bind(context: &Context<'_>) -> Handled {
         Parsed::Abstract(name) => Some(name.clone()),
         _ => None,
     };
-    let at = endpoint(context, parsed)?;
+    let at = endpoint(context, &socket, parsed)?;
     let judged = context.judge(Access::Bind { at }, None);
     if !judged.allowed() {
         return context.conclude_refused(judged, None);
@@ -144,7 +146,7 @@ fn bind_at(context: &Context<'_>, socket: &OwnedFd, found: &Resolved) -> Result<
     let Spot::Name { parent, name } = &found.spot else { return Err(Errno::EADDRINUSE) };
     super::fs::take_umask(context);
     file::fchdir(parent.as_raw_fd())?;
-    let bound = socket::bind(socket.as_fd(), &path_address(name.to_bytes()));
+    let bound = socket::bind(socket.as_fd(), &of_path(name.to_bytes()));
     let made = file::fstatat(libc::AT_FDCWD, name, libc::AT_SYMLINK_NOFOLLOW);
     file::fchdir(context.shared.target.host_proc.as_raw_fd())?;
     bound?;
@@ -155,13 +157,13 @@ fn bind_at(context: &Context<'_>, socket: &OwnedFd, found: &Resolved) -> Result<
 }
 
 /// Connects, and answers with what came of it; another worker takes over where this may wait.
-fn act(
+pub fn act(
     context: &Context<'_>,
     judged: Judged,
     socket: &OwnedFd,
     connect: impl FnOnce(&OwnedFd) -> Result<(), Errno>,
 ) -> Handled {
-    let waits = fcntl(socket, FcntlArg::F_GETFL).is_ok_and(|flags| flags & OFlag::O_NONBLOCK.bits() == 0);
+    let waits = outside::waits(socket);
     let done = if waits { context.wait(|| connect(socket)) } else { connect(socket) };
     context.conclude(judged, super::fs::reply(done))
 }
@@ -171,57 +173,29 @@ fn is_own(context: &Context<'_>, stat: &libc::stat) -> bool {
     lock(&context.shared.made.sockets).contains(&(stat.st_dev, stat.st_ino)) || context.shared.is_private(stat.st_dev)
 }
 
-/// An address, taken apart.
-#[derive(Debug, PartialEq, Eq)]
-enum Parsed {
-    Inet(SocketAddr),
-    Path(std::ffi::CString),
-    Abstract(Vec<u8>),
-    Unspecified,
-    Netlink,
-    Other(u16),
+/// `listen`. A socket that belongs to the host's network would get a port there without a bind.
+pub fn listen(context: &Context<'_>) -> Handled {
+    let socket = socket_of(context)?;
+    context.still_there()?;
+    let backlog = context.call.int(Arg::Backlog);
+    if outside::side(context, &socket) == Side::Box {
+        socket::listen(socket.as_fd(), backlog).map_err(Stop::Errno)?;
+        return Err(Stop::Nothing);
+    }
+    let at = socket::bound_to(socket.as_fd()).map_err(Stop::Errno)?;
+    let Some(parsed) = parse(&at) else { return Err(Stop::Errno(Errno::EINVAL)) };
+    let judged = context.judge(Access::Bind { at: endpoint(context, &socket, parsed)? }, None);
+    if !judged.allowed() {
+        return context.conclude_refused(judged, None);
+    }
+    let done = socket::listen(socket.as_fd(), backlog);
+    context.conclude(judged, super::fs::reply(done))
 }
 
-/// Takes an address apart as the kernel does; `None` if it is too short for its family.
-fn parse(bytes: &[u8]) -> Option<Parsed> {
-    let family = u16::from_ne_bytes(*bytes.first_chunk()?);
-    Some(match i32::from(family) {
-        libc::AF_UNSPEC => Parsed::Unspecified,
-        libc::AF_INET => Parsed::Inet(parse_v4(bytes)?),
-        libc::AF_INET6 => Parsed::Inet(parse_v6(bytes)?),
-        libc::AF_UNIX => match &bytes[2..] {
-            [] => Parsed::Abstract(Vec::new()),
-            [0, name @ ..] => Parsed::Abstract(name.to_vec()),
-            path => {
-                let end = path.iter().position(|byte| *byte == 0).unwrap_or(path.len());
-                Parsed::Path(std::ffi::CString::new(&path[..end]).ok()?)
-            }
-        },
-        libc::AF_NETLINK => Parsed::Netlink,
-        _ => Parsed::Other(family),
-    })
-}
-
-fn parse_v4(bytes: &[u8]) -> Option<SocketAddr> {
-    let port = u16::from_be_bytes(*bytes.get(2..)?.first_chunk()?);
-    let address: [u8; 4] = *bytes.get(4..)?.first_chunk()?;
-    Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::from(address)), port))
-}
-
-/// An IPv4-mapped address is the IPv4 address it stands for, so that no rule can be passed by another spelling.
-fn parse_v6(bytes: &[u8]) -> Option<SocketAddr> {
-    let port = u16::from_be_bytes(*bytes.get(2..)?.first_chunk()?);
-    let address: [u8; 16] = *bytes.get(8..)?.first_chunk()?;
-    let address = Ipv6Addr::from(address);
-    Some(SocketAddr::new(address.to_ipv4_mapped().map_or(IpAddr::V6(address), IpAddr::V4), port))
-}
-
-fn endpoint(context: &Context<'_>, parsed: Parsed) -> Result<Endpoint, Stop> {
+/// What an address means on a socket of the caller's.
+pub fn endpoint(context: &Context<'_>, socket: &OwnedFd, parsed: Parsed) -> Result<Endpoint, Stop> {
     Ok(match parsed {
-        Parsed::Inet(address) => {
-            let inside = context.shared.target.own_network && is_loopback(address.ip());
-            Endpoint::Inet { address, outside: !inside, transport: Transport::Tcp, names: Vec::new() }
-        }
+        Parsed::Inet(inet) => outside::endpoint(context, socket, inet),
         // Landlock keeps the box's own tasks from abstract sockets outside; a worker has no Landlock, so it must know.
         Parsed::Abstract(name) => Endpoint::Abstract {
             own: context.shared.target.own_network || lock(&context.shared.made.abstract_names).contains(&name),
@@ -232,52 +206,4 @@ fn endpoint(context: &Context<'_>, parsed: Parsed) -> Result<Endpoint, Stop> {
         Parsed::Other(number) => Endpoint::Other { number },
         Parsed::Path(_) => return Err(Stop::Errno(Errno::EINVAL)),
     })
-}
-
-/// Loopback, and the unspecified address, which the kernel takes for loopback in connect and for "any" in bind.
-fn is_loopback(address: IpAddr) -> bool {
-    address.is_loopback() || address.is_unspecified()
-}
-
-/// A unix address for `path`, which must be short.
-fn path_address(path: &[u8]) -> Vec<u8> {
-    let mut address = (libc::AF_UNIX as u16).to_ne_bytes().to_vec();
-    address.extend_from_slice(path);
-    address.push(0);
-    address
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn v6(address: &str, port: u16) -> Vec<u8> {
-        let mut bytes = (libc::AF_INET6 as u16).to_ne_bytes().to_vec();
-        bytes.extend(port.to_be_bytes());
-        bytes.extend([0; 4]);
-        bytes.extend(address.parse::<Ipv6Addr>().unwrap().octets());
-        bytes.extend([0; 4]);
-        bytes
-    }
-
-    #[test]
-    fn a_mapped_address_is_the_address_it_stands_for() {
-        assert_eq!(parse(&v6("::ffff:10.0.0.1", 80)), Some(Parsed::Inet("10.0.0.1:80".parse().unwrap())));
-        assert_eq!(parse(&v6("::1", 1)), Some(Parsed::Inet("[::1]:1".parse().unwrap())));
-    }
-
-    #[test]
-    fn an_address_that_is_too_short_is_none_at_all() {
-        assert_eq!(parse(&[]), None);
-        assert_eq!(parse(&[2]), None);
-        assert_eq!(parse(&v6("::1", 1)[..20]), None);
-        assert_eq!(parse(&[2, 0, 0, 80, 127, 0, 0]), None);
-    }
-
-    #[test]
-    fn unix_addresses_end_at_their_nul_or_begin_with_one() {
-        assert_eq!(parse(b"\x01\0/a/b\0junk"), Some(Parsed::Path(c"/a/b".into())));
-        assert_eq!(parse(b"\x01\0\0name"), Some(Parsed::Abstract(b"name".to_vec())));
-        assert_eq!(parse(b"\x01\0"), Some(Parsed::Abstract(vec![])));
-    }
 }

@@ -23,6 +23,24 @@ pub struct Stopped<'a> {
     pub received: Instant,
 }
 
+/// A stopped call that nobody is at: it waits for something.
+#[derive(Debug)]
+pub struct Parked {
+    id: u64,
+    number: u32,
+    args: [u64; 6],
+    target: Target,
+    received: Instant,
+}
+
+impl Parked {
+    /// The call, to be answered through `listener`.
+    pub fn resume<'a>(&self, listener: BorrowedFd<'a>) -> Stopped<'a> {
+        let Self { id, number, args, target, received } = *self;
+        Stopped { listener, id, number, args, target, received }
+    }
+}
+
 /// An answer to a stopped call.
 #[derive(Debug)]
 pub enum Reply {
@@ -70,6 +88,17 @@ impl<'a> Stopped<'a> {
     /// Whether the caller still waits: if so, all that was read of it so far is its own.
     pub fn alive(&self) -> bool {
         notify::alive(self.listener, self.id)
+    }
+
+    /// Lays the call aside.
+    pub fn park(&self) -> Parked {
+        let Self { id, number, args, target, received, .. } = *self;
+        Parked { id, number, args, target, received }
+    }
+
+    /// Puts `file` in place of the caller's descriptor `number`. The call still waits for its answer.
+    pub fn replace(&self, number: i32, file: &OwnedFd, close_on_exec: bool) -> Result<(), Errno> {
+        notify::replace_fd(self.listener, self.id, file.as_fd(), number, close_on_exec)
     }
 
     /// Answers with a new descriptor for `file`. On failure, such as a full table of descriptors (`EMFILE`), the call still

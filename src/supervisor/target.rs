@@ -132,8 +132,10 @@ impl Target {
         file::openat(self.proc, &name, libc::O_PATH, 0)
     }
 
+    /// Takes a copy of the task's descriptor `number`: the same open file.
+    ///
     /// From the thread's own table; kernels before 6.9 know that of a process's first thread only, so others are refused.
-    fn copy_descriptor(self, number: i32) -> Result<OwnedFd, Errno> {
+    pub fn copy_descriptor(self, number: i32) -> Result<OwnedFd, Errno> {
         let pidfd = process::open_pidfd(self.tid, true).or_else(|_| process::open_pidfd(self.tid, false));
         match process::take_fd(pidfd.map_err(|_| Errno::EACCES)?.as_fd(), number) {
             Err(Errno::EBADF) => Err(Errno::EBADF),

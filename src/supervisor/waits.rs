@@ -1,14 +1,15 @@
 //! Calls that wait for somebody else: a FIFO for its other end, a connection for its answer.
 //!
-//! A worker carries such a call out and is stuck in the kernel as the caller would be. What would end the caller's wait,
-//! a signal it handles or its death, must end the worker's: so the main thread looks after them all a few times a second
-//! and interrupts the worker with a signal of its own.
+//! A worker carries such a call out and is stuck in the kernel as the caller would be; a connection to the outside waits on
+//! the network's thread. What would end the caller's wait, a signal it handles or its death, must end the wait for it: so
+//! the main thread looks after them all a few times a second, and interrupts the worker with a signal of its own.
 
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use nix::errno::Errno;
 use nix::sys::pthread::{Pthread, pthread_kill, pthread_self};
 use nix::sys::signal::Signal;
+use tokio::sync::Notify;
 
 use super::lineage::Status;
 use super::target::Target;
@@ -18,7 +19,7 @@ use crate::sys;
 /// The signal that interrupts a worker: nobody sends it otherwise, and it is ignored by default.
 const INTERRUPT: Signal = Signal::SIGURG;
 
-/// The workers that wait, and for whom.
+/// Who waits, and for whom.
 #[derive(Default)]
 pub struct Waits {
     list: Mutex<Vec<Wait>>,
@@ -26,37 +27,74 @@ pub struct Waits {
 }
 
 struct Wait {
-    worker: Pthread,
+    waiter: Waiter,
     call: u64,
     target: Target,
     /// A signal waited that another thread of the caller's process may yet take.
     suspected: bool,
 }
 
+enum Waiter {
+    /// A worker, stuck in the kernel.
+    Worker(Pthread),
+    /// The network's thread.
+    Network(Arc<Notify>),
+}
+
+impl Waiter {
+    fn interrupt(&self) {
+        match self {
+            // It is in the list, so it lives.
+            Self::Worker(worker) => drop(pthread_kill(*worker, INTERRUPT)),
+            Self::Network(waits) => waits.notify_one(),
+        }
+    }
+}
+
 impl Waits {
     /// Runs `act`, which fails with `EINTR` if a signal comes for the caller of `context`, or if that dies.
     pub fn interruptible<T>(&self, context: &Context<'_>, act: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
         (*self.handler.get_or_init(|| sys::process::take_note(INTERRUPT)))?;
-        let (worker, stopped) = (pthread_self(), context.call.stopped);
-        let wait = Wait { worker, call: stopped.id(), target: stopped.target, suspected: false };
-        lock(&self.list).push(wait);
+        let stopped = context.call.stopped;
+        self.add(Waiter::Worker(pthread_self()), stopped.id(), stopped.target);
         let done = act();
-        lock(&self.list).retain(|wait| wait.worker != worker);
+        self.over(stopped.id());
         done
     }
 
-    /// Interrupts the workers whose callers are dead or have a signal to handle; whether any worker waits.
+    /// Notes that the network's thread waits for `call` of `target`. What comes back is notified of an interruption, until
+    /// [`Waits::over`].
+    pub fn on_the_network(&self, call: u64, target: Target) -> Arc<Notify> {
+        let notify = Arc::new(Notify::new());
+        self.add(Waiter::Network(Arc::clone(&notify)), call, target);
+        notify
+    }
+
+    fn add(&self, waiter: Waiter, call: u64, target: Target) {
+        lock(&self.list).push(Wait { waiter, call, target, suspected: false });
+    }
+
+    /// Ends the wait for `call`.
+    pub fn over(&self, call: u64) {
+        lock(&self.list).retain(|wait| wait.call != call);
+    }
+
+    /// Whether the network's thread waits for anybody.
+    pub fn any_on_the_network(&self) -> bool {
+        lock(&self.list).iter().any(|wait| matches!(wait.waiter, Waiter::Network(_)))
+    }
+
+    /// Interrupts the waits whose callers are dead or have a signal to handle; how many there are.
     ///
     /// A worker that was interrupted a moment before its wait began is interrupted again the next time.
-    pub fn look_after(&self, alive: impl Fn(u64) -> bool) -> bool {
+    pub fn look_after(&self, alive: impl Fn(u64) -> bool) -> usize {
         let mut list = lock(&self.list);
         for wait in list.iter_mut() {
             if is_over(wait, &alive) {
-                // It is in the list, so it lives.
-                let _ = pthread_kill(wait.worker, INTERRUPT);
+                wait.waiter.interrupt();
             }
         }
-        !list.is_empty()
+        list.len()
     }
 }
 

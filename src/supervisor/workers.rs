@@ -18,11 +18,12 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns, unshare};
 
 use super::lineage::Lineage;
-use super::notification::Stopped;
+use super::notification::{Parked, Stopped};
 use super::view::View;
 use super::waits::Waits;
 use super::{Box, Made, handle, lock};
 use crate::gate::Gate;
+use crate::net::Net;
 use crate::sys::{self, file};
 
 /// More workers than this are never started; when all wait, calls that would wait, too, are refused.
@@ -32,6 +33,8 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// How often it is looked whether the leader is stuck; and while some worker waits, whether for somebody still there.
 const LATER: Duration = Duration::from_millis(100);
 const SOON: Duration = Duration::from_millis(10);
+/// So many waits can be looked after often.
+const FEW_WAITS: usize = 16;
 const STACK: usize = 256 * 1024;
 /// A run that makes no more calls than this needs no spare worker, unless one of them waits.
 const FEW_CALLS: usize = 2;
@@ -67,6 +70,8 @@ pub(super) struct Shared {
     /// The box's view, if it has one of its own.
     pub(super) view: Option<View>,
     listener: OnceLock<OwnedFd>,
+    /// The way out, where the network has rules.
+    net: OnceLock<Arc<Net>>,
     lead: Mutex<Lead>,
     /// The lead is free, or the box is gone.
     free: Condvar,
@@ -102,6 +107,7 @@ impl Supervisor {
             made: Made::default(),
             waits: Waits::default(),
             listener: OnceLock::new(),
+            net: OnceLock::new(),
             lead: Mutex::new(Lead { taken: true, workers: 1, ..Lead::default() }),
             free: Condvar::new(),
             idle: Condvar::new(),
@@ -121,8 +127,13 @@ impl Supervisor {
         let _ = self.view.send(view);
     }
 
-    /// Has the workers answer what arrives at `listener`; calls that have stopped already are answered at once.
-    pub fn listen(&self, listener: OwnedFd) {
+    /// Has the workers answer what arrives at `listener`; calls that have stopped already are answered at once. `net` makes
+    /// the connections to the outside, if the policy lets any out.
+    pub fn listen(&self, listener: OwnedFd, net: Option<Arc<Net>>) {
+        if let Some(net) = net {
+            // Set here alone, and before anybody could ask for it.
+            let _ = self.shared.net.set(net);
+        }
         // Not fatal: older kernels wake the worker on another CPU, which is slower and nothing else.
         if let Err(errno) = sys::notify::wake_on_same_cpu(listener.as_fd()) {
             tracing::debug!(%errno, "no wake-ups on the caller's CPU");
@@ -146,7 +157,10 @@ impl Supervisor {
         }
         let alive =
             |call| self.shared.listener.get().is_some_and(|listener| sys::notify::alive(listener.as_fd(), call));
-        if self.shared.waits.look_after(alive) { SOON } else { LATER }
+        match self.shared.waits.look_after(alive) {
+            1..=FEW_WAITS => SOON,
+            _ => LATER,
+        }
     }
 
     /// An error that ended a worker, if any: the box is then without an answer and must be ended.
@@ -158,7 +172,7 @@ impl Supervisor {
     pub fn finish(&self, patience: Duration) {
         let mut lead = self.shared.end();
         let deadline = Instant::now() + patience;
-        while lead.workers > lead.waiting {
+        while lead.workers > lead.waiting || self.shared.waits.any_on_the_network() {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return;
@@ -333,6 +347,16 @@ impl Shared {
 
     fn lead(&self) -> MutexGuard<'_, Lead> {
         lock(&self.lead)
+    }
+
+    /// The way out, where the network has rules.
+    pub(super) fn net(&self) -> Option<&Arc<Net>> {
+        self.net.get()
+    }
+
+    /// A call that was parked, as it still waits.
+    pub(super) fn resume(&self, parked: &Parked) -> Option<Stopped<'_>> {
+        self.listener.get().map(|listener| parked.resume(listener.as_fd()))
     }
 
     /// Whether a file system belongs to the box alone.

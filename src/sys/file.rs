@@ -196,3 +196,33 @@ pub fn replace_standard(from: BorrowedFd<'_>, number: RawFd) -> nix::Result<()> 
     // SAFETY: nobody owns descriptors 0 to 2 as values; replacing them is what redirection means.
     check(unsafe { libc::dup2(from.as_raw_fd(), number) }.into()).map(drop)
 }
+
+/// Proof that the calling thread has a table of descriptors of its own: a copy, in which any number may be put to use. The
+/// rest of the process keeps its own, and what this one holds is closed when the thread ends.
+#[derive(Debug)]
+pub struct OwnTable(std::marker::PhantomData<*const ()>);
+
+impl OwnTable {
+    /// Gives the calling thread a copy of the process's table, `unshare(CLONE_FILES)`. The thread should end soon: it
+    /// keeps open what others close.
+    pub fn take() -> nix::Result<Self> {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_FILES)?;
+        Ok(Self(std::marker::PhantomData))
+    }
+
+    /// Another descriptor for the same file, above `number`.
+    pub fn above(&self, file: BorrowedFd<'_>, number: RawFd) -> nix::Result<OwnedFd> {
+        // SAFETY: plain numbers.
+        let copy = check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_DUPFD_CLOEXEC, number + 1) }.into())?;
+        // SAFETY: a successful call returns a new descriptor that is ours alone.
+        Ok(unsafe { OwnedFd::from_raw_fd(copy as RawFd) })
+    }
+
+    /// Another descriptor for the same file: `number` itself, whatever stood there in this table.
+    pub fn at(&self, file: BorrowedFd<'_>, number: RawFd) -> nix::Result<OwnedFd> {
+        // SAFETY: plain numbers. Descriptors of others under this number live in their own table, unharmed.
+        check(unsafe { libc::dup2(file.as_raw_fd(), number) }.into())?;
+        // SAFETY: in this table the number is ours alone: it was a copy of somebody's or nothing.
+        Ok(unsafe { OwnedFd::from_raw_fd(number) })
+    }
+}

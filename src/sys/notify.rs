@@ -109,13 +109,31 @@ fn send(listener: BorrowedFd<'_>, mut response: libc::seccomp_notif_resp) -> nix
 ///
 /// `EMFILE` if the caller's table is full: the call is then still unanswered.
 pub fn answer_with_fd(listener: BorrowedFd<'_>, id: u64, file: BorrowedFd<'_>, close_on_exec: bool) -> nix::Result<()> {
-    let mut addfd = libc::seccomp_notif_addfd {
-        id,
-        flags: libc::SECCOMP_ADDFD_FLAG_SEND as u32,
-        srcfd: file.as_raw_fd() as u32,
-        newfd: 0,
-        newfd_flags: if close_on_exec { libc::O_CLOEXEC as u32 } else { 0 },
-    };
+    add_fd(listener, id, file, libc::SECCOMP_ADDFD_FLAG_SEND as u32, 0, close_on_exec)
+}
+
+/// Puts a copy of `file` in place of the caller's descriptor `number`. The call still waits for its answer.
+pub fn replace_fd(
+    listener: BorrowedFd<'_>,
+    id: u64,
+    file: BorrowedFd<'_>,
+    number: RawFd,
+    close_on_exec: bool,
+) -> nix::Result<()> {
+    let number = u32::try_from(number).map_err(|_| Errno::EBADF)?;
+    add_fd(listener, id, file, libc::SECCOMP_ADDFD_FLAG_SETFD as u32, number, close_on_exec)
+}
+
+fn add_fd(
+    listener: BorrowedFd<'_>,
+    id: u64,
+    file: BorrowedFd<'_>,
+    flags: u32,
+    newfd: u32,
+    close_on_exec: bool,
+) -> nix::Result<()> {
+    let newfd_flags = if close_on_exec { libc::O_CLOEXEC as u32 } else { 0 };
+    let mut addfd = libc::seccomp_notif_addfd { id, flags, srcfd: file.as_raw_fd() as u32, newfd, newfd_flags };
     // SAFETY: the kernel reads the structure during the call; `file` stays ours, the caller gets its own reference.
     check(unsafe { libc::ioctl(listener.as_raw_fd(), IOCTL_ADDFD as _, &raw mut addfd) }.into()).map(drop)
 }

@@ -22,6 +22,99 @@ pub fn bind(fd: BorrowedFd<'_>, address: &[u8]) -> nix::Result<()> {
     check(done).map(drop)
 }
 
+/// `listen(2)` with the backlog as the caller wrote it.
+pub fn listen(fd: BorrowedFd<'_>, backlog: i32) -> nix::Result<()> {
+    // SAFETY: plain numbers.
+    check(unsafe { libc::listen(fd.as_raw_fd(), backlog) }.into()).map(drop)
+}
+
+/// `sendto(2)` with an address as the caller wrote it; never a `SIGPIPE`.
+pub fn send_to(fd: BorrowedFd<'_>, data: &[u8], flags: i32, address: &[u8]) -> nix::Result<usize> {
+    // SAFETY: the kernel reads both slices during the call.
+    let sent = unsafe {
+        libc::sendto(
+            fd.as_raw_fd(),
+            data.as_ptr().cast(),
+            data.len(),
+            flags | libc::MSG_NOSIGNAL,
+            address.as_ptr().cast(),
+            address.len() as libc::socklen_t,
+        )
+    };
+    check(sent as libc::c_long).map(|sent| sent as usize)
+}
+
+/// The largest socket option that is carried over.
+const OPTION: usize = 64;
+
+/// A socket option's value. `ENOPROTOOPT` and the like where the socket has no such option.
+pub fn option(fd: BorrowedFd<'_>, level: i32, name: i32) -> nix::Result<OptionValue> {
+    let mut value = OptionValue { bytes: [0; OPTION], length: OPTION as libc::socklen_t };
+    // SAFETY: the kernel writes at most `length` bytes, which is what the buffer holds, and the new length.
+    let done = unsafe {
+        libc::getsockopt(fd.as_raw_fd(), level, name, value.bytes.as_mut_ptr().cast(), &raw mut value.length)
+    };
+    check(done.into()).map(|_| value)
+}
+
+/// Sets a socket option.
+pub fn set_option(fd: BorrowedFd<'_>, level: i32, name: i32, value: &[u8]) -> nix::Result<()> {
+    // SAFETY: the kernel reads the slice during the call.
+    let done =
+        unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, value.as_ptr().cast(), value.len() as libc::socklen_t) };
+    check(done.into()).map(drop)
+}
+
+/// The value of a socket option.
+#[derive(Debug, Clone, Copy)]
+pub struct OptionValue {
+    bytes: [u8; OPTION],
+    length: libc::socklen_t,
+}
+
+impl OptionValue {
+    /// As the kernel gave it.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..(self.length as usize).min(OPTION)]
+    }
+
+    /// As a C `int`; 0 if it is shorter.
+    pub fn int(&self) -> i32 {
+        self.bytes().first_chunk().map_or(0, |bytes| i32::from_ne_bytes(*bytes))
+    }
+}
+
+impl PartialEq for OptionValue {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes() == other.bytes()
+    }
+}
+
+/// Stands for the network namespace that a socket belongs to: equal for sockets of the same one. Linux 5.14.
+pub fn network_of(fd: BorrowedFd<'_>) -> nix::Result<u64> {
+    const SO_NETNS_COOKIE: i32 = 71;
+    let value = option(fd, libc::SOL_SOCKET, SO_NETNS_COOKIE)?;
+    value.bytes().first_chunk().map(|bytes| u64::from_ne_bytes(*bytes)).ok_or(Errno::EINVAL)
+}
+
+/// A new socket (close-on-exec) of any family, type and protocol.
+pub fn new(family: i32, kind: i32, protocol: i32) -> nix::Result<OwnedFd> {
+    // SAFETY: plain numbers.
+    let fd = check(unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, protocol) }.into())?;
+    // SAFETY: a successful call returns a new descriptor that is ours alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// The address a socket is bound to, as raw bytes.
+pub fn bound_to(fd: BorrowedFd<'_>) -> nix::Result<Vec<u8>> {
+    let mut bytes = vec![0u8; size_of::<libc::sockaddr_storage>()];
+    let mut length = bytes.len() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes, which is what the buffer holds, and the new length.
+    check(unsafe { libc::getsockname(fd.as_raw_fd(), bytes.as_mut_ptr().cast(), &raw mut length) }.into())?;
+    bytes.truncate(length as usize);
+    Ok(bytes)
+}
+
 /// Brings the loopback interface of the calling process's network namespace up.
 pub fn raise_loopback() -> nix::Result<()> {
     let any = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;

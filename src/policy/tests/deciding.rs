@@ -632,7 +632,7 @@ fn the_suggestion_is_the_smallest_flag_that_allows() {
         (file(FileOp::Create, "/new".into()), None),
         (file(FileOp::Create, "/dev/new".into()), None),
         (file(FileOp::Write, project.join("ok")), None),
-        (Access::Connect { to: outside }, Some("--net host".into())),
+        (Access::Connect { to: outside }, Some("--net-allow 192.0.2.1:443".into())),
         (
             Access::Move { op: MoveOp::Rename, from: place(project.join("a")), to: place("/srv/b") },
             Some("-w /srv".into()),

@@ -46,7 +46,7 @@ fn the_default_is_base_and_toolchains_and_a_writable_workdir() {
     assert!(root(&policy.files.private, &lab.home()).is_some());
     assert!(root(&policy.files.read, &lab.home().join(".rustup")).unwrap().exists);
     assert!(!root(&policy.files.read, &lab.home().join(".pyenv")).unwrap().exists);
-    assert_eq!(policy.network.0, NetworkMode::None);
+    assert_eq!(policy.network.mode, NetworkMode::None);
     assert!(policy.files.guards.of(GuardKind::Protect).iter().any(|g| g.except == Exception::OwnRepository));
     assert_eq!(policy.digest.len(), 64);
 }
@@ -73,7 +73,7 @@ fn lists_add_up_and_the_last_scalar_wins() {
     let policy = lab.load(&Request { policies: strings(&["./b.yaml"]), ..Request::default() }).unwrap().policy;
     let read: Vec<_> = policy.files.read.iter().map(|r| (r.path.to_str().unwrap(), &*r.rule.0)).collect();
     assert_eq!(read, [("/usr", "a.yaml filesystem.read[0]"), ("/etc", "./b.yaml filesystem.read[0]")]);
-    assert_eq!(policy.network.0, NetworkMode::None);
+    assert_eq!(policy.network.mode, NetworkMode::None);
     assert_eq!(vars(&policy), ["A=c", "AGENTBOX=1", "B=b"]);
 }
 
@@ -190,7 +190,7 @@ fn flags_go_on_top_and_must_exist() {
     assert_eq!(&*root(&policy.files.read, &lab.project().join("data")).unwrap().rule.0, "command line -r data");
     assert_eq!(&*root(&policy.files.write, Path::new("/usr")).unwrap().rule.0, "command line -w /usr");
     assert!(root(&policy.files.read, Path::new("/usr")).is_none(), "a later grant takes the earlier one's place");
-    assert_eq!(policy.network.0, NetworkMode::Host);
+    assert_eq!(policy.network.mode, NetworkMode::Host);
     assert!(policy.files.guards.of(GuardKind::Deny).iter().any(|g| &*g.rule.0 == "command line --deny data/x"));
     let missing = lab.load(&Request { write: paths(&[Path::new("nope")]), ..Request::default() }).unwrap_err();
     assert!(missing.to_string().starts_with("-w nope: there is no such file or directory"), "{missing}");

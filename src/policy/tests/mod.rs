@@ -4,6 +4,7 @@ mod deciding;
 mod filing;
 mod loading;
 mod matching;
+mod reaching;
 mod shape;
 
 use std::collections::BTreeMap;

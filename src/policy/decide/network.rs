@@ -1,0 +1,220 @@
+//! Decisions about addresses outside of the box, names and published ports.
+//!
+//! The order: deny rules, then what only an explicit rule opens, then allow rules, then no. A name counts for an address
+//! only if the box was given the address for it, so an answer to one name opens nothing by another.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use super::{granted, verdict};
+use crate::event::{Access, Effect, Endpoint, HOST_NAME, Question, Reason, RuleId, Transport, Verdict, Visit};
+use crate::policy::network::reserved::{LOOPBACK, Reserved};
+use crate::policy::network::{Destinations, Host, HostName, Network, NetworkRule};
+use crate::policy::{NetworkMode, Policy};
+
+/// An address outside, and the names that the box was given it for.
+struct Target {
+    ip: IpAddr,
+    names: Vec<HostName>,
+    /// Whether it is the loopback of the host.
+    loopback: bool,
+}
+
+impl Target {
+    fn new(address: SocketAddr, names: &[Arc<str>]) -> Self {
+        let ip = address.ip().to_canonical();
+        let names = names.iter().filter_map(|name| HostName::new(name).ok()).collect();
+        Self { ip, names, loopback: ip.is_loopback() }
+    }
+
+    /// Whether the box came to it by the name that stands for the host's loopback, and for nothing else.
+    fn is_host(&self) -> bool {
+        self.loopback && self.names.iter().any(|name| name.as_str() == HOST_NAME)
+    }
+
+    /// The kind of address that only an explicit rule opens, if it is of one.
+    fn reserved(&self) -> Option<&'static Reserved> {
+        Reserved::of(self.ip).filter(|_| !self.is_host())
+    }
+}
+
+/// Judges a connection or a datagram to an address outside.
+pub(super) fn reach(policy: &Policy, address: SocketAddr, transport: Transport, names: &[Arc<str>]) -> Verdict {
+    let network = &policy.network;
+    if let Some(verdict) = by_mode(network) {
+        return verdict;
+    }
+    let target = Target::new(address, names);
+    let covers = |rule: &&NetworkRule| rule.to.covers(transport, address.port());
+    if let Some(rule) = denying(&network.deny, &target).find(covers) {
+        return denied(rule);
+    }
+    let found = allowing(&network.allow, &target).into_iter().find(covers);
+    found.map_or_else(|| refused(network, &target, transport, address.port()), |rule| granted(&rule.rule))
+}
+
+/// Judges a question about the way to an address: any rule that allows something there allows it.
+pub(super) fn route(policy: &Policy, address: SocketAddr, transport: Transport, names: &[Arc<str>]) -> Verdict {
+    let network = &policy.network;
+    if let Some(verdict) = by_mode(network) {
+        return verdict;
+    }
+    let target = Target::new(address, names);
+    let (denies, allows) = (denying(&network.deny, &target).collect::<Vec<_>>(), allowing(&network.allow, &target));
+    match (still_open(&allows, &denies), denies.first()) {
+        (Some(rule), _) => granted(&rule.rule),
+        (None, Some(rule)) if !allows.is_empty() => denied(rule),
+        (None, _) => refused(network, &target, transport, address.port()),
+    }
+}
+
+/// Judges a question for a name: it is answered if a rule by name, or one for any host, leaves something open there.
+pub(super) fn resolve(policy: &Policy, question: &Question) -> Verdict {
+    let network = &policy.network;
+    if let Some(verdict) = by_mode(network) {
+        return verdict;
+    }
+    let not_granted = || verdict(Effect::Deny, &network.rule, Reason::NotGranted, None);
+    let Ok(name) = HostName::new(&question.name) else { return not_granted() };
+    let allows: Vec<_> = allowing_name(&network.allow, &name).collect();
+    let denies: Vec<_> = network.deny.by_name(&name).chain(network.deny.for_any_host()).collect();
+    match (still_open(&allows, &denies), denies.first()) {
+        (Some(rule), _) => granted(&rule.rule),
+        (None, Some(rule)) if !allows.is_empty() || rule.to.ports.is_all() => denied(rule),
+        (None, _) => not_granted(),
+    }
+}
+
+/// Judges a connection from outside: only what is published leads in.
+pub(super) fn accept(policy: &Policy, visit: &Visit) -> Verdict {
+    let network = &policy.network;
+    match network.publish.iter().find(|publish| publish.leads(visit.at, visit.port)) {
+        Some(publish) => granted(&publish.rule),
+        None => verdict(Effect::Deny, &network.rule, Reason::NotGranted, None),
+    }
+}
+
+/// Judges taking an address that others than the box could reach.
+pub(super) fn bind(policy: &Policy) -> Verdict {
+    const MESSAGE: &str = "a box is reached from outside by its published ports alone, which lead to its loopback";
+    let network = &policy.network;
+    by_mode(network).unwrap_or_else(|| verdict(Effect::Deny, &network.rule, Reason::NotGranted, Some(&MESSAGE.into())))
+}
+
+/// The answer of a mode that has no rules.
+fn by_mode(network: &Network) -> Option<Verdict> {
+    match network.mode {
+        NetworkMode::Host => Some(granted(&network.rule)),
+        NetworkMode::None => Some(verdict(Effect::Deny, &network.rule, Reason::NoNetwork, None)),
+        NetworkMode::Rules => None,
+    }
+}
+
+fn denied(rule: &NetworkRule) -> Verdict {
+    verdict(Effect::Deny, &rule.rule, Reason::DenyRule, rule.message.as_ref())
+}
+
+/// The refusal where no allow rule speaks of it.
+fn refused(network: &Network, target: &Target, transport: Transport, port: u16) -> Verdict {
+    let Some(kind) = target.reserved() else {
+        return verdict(Effect::Deny, &network.rule, Reason::NotGranted, None);
+    };
+    let rule = RuleId::new("built-in", kind.name);
+    let wanted = written(transport, explicit(target).as_deref().unwrap_or(HOST_NAME), port);
+    let message = if target.loopback {
+        format!("the loopback of the host is reached by the name {HOST_NAME}, where a rule lists `{wanted}`")
+    } else {
+        format!("{} is {}: only a rule that names it as an address opens it, such as `{wanted}`", target.ip, kind.what)
+    };
+    verdict(Effect::Deny, &rule, Reason::NotGranted, Some(&message.into()))
+}
+
+/// The deny rules that speak of the target: by address, also the IPv4 one that packets may be carried to, by any of its
+/// names, or for any host.
+fn denying<'a>(deny: &'a Destinations, target: &'a Target) -> impl Iterator<Item = &'a NetworkRule> {
+    let carried = crate::policy::network::Subnet::of(target.ip).embedded().map(|subnet| subnet.address());
+    let addresses = [Some(target.ip), carried].into_iter().flatten();
+    let by_address = addresses.flat_map(|ip| deny.by_address(ip));
+    by_address.chain(target.names.iter().flat_map(|name| deny.by_name(name))).chain(deny.for_any_host())
+}
+
+/// The allow rules that speak of the target, those by address first.
+fn allowing<'a>(allow: &'a Destinations, target: &'a Target) -> Vec<&'a NetworkRule> {
+    if target.is_host() {
+        return allow.exactly(HOST_NAME).collect();
+    }
+    let by_address = allow.by_address(target.ip);
+    if let Some(kind) = target.reserved() {
+        let explicit = |rule: &&NetworkRule| matches!(rule.to.host, Host::Subnet(subnet) if kind.holds(subnet));
+        // Loopback is not opened as an address at all.
+        return by_address.filter(explicit).filter(|_| *kind != LOOPBACK).collect();
+    }
+    let names = target.names.iter().filter(|name| name.as_str() != HOST_NAME);
+    by_address.chain(names.flat_map(|name| allow.by_name(name))).chain(allow.for_any_host()).collect()
+}
+
+/// The allow rules that speak of a name. No wildcard takes in the host.
+fn allowing_name<'a>(allow: &'a Destinations, name: &'a HostName) -> impl Iterator<Item = &'a NetworkRule> {
+    let host = name.as_str() == HOST_NAME;
+    let exact = allow.exactly(name.as_str());
+    let wide = allow.by_name(name).chain(allow.for_any_host()).filter(move |_| !host);
+    exact.filter(move |_| host).chain(wide)
+}
+
+/// The first allow rule that the deny rules leave something of.
+fn still_open<'a>(allows: &[&'a NetworkRule], denies: &[&NetworkRule]) -> Option<&'a NetworkRule> {
+    allows.iter().copied().find(|allow| !is_covered(allow, denies))
+}
+
+fn is_covered(allow: &NetworkRule, denies: &[&NetworkRule]) -> bool {
+    let same = denies.iter().filter(|deny| deny.to.transport == allow.to.transport);
+    allow.to.ports.are_within(same.map(|deny| &deny.to.ports))
+}
+
+/// The rule that would open it, as a flag.
+pub(super) fn suggest(policy: &Policy, access: &Access) -> Option<String> {
+    let flag = match access {
+        Access::Connect { to } | Access::Send { to } | Access::Route { to } => {
+            let Endpoint::Inet { address, transport, names, .. } = to else { return None };
+            let target = Target::new(*address, names);
+            let name = target.names.last().map(|name| name.as_str().to_string());
+            let host = explicit(&target).or(name).unwrap_or_else(|| target.ip.to_string());
+            format!("--net-allow {}", quoted(&written(*transport, &host, address.port())))
+        }
+        Access::Resolve(question) => format!("--net-allow {}", HostName::new(&question.name).ok()?),
+        Access::Accept(visit) => format!("--publish {}:{}", quoted(&visit.at.to_string()), visit.port),
+        Access::File { .. } | Access::Move { .. } | Access::Exec(_) | Access::Bind { .. } | Access::Call { .. } => {
+            return None;
+        }
+    };
+    let in_place_of = if *policy.network.rule.0 == *"command line --net" && policy.network.mode == NetworkMode::None {
+        " in place of --net none"
+    } else {
+        ""
+    };
+    Some(format!("{flag}{in_place_of}"))
+}
+
+/// What a rule must say of a target that no name and no wide rule opens; `None` for any other.
+fn explicit(target: &Target) -> Option<String> {
+    if target.loopback {
+        return Some(HOST_NAME.into());
+    }
+    target.reserved().map(|_| target.ip.to_string())
+}
+
+/// A rule as one would write it; port 0 stands for any.
+fn written(transport: Transport, host: &str, port: u16) -> String {
+    let prefix = if transport == Transport::Tcp { String::new() } else { format!("{transport}://") };
+    match (host, port) {
+        (_, 0) => format!("{prefix}{host}"),
+        _ if transport == Transport::Icmp => format!("{prefix}{host}"),
+        _ if host.contains(':') => format!("{prefix}[{host}]:{port}"),
+        _ => format!("{prefix}{host}:{port}"),
+    }
+}
+
+/// Brackets are wildcards to a shell.
+fn quoted(text: &str) -> String {
+    if text.contains('[') { format!("'{text}'") } else { text.into() }
+}

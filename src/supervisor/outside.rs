@@ -1,0 +1,252 @@
+//! Connections that leave the box's network: made by a worker in the host's.
+//!
+//! A socket of the box has no way out. So the worker makes its twin in the host's network namespace, connects that to the
+//! address that was judged, and puts it in the socket's place. From then on the kernel carries the data at its own speed.
+//! What has taken its place once is connected anew, and disconnected, like any socket of the host's: by the worker, on
+//! the caller's own, after a new decision. It can neither listen nor be bound: both stop, too.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::socket::{Shutdown, getsockopt, shutdown, sockopt};
+use nix::sys::time::TimeValLike;
+use std::os::fd::AsRawFd;
+
+use super::address::{Inet, is_loopback};
+use super::exchange::exchange;
+use super::notification::{Parked, Reply, Stopped};
+use super::workers::Shared;
+use super::{Context, Handled, net};
+use crate::event::{Access, Endpoint, HOST_NAME, Transport};
+use crate::gate::{Judged, Outcome};
+use crate::net::Net;
+use crate::net::dial::{self, Waited};
+use crate::net::names::HOST_ADDRESS;
+use crate::net::twin::{Kind, Side};
+use crate::sys::socket;
+use crate::syscalls::Arg;
+
+/// `connect` to an IP address.
+pub fn connect(context: &Context<'_>, socket: OwnedFd, inet: Inet) -> Handled {
+    let to = endpoint(context, &socket, inet);
+    let Endpoint::Inet { address, outside, transport, .. } = to else { return Ok(()) };
+    let judged = context.judge(Access::Connect { to: to.clone() }, None);
+    let bytes = inet.bytes(address);
+    if !judged.allowed() {
+        return match (transport, context.shared.net()) {
+            (Transport::Udp, Some(net)) => route(context, net, judged, &socket, to, &bytes),
+            _ => context.conclude_refused(judged, None),
+        };
+    }
+    let (here, there) = (side(context, &socket), if outside { Side::Host } else { Side::Box });
+    match context.shared.net() {
+        Some(net) if here != there && is_unconnected(&socket, transport) => {
+            elsewhere(context, net, judged, socket, there, &bytes)
+        }
+        net => {
+            if let (Some(net), Transport::Udp, false) = (net, transport, outside) {
+                return to_resolver(context, net, judged, &socket, address, &bytes);
+            }
+            net::act(context, judged, &socket, |socket| socket::connect(socket.as_fd(), &bytes))
+        }
+    }
+}
+
+/// A datagram socket of the box's own: one that asks for names is remembered, so that the questions have an asker.
+fn to_resolver(
+    context: &Context<'_>,
+    net: &Net,
+    judged: Judged,
+    socket: &OwnedFd,
+    to: SocketAddr,
+    bytes: &[u8],
+) -> Handled {
+    let done = socket::connect(socket.as_fd(), bytes);
+    if done.is_ok() {
+        asks(context, net, socket, to);
+    }
+    context.conclude(judged, super::fs::reply(done))
+}
+
+/// Remembers who asks for names through `socket`, if that is what it is for.
+pub fn asks(context: &Context<'_>, net: &Net, socket: &OwnedFd, to: SocketAddr) {
+    if to.port() != 53 {
+        return;
+    }
+    let from = socket::bound_to(socket.as_fd()).ok().and_then(|bytes| super::address::parse(&bytes));
+    if let Some(super::address::Parsed::Inet(from)) = from {
+        net.askers.tell(from.address, Arc::clone(&context.task.subject));
+    }
+}
+
+/// A datagram socket that may not send to an address may still ask which way datagrams would take: to sort addresses, the C
+/// library connects one to each and looks at its own end. It gets one that cannot send.
+fn route(
+    context: &Context<'_>,
+    net: &Arc<Net>,
+    refused: Judged,
+    socket: &OwnedFd,
+    to: Endpoint,
+    bytes: &[u8],
+) -> Handled {
+    let judged = context.judge(Access::Route { to }, None);
+    if !judged.allowed() {
+        return context.conclude_refused(refused, None);
+    }
+    let made = net.twins.make(socket.as_fd(), Side::Host, &net.inside).and_then(|twin| {
+        // Once shut, it stays shut, whatever it is connected to (`sock_alloc_send_pskb`, net/core/sock.c).
+        socket::connect(twin.as_fd(), bytes)?;
+        shutdown(twin.as_raw_fd(), Shutdown::Write)?;
+        take_place(context.call.stopped, context.call.int(Arg::Fd), socket, twin)
+    });
+    context.conclude(judged, super::fs::reply(made))
+}
+
+/// Connects a twin of `socket` on the other side and puts it in its place.
+fn elsewhere(context: &Context<'_>, net: &Arc<Net>, judged: Judged, socket: OwnedFd, on: Side, to: &[u8]) -> Handled {
+    let twin = match net.twins.make(socket.as_fd(), on, &net.inside) {
+        Ok(twin) => twin,
+        Err(errno) => return context.conclude(judged, Reply::Errno(errno)),
+    };
+    let place = Place { number: context.call.int(Arg::Fd), socket };
+    match socket::connect(twin.as_fd(), to) {
+        Ok(()) => finish(context.shared, context.call.stopped, judged, place, Waited::Connected(twin)),
+        Err(Errno::EINPROGRESS) if !waits(&place.socket) => {
+            finish(context.shared, context.call.stopped, judged, place, Waited::TimedOut(twin));
+        }
+        Err(Errno::EINPROGRESS) => match dial::settled(twin) {
+            Ok(waited) => finish(context.shared, context.call.stopped, judged, place, waited),
+            Err(twin) => wait(context, net, judged, place, twin),
+        },
+        Err(errno) => return context.conclude(judged, Reply::Errno(errno)),
+    }
+    Ok(())
+}
+
+/// Where a twin goes.
+struct Place {
+    /// The caller's descriptor.
+    number: i32,
+    /// What stands there.
+    socket: OwnedFd,
+}
+
+/// Leaves the wait for a connection to the network's thread.
+fn wait(context: &Context<'_>, net: &Net, judged: Judged, place: Place, twin: OwnedFd) {
+    let (shared, stopped) = (Arc::clone(context.shared), context.call.stopped);
+    let interrupt = shared.waits.on_the_network(stopped.id(), stopped.target);
+    let (parked, limit) = (stopped.park(), limit(&place.socket));
+    net.spawn(async move {
+        let waited = dial::connected(twin, limit, interrupt).await;
+        conclude(&shared, &parked, judged, place, waited);
+    });
+}
+
+fn conclude(shared: &Arc<Shared>, parked: &Parked, judged: Judged, place: Place, waited: Waited) {
+    if let Some(stopped) = shared.resume(parked) {
+        finish(shared, &stopped, judged, place, waited);
+        shared.waits.over(stopped.id());
+    }
+}
+
+/// Answers with what became of a connection, and puts the twin in its place if it is one, or may yet become one.
+fn finish(shared: &Shared, stopped: &Stopped<'_>, judged: Judged, place: Place, waited: Waited) {
+    if !stopped.alive() {
+        return shared.gate.settle(judged, Outcome::Gone);
+    }
+    let (twin, reply) = match waited {
+        Waited::Connected(twin) => (twin, Reply::Value(0)),
+        Waited::TimedOut(twin) => (twin, Reply::Errno(Errno::EINPROGRESS)),
+        Waited::Interrupted(twin) => (twin, Reply::Interrupted),
+        Waited::Failed(errno) => return settle(shared, stopped, judged, Reply::Errno(errno)),
+    };
+    let reply = match take_place(stopped, place.number, &place.socket, twin) {
+        Ok(()) => reply,
+        Err(errno) => Reply::Errno(errno),
+    };
+    settle(shared, stopped, judged, reply);
+}
+
+fn settle(shared: &Shared, stopped: &Stopped<'_>, judged: Judged, reply: Reply) {
+    let answered = stopped.answer(reply);
+    let outcome = answered.map_or_else(|errno| Outcome::Errno(errno as i32), |()| Outcome::Ok);
+    shared.gate.settle(judged, outcome);
+}
+
+/// Gives `twin` the file flags of `socket`, and its place.
+pub fn take_place(stopped: &Stopped<'_>, number: i32, socket: &OwnedFd, twin: OwnedFd) -> Result<(), Errno> {
+    let flags = OFlag::from_bits_retain(fcntl(socket, FcntlArg::F_GETFL)?);
+    fcntl(&twin, FcntlArg::F_SETFL(flags))?;
+    exchange(stopped, number, socket, &twin)
+}
+
+/// What `inet` means on a socket of the caller's: its own loopback, the host's, or beyond.
+pub fn endpoint(context: &Context<'_>, socket: &OwnedFd, inet: Inet) -> Endpoint {
+    let transport = transport(socket);
+    let Inet { address, .. } = inet;
+    let ip = address.ip();
+    if context.shared.target.own_network && is_loopback(ip) && stays_inside(context, socket, transport) {
+        return Endpoint::Inet { address, outside: false, transport, names: Vec::new() };
+    }
+    let Some(net) = context.shared.net() else {
+        return Endpoint::Inet { address, outside: true, transport, names: Vec::new() };
+    };
+    if ip == IpAddr::V4(HOST_ADDRESS) {
+        let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), address.port());
+        return Endpoint::Inet { address, outside: true, transport, names: vec![HOST_NAME.into()] };
+    }
+    Endpoint::Inet { address, outside: true, transport, names: net.names.of(ip) }
+}
+
+/// Whether a loopback address is the box's own. For a socket that belongs to the host's network it would be the host's;
+/// one that carries connections is exchanged for one that does not before it is connected.
+fn stays_inside(context: &Context<'_>, socket: &OwnedFd, transport: Transport) -> bool {
+    transport == Transport::Tcp || side(context, socket) == Side::Box
+}
+
+/// Where a socket of the caller's is.
+pub fn side(context: &Context<'_>, socket: &OwnedFd) -> Side {
+    match context.shared.net() {
+        // Where that cannot be told, it counts as the host's, with which less can be done.
+        Some(net) if socket::network_of(socket.as_fd()) == Ok(net.host_network) => Side::Host,
+        Some(_) => Side::Box,
+        None if context.shared.target.own_network => Side::Box,
+        None => Side::Host,
+    }
+}
+
+/// What a socket carries.
+pub fn transport(socket: &OwnedFd) -> Transport {
+    match Kind::of(socket.as_fd()) {
+        Ok(Kind { protocol: libc::IPPROTO_ICMP | libc::IPPROTO_ICMPV6, .. }) => Transport::Icmp,
+        Ok(Kind { kind: libc::SOCK_DGRAM, .. }) => Transport::Udp,
+        _ => Transport::Tcp,
+    }
+}
+
+/// Whether a socket could be connected: one that is connected already, or listens, is told so by the kernel.
+fn is_unconnected(socket: &OwnedFd, transport: Transport) -> bool {
+    /// `TCP_CLOSE`, include/net/tcp_states.h.
+    const CLOSE: u8 = 7;
+    if transport != Transport::Tcp {
+        return true;
+    }
+    let state = socket::option(socket.as_fd(), libc::IPPROTO_TCP, libc::TCP_INFO);
+    state.is_ok_and(|info| info.bytes().first() == Some(&CLOSE))
+}
+
+/// Whether a call on the socket waits for what it wants.
+pub fn waits(socket: &OwnedFd) -> bool {
+    fcntl(socket, FcntlArg::F_GETFL).is_ok_and(|flags| flags & OFlag::O_NONBLOCK.bits() == 0)
+}
+
+/// How long a connect on the socket waits, if not for ever: `SO_SNDTIMEO`.
+fn limit(socket: &OwnedFd) -> Option<Duration> {
+    let limit = getsockopt(socket, sockopt::SendTimeout).ok()?;
+    let micros = u64::try_from(limit.num_microseconds()).ok()?;
+    (micros > 0).then(|| Duration::from_micros(micros))
+}
