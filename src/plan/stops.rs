@@ -75,7 +75,7 @@ pub fn stops(policy: &Policy, host: &HostFacts, view: bool) -> Stops {
         change,
         metadata: metadata(policy, host, view),
         act: "programs and connections are always decided".into(),
-        sends: (policy.network.0 == NetworkMode::Rules).then(|| format!("{} lets connections out", policy.network.1)),
+        sends: (policy.network.mode == NetworkMode::Rules).then(|| format!("{} lets connections out", policy.network.rule)),
     }
 }
 

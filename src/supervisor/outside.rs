@@ -23,10 +23,10 @@ use super::workers::Shared;
 use super::{Context, Handled, net};
 use crate::event::{Access, Endpoint, HOST_NAME, Transport};
 use crate::gate::{Judged, Outcome};
-use crate::net::Net;
 use crate::net::dial::{self, Waited};
 use crate::net::names::HOST_ADDRESS;
 use crate::net::twin::{Kind, Side};
+use crate::net::Net;
 use crate::sys::socket;
 use crate::syscalls::Arg;
 
@@ -107,7 +107,14 @@ fn route(
 }
 
 /// Connects a twin of `socket` on the other side and puts it in its place.
-fn elsewhere(context: &Context<'_>, net: &Arc<Net>, judged: Judged, socket: OwnedFd, on: Side, to: &[u8]) -> Handled {
+fn elsewhere(
+    context: &Context<'_>,
+    net: &Arc<Net>,
+    judged: Judged,
+    socket: OwnedFd,
+    on: Side,
+    to: &[u8],
+) -> Handled {
     let twin = match net.twins.make(socket.as_fd(), on, &net.inside) {
         Ok(twin) => twin,
         Err(errno) => return context.conclude(judged, Reply::Errno(errno)),

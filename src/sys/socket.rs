@@ -60,8 +60,9 @@ pub fn option(fd: BorrowedFd<'_>, level: i32, name: i32) -> nix::Result<OptionVa
 /// Sets a socket option.
 pub fn set_option(fd: BorrowedFd<'_>, level: i32, name: i32, value: &[u8]) -> nix::Result<()> {
     // SAFETY: the kernel reads the slice during the call.
-    let done =
-        unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, value.as_ptr().cast(), value.len() as libc::socklen_t) };
+    let done = unsafe {
+        libc::setsockopt(fd.as_raw_fd(), level, name, value.as_ptr().cast(), value.len() as libc::socklen_t)
+    };
     check(done.into()).map(drop)
 }
 
