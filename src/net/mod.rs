@@ -5,11 +5,14 @@
 //! Neither holds a right; what may happen is asked of the gate.
 
 pub mod dial;
+pub mod dns;
 pub mod flows;
 mod inside;
+mod message;
 pub mod names;
 pub mod publish;
 pub mod twin;
+mod upstream;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,10 +25,14 @@ use tokio::sync::oneshot;
 
 use crate::gate::Gate;
 use crate::sys::socket;
+use dns::{Resolver, Sockets};
 use flows::Flows;
 pub use inside::Inside;
-use names::Names;
+use names::{Askers, Names};
 use publish::{Doors, Published};
+
+/// Where name servers listen.
+const DNS_PORT: u16 = 53;
 
 /// The way out could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +46,9 @@ pub enum NetError {
     /// Capabilities could not be dropped.
     #[error("cannot drop the network's capabilities")]
     Capabilities(#[source] caps::errors::CapsError),
+    /// Questions to name servers need random numbers.
+    #[error("cannot open /dev/urandom")]
+    Random(#[source] std::io::Error),
 }
 
 /// What a box's network is to have.
@@ -48,19 +58,19 @@ pub struct Start {
     pub gate: Arc<Gate>,
     /// Stands for the box's network namespace: init's process descriptor.
     pub box_network: OwnedFd,
-    /// Whether rules let anything out: then bytes are counted.
+    /// Whether rules let anything out: then names are answered and bytes are counted.
     pub rules: bool,
     /// The ports that are open to the outside.
     pub published: Vec<Published>,
 }
 
-/// The way out of a running box. Dropping it ends what it runs.
+/// The way out of a running box, until [`Net::finish`].
 #[derive(Debug)]
 pub struct Net {
     /// Which names the box was given for which addresses.
-    pub names: Names,
-    /// Who asks for names.
-    pub askers: names::Askers,
+    pub names: Arc<Names>,
+    /// Who asks the box's resolver: to be told of each socket that is connected to it.
+    pub askers: Arc<Askers>,
     /// Sockets in the box's network namespace.
     pub inside: Arc<Inside>,
     /// Bytes of the connections that the box is given.
@@ -79,28 +89,28 @@ pub struct Net {
 type Thread = (oneshot::Sender<()>, JoinHandle<()>);
 
 impl Net {
-    /// Starts both threads. To be called in the host's network namespace.
+    /// Starts both threads, the box's resolver where there are rules, and lets visitors of published ports in. To be called
+    /// in the host's network namespace. When this returns, the box can ask for names.
     pub fn start(start: Start) -> Result<Arc<Self>, NetError> {
         let Start { gate, box_network, rules, published } = start;
         let inside = Arc::new(Inside::start(box_network)?);
+        let (names, askers) = (Arc::new(Names::default()), Arc::new(Askers::default()));
         let host_network =
             host_network().map_err(|errno| NetError::Step("tell the host's network from the box's", errno))?;
         let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(NetError::Thread)?;
         let handle = runtime.handle().clone();
-        let (end, ended) = oneshot::channel::<()>();
-        let run = move || {
-            // A thread that keeps its rights can do no harm that its code does not: it runs nothing of the box's.
-            let _ = caps::clear(None, caps::CapSet::Effective);
-            let _ = runtime.block_on(ended);
-        };
-        let thread = std::thread::Builder::new().name("net".into()).spawn(run).map_err(NetError::Thread)?;
-        let flows = if rules { Flows::start(&gate, &handle) } else { Flows::default() };
-        let doors = Doors::new(gate, Arc::clone(&inside));
+        let doors = Doors::new(Arc::clone(&gate), Arc::clone(&inside));
         for one in published {
             handle.spawn(publish::serve(Arc::clone(&doors), one));
         }
-        let (names, askers, twins) = (Names::default(), names::Askers::default(), twin::Twins::default());
-        let thread = Mutex::new(Some((end, thread)));
+        let flows = if rules { Flows::start(&gate, &handle) } else { Flows::default() };
+        if rules {
+            let sockets = Sockets::take(&inside)?;
+            let resolver = Arc::new(Resolver::new(gate, Arc::clone(&names), Arc::clone(&askers))?);
+            let _on = runtime.enter();
+            resolver.serve(sockets).map_err(NetError::Thread)?;
+        }
+        let (thread, twins) = (Mutex::new(Some(thread(runtime)?)), twin::Twins::default());
         Ok(Arc::new(Self { names, askers, inside, flows, twins, host_network, doors, handle, thread }))
     }
 
@@ -109,19 +119,31 @@ impl Net {
         self.handle.spawn(work);
     }
 
-    /// Passes on what the box has said, counts what is left to count, and ends everything. To be called in the host's
-    /// network namespace, once the box's processes have ended and before the gate sums up. Whoever listens in on the box's
-    /// last words has `limit` to take them.
+    /// Passes on what the box has said, for which whoever it was said to has `limit`; counts what is left to count; and ends
+    /// all that runs on the network's thread, and the thread. What was under way is on record when this returns.
+    ///
+    /// To be called in the host's network namespace, not on that thread, once the box's processes have ended and before the
+    /// gate sums up.
     pub fn finish(&self, limit: Duration) {
         self.doors.finish(limit);
         self.flows.finish();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some((end, thread)) = thread {
             drop(end);
-            // Whatever was under way is counted when its thread is gone.
             let _ = thread.join();
         }
     }
+}
+
+fn thread(runtime: runtime::Runtime) -> Result<Thread, NetError> {
+    let (end, ended) = oneshot::channel::<()>();
+    let run = move || {
+        // A thread that keeps its rights can do no harm that its code does not: it runs nothing of the box's.
+        let _ = caps::clear(None, caps::CapSet::Effective);
+        let _ = runtime.block_on(ended);
+    };
+    let thread = std::thread::Builder::new().name("net".into()).spawn(run).map_err(NetError::Thread)?;
+    Ok((end, thread))
 }
 
 fn host_network() -> Result<u64, Errno> {
