@@ -56,7 +56,7 @@ pub enum NetError {
 pub struct Start {
     /// Where everything is decided and counted.
     pub gate: Arc<Gate>,
-    /// Stands for the box's network namespace: init's process descriptor.
+    /// The box's network namespace.
     pub box_network: OwnedFd,
     /// Whether rules let anything out: then names are answered and bytes are counted.
     pub rules: bool,

@@ -34,7 +34,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// A port could not be published.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen at {at} for port {port} of the box: {}", fix(source, *at))]
+#[error("cannot listen at {at} for port {port} of the box ({})", fix(source, *at))]
 pub struct ListenError {
     /// Where on the host.
     pub at: SocketAddr,
@@ -114,7 +114,7 @@ pub(super) async fn serve(doors: Arc<Doors>, published: Published) {
         Ok(listener) => listener,
         Err(error) => return doors.gate.note(format!("port {port} is not published: {error}")),
     };
-    doors.gate.remark(format!("port {port} of the box is published at {at}"));
+    doors.gate.remark(format!("port {port} of the box is at {at}"));
     loop {
         let Ok((visitor, from)) = listener.accept().await else {
             sleep(PAUSE).await;
@@ -291,13 +291,13 @@ mod tests {
         assert_ne!(free[0].at, free[1].at);
         let error = listen([(local(0), 80), (free[0].at, 81)]).unwrap_err();
         let expected = format!(
-            "cannot listen at {} for port 81 of the box: publish it at another port, or at port 0 for any that is free",
+            "cannot listen at {} for port 81 of the box (publish it at another port, or at port 0 for any that is free)",
             free[0].at
         );
         assert_eq!((error.to_string(), error.at), (expected, free[0].at));
         assert!(std::error::Error::source(&error).is_some());
         let foreign = listen([("192.0.2.1:0".parse().unwrap(), 80)]).unwrap_err();
-        assert!(foreign.to_string().ends_with("use an address of this host, such as 127.0.0.1"), "{foreign}");
+        assert!(foreign.to_string().ends_with("(use an address of this host, such as 127.0.0.1)"), "{foreign}");
     }
 
     fn runtime() -> tokio::runtime::Runtime {

@@ -44,6 +44,8 @@ pub struct Namespaces {
     pub own: bool,
     /// Network.
     pub network: bool,
+    /// Whether agentbox makes sockets in the box's network: to answer questions for names, and where ports are published.
+    pub entered: bool,
 }
 
 /// The layers a box is made of.
@@ -157,9 +159,10 @@ impl fmt::Display for LayerCoverage {
 pub fn compile(policy: &Policy, host: &HostFacts) -> (Plan, Coverage) {
     let own = host.no_user_namespace.is_none();
     let network = own && policy.network.mode != NetworkMode::Host;
+    let entered = network && (policy.network.mode == NetworkMode::Rules || !policy.network.publish.is_empty());
     let view = own.then(|| mounts::view(policy, host));
     let plan = Plan {
-        namespaces: Namespaces { own, network },
+        namespaces: Namespaces { own, network, entered },
         landlock: (host.landlock_abi > 0).then(|| landlock::rules(policy, host, own, network)),
         view,
         stops: stops::stops(policy, host, own),

@@ -91,6 +91,9 @@ fn bring_up(alone: &Alone, job: &Job<'_>, channel: &Channel) -> Result<()> {
     if job.plan.namespaces.network {
         command.share_network()?;
     }
+    if job.plan.namespaces.entered {
+        report_network(channel)?;
+    }
     report_view(job, channel)?;
     wait_for(channel, &Message::Enter)?;
     let terminal = if job.terminal { Some(open_terminal(channel)?) } else { None };
@@ -130,6 +133,12 @@ fn report_view(job: &Job<'_>, channel: &Channel) -> Result<()> {
         None => None,
     };
     step("report the view", channel.send(&Message::View, namespace.as_ref().map(AsFd::as_fd)))
+}
+
+/// Hands agentbox the network namespace, while init can still be looked into.
+fn report_network(channel: &Channel) -> Result<()> {
+    let namespace = step("open the network namespace", open("/proc/self/ns/net", OpenOptions::new().read(true)))?;
+    step("report the network", channel.send(&Message::Network, Some(namespace.as_fd())))
 }
 
 fn open(path: &str, how: &OpenOptions) -> nix::Result<OwnedFd> {

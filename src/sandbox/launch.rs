@@ -132,6 +132,14 @@ impl Starting {
         self.init
     }
 
+    /// Waits until the network namespace stands, and returns it; to be called if the plan says that it is entered.
+    pub fn network(&self) -> Result<OwnedFd, LaunchError> {
+        match self.next()? {
+            (Message::Network, Some(namespace)) => Ok(namespace),
+            (other, _) => Err(self.unexpected(other)),
+        }
+    }
+
     /// Waits until the view stands; returns its mount namespace, if the box has one of its own.
     pub fn view(&self) -> Result<Option<OwnedFd>, LaunchError> {
         match self.next()? {
