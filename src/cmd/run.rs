@@ -26,6 +26,7 @@ use crate::cli;
 use crate::event::escape_bytes;
 use crate::gate::Gate;
 use crate::host::{HostFacts, apparmor_restricts_user_namespaces};
+use crate::net::Net;
 use crate::plan::seccomp::{self, Filter};
 use crate::plan::{self, Coverage, Layer, Plan, namespace_fix};
 use crate::policy::{self, Policy, Request};
@@ -425,7 +426,7 @@ impl Trial<'_> {
         starting.enter()?;
         sys::process::share_one_arena();
         record.writer.start()?;
-        let Started { running, terminal, supervisor } = match self.follow(prepared, starting, record) {
+        let Started { running, terminal, supervisor, net } = match self.follow(prepared, starting, record) {
             Ok(started) => started,
             Err(error) => return Ok(EndOfBox::not_started(error)),
         };
@@ -449,6 +450,9 @@ impl Trial<'_> {
         if let Some(supervisor) = supervisor {
             supervisor.finish(LAST_CALLS);
         }
+        if let Some(net) = net {
+            net.finish();
+        }
         let failure = failure.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         Ok(EndOfBox { outcome: Ok(outcome), failure, repositories })
     }
@@ -459,10 +463,12 @@ impl Trial<'_> {
             true => Some(Supervisor::start(Arc::clone(&record.gate), self.target(prepared, &starting)?)?),
             false => None,
         };
+        let network = if prepared.plan.way_out.is_some() { Some(starting.network()?) } else { None };
         let view = starting.view()?;
         if let Some(supervisor) = &supervisor {
             supervisor.enter(view);
         }
+        let net = network.map(|network| way_out(&starting, network, record)).transpose()?;
         let terminal = if self.outside.terminal { Some(starting.terminal()?) } else { None };
         if let Some(master) = &terminal {
             terminal::copy_settings(master);
@@ -470,9 +476,9 @@ impl Trial<'_> {
         }
         let (running, listener) = starting.command(supervisor.is_some())?;
         if let (Some(supervisor), Some(listener)) = (&supervisor, listener) {
-            supervisor.listen(listener, None);
+            supervisor.listen(listener, net.clone());
         }
-        Ok(Started { running, terminal, supervisor })
+        Ok(Started { running, terminal, supervisor, net })
     }
 
     fn target(&self, prepared: &Prepared, starting: &Starting) -> Result<supervisor::Box> {
@@ -487,12 +493,20 @@ impl Trial<'_> {
     }
 }
 
+/// Opens the way out of the box's network. The command has not started: its exec waits for the supervisor to listen.
+fn way_out(starting: &Starting, network: OwnedFd, record: &Record) -> Result<Arc<Net>> {
+    let started = Net::start(Arc::clone(&record.gate), network).context("cannot open the box's way to the network");
+    started.inspect_err(|_| starting.give_up())
+}
+
 /// A box with its command, and what looks after it.
 struct Started {
     running: Running,
     /// The master side of its terminal.
     terminal: Option<OwnedFd>,
     supervisor: Option<Supervisor>,
+    /// The way out of its network, if that has rules.
+    net: Option<Arc<Net>>,
 }
 
 impl EndOfBox {

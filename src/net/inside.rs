@@ -18,13 +18,13 @@ pub struct Inside {
 }
 
 impl Inside {
-    /// Starts the thread, which joins the network namespace of `process` and keeps the right to bind low ports there, no
+    /// Starts the thread, which joins `network` and keeps the right to bind low ports there, no
     /// other.
-    pub(super) fn start(process: OwnedFd) -> Result<Self, NetError> {
+    pub(super) fn start(network: OwnedFd) -> Result<Self, NetError> {
         let (work, given) = channel::<Work>();
         let (ready, joined) = sync_channel(1);
         let run = move || {
-            let entered = enter(process);
+            let entered = enter(network);
             let failed = entered.is_err();
             // Whoever started this waits for the word.
             let _ = ready.send(entered);
@@ -48,8 +48,8 @@ impl Inside {
     }
 }
 
-fn enter(process: OwnedFd) -> Result<(), NetError> {
-    setns(process, CloneFlags::CLONE_NEWNET).map_err(|errno| NetError::Step("enter the box's network", errno))?;
+fn enter(network: OwnedFd) -> Result<(), NetError> {
+    setns(network, CloneFlags::CLONE_NEWNET).map_err(|errno| NetError::Step("enter the box's network", errno))?;
     let bind = CapsHashSet::from([Capability::CAP_NET_BIND_SERVICE]);
     for set in [CapSet::Ambient, CapSet::Inheritable] {
         caps::clear(None, set).map_err(NetError::Capabilities)?;

@@ -68,8 +68,7 @@ pub struct Net {
 type Thread = (oneshot::Sender<()>, JoinHandle<()>);
 
 impl Net {
-    /// Starts both threads, and the box's resolver. `box_network` stands for the box's network namespace: init's process
-    /// descriptor. When this returns, the box can ask for names.
+    /// Starts both threads, and the box's resolver. `box_network` is the box's network namespace. When this returns, the box can ask for names.
     pub fn start(gate: Arc<Gate>, box_network: OwnedFd) -> Result<Arc<Self>, NetError> {
         let inside = Inside::start(box_network)?;
         let (names, askers) = (Arc::new(Names::default()), Arc::new(Askers::default()));

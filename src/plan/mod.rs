@@ -9,6 +9,7 @@ pub mod seccomp;
 pub mod stops;
 
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -23,6 +24,8 @@ pub use stops::{Metadata, Stops};
 pub struct Plan {
     /// The namespaces the box gets.
     pub namespaces: Namespaces,
+    /// How the box's network leads out; `None` where it does not, and where it is the host's.
+    pub way_out: Option<WayOut>,
     /// What the box sees; `None` where there is no mount namespace.
     pub view: Option<mounts::View>,
     /// What it may do with it; `None` where the kernel lacks Landlock.
@@ -44,6 +47,16 @@ pub struct Namespaces {
     pub own: bool,
     /// Network.
     pub network: bool,
+}
+
+/// How an own network leads out: agentbox gets a descriptor of it and does there what rules allow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct WayOut {
+    /// What the box's loopback is called besides 127.0.0.1 and ::1.
+    ///
+    /// The C library looks for IPv4 and for IPv6 addresses of a name only where this host seems to have one
+    /// (`AI_ADDRCONFIG`), and those two do not count. Nothing outside is reached through these.
+    pub loopback: Vec<IpAddr>,
 }
 
 /// The layers a box is made of.
@@ -160,6 +173,7 @@ pub fn compile(policy: &Policy, host: &HostFacts) -> (Plan, Coverage) {
     let view = own.then(|| mounts::view(policy, host));
     let plan = Plan {
         namespaces: Namespaces { own, network },
+        way_out: network.then(|| way_out(policy, host)).flatten(),
         landlock: (host.landlock_abi > 0).then(|| landlock::rules(policy, host, own, network)),
         view,
         stops: stops::stops(policy, host, own),
@@ -169,6 +183,17 @@ pub fn compile(policy: &Policy, host: &HostFacts) -> (Plan, Coverage) {
     };
     let coverage = coverage(policy, host, &plan);
     (plan, coverage)
+}
+
+/// The way out of a network with rules, with addresses that nobody outside has: of the IPv4 service continuity prefix
+/// (RFC 7335), and a unique local one.
+fn way_out(policy: &Policy, host: &HostFacts) -> Option<WayOut> {
+    let v4 = IpAddr::V4(Ipv4Addr::new(192, 0, 0, 2));
+    let v6 = IpAddr::V6(Ipv6Addr::new(0xfd00, 0xa9e, 0, 0, 0, 0, 0, 2));
+    match policy.network.mode {
+        NetworkMode::None | NetworkMode::Host => None,
+        NetworkMode::Rules => Some(WayOut { loopback: [v4].into_iter().chain(host.ipv6.then_some(v6)).collect() }),
+    }
 }
 
 fn coverage(policy: &Policy, host: &HostFacts, plan: &Plan) -> Coverage {

@@ -302,6 +302,7 @@ mod tests {
     fn with_metadata(reads: bool, notify: bool, metadata: Metadata) -> Vec<Instruction> {
         let why = Some(String::new());
         let plan = Plan {
+            way_out: None,
             namespaces: crate::plan::Namespaces { own: true, network: true },
             view: None,
             landlock: None,

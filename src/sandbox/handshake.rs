@@ -17,6 +17,8 @@ use crate::sys::socket::receive_with_fd;
 pub enum Message {
     /// Ids are mapped: the view can be built.
     Begin,
+    /// The network stands, and has a way out; with its namespace.
+    Network,
     /// The view stands; with its mount namespace, if the box has one of its own.
     View,
     /// Records can be written: the command may enter.

@@ -8,7 +8,7 @@
 use std::ffi::{CStr, CString};
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
-use std::net::Shutdown;
+use std::net::{IpAddr, Shutdown};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
@@ -122,9 +122,13 @@ fn drop_inherited(alone: &Alone, channel: &Channel) -> Result<()> {
     Ok(())
 }
 
-/// Hands agentbox the mount namespace while init can still be looked into. This also proves that agentbox lived after
+/// Hands agentbox the namespaces that it works in while init can still be looked into. This also proves that agentbox lived after
 /// `die_with_parent`: a send to the dead fails.
 fn report_view(job: &Job<'_>, channel: &Channel) -> Result<()> {
+    if job.plan.way_out.is_some() {
+        let network = step("open the network namespace", open("/proc/self/ns/net", OpenOptions::new().read(true)))?;
+        step("report the network", channel.send(&Message::Network, Some(network.as_fd())))?;
+    }
     let namespace = match &job.plan.view {
         Some(_) => Some(step("open the mount namespace", open("/proc/self/ns/mnt", OpenOptions::new().read(true)))?),
         None => None,
@@ -242,6 +246,7 @@ fn command(job: &Job<'_>, channel: &Channel, mut line: UnixStream) -> Result<()>
     if job.plan.namespaces.network {
         step("make the box's network", unshare(CloneFlags::CLONE_NEWNET))?;
         step("bring the box's loopback up", sys::socket::raise_loopback())?;
+        name_loopback(job.plan.way_out.iter().flat_map(|way| &way.loopback))?;
         line.write_all(&[0]).map_err(|_| InitError::Step("report the network", Errno::EPIPE))?;
     }
     step("open a session", setsid())?;
@@ -278,6 +283,18 @@ fn command(job: &Job<'_>, channel: &Channel, mut line: UnixStream) -> Result<()>
     }
     let errno = start(&program, &job.command.argv, &job.command.env);
     not_started(channel, &program, errno)
+}
+
+/// Gives the box's loopback the plan's addresses.
+fn name_loopback<'a>(addresses: impl Iterator<Item = &'a IpAddr>) -> Result<()> {
+    for address in addresses {
+        match sys::socket::add_loopback_address(*address) {
+            // New network namespaces can be without IPv6 where the host has it; nobody looks for such addresses then.
+            Err(_) if address.is_ipv6() => {}
+            done => step("name the box's loopback", done)?,
+        }
+    }
+    Ok(())
 }
 
 fn not_started(channel: &Channel, path: &CStr, errno: Errno) -> Result<()> {

@@ -132,6 +132,19 @@ impl Starting {
         self.init
     }
 
+    /// Ends the box before its command has started.
+    pub fn give_up(&self) {
+        let _ = sys::process::signal(self.init_fd.as_fd(), nix::sys::signal::Signal::SIGKILL);
+    }
+
+    /// Waits until the network stands; to be called if it has a way out. Returns its namespace.
+    pub fn network(&self) -> Result<OwnedFd, LaunchError> {
+        match self.next()? {
+            (Message::Network, Some(namespace)) => Ok(namespace),
+            (other, _) => Err(self.unexpected(other)),
+        }
+    }
+
     /// Waits until the view stands; returns its mount namespace, if the box has one of its own.
     pub fn view(&self) -> Result<Option<OwnedFd>, LaunchError> {
         match self.next()? {
