@@ -3,6 +3,8 @@
 //! Called by all workers at once. An allowed event that the level does not record costs a few atomic additions; a
 //! recorded one is moved, not copied, into the writer's queue. Nothing here touches the kernel, files or the target.
 
+mod tally;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,6 +19,8 @@ use crate::policy::Policy;
 use crate::policy::decide::{decide, suggest};
 
 pub use crate::audit::Outcome;
+use tally::Tally;
+pub use tally::{Moved, Toward};
 
 /// How many notes are kept for the summary; all are recorded.
 const NOTES: usize = 100;
@@ -33,6 +37,7 @@ pub struct Gate {
     run: RunId,
     meters: [Meter; Op::ALL.len()],
     told: Mutex<Told>,
+    tally: Mutex<Tally>,
 }
 
 /// An event and the answer to it, until it is settled.
@@ -62,7 +67,8 @@ impl Judged {
 impl Gate {
     /// Makes the door of one run.
     pub fn new(policy: Arc<Policy>, writer: Arc<Writer>, run: RunId) -> Self {
-        Self { policy, writer, run, meters: std::array::from_fn(|_| Meter::default()), told: Mutex::default() }
+        let meters = std::array::from_fn(|_| Meter::default());
+        Self { policy, writer, run, meters, told: Mutex::default(), tally: Mutex::default() }
     }
 
     /// The policy that decides.
@@ -83,6 +89,9 @@ impl Gate {
         let op = Op::of(&judged.event.access);
         let killed = outcome == Outcome::Killed;
         self.meters[op as usize].count(judged.verdict.effect, killed, latency);
+        if let Some(toward) = Toward::of(&judged.event.access) {
+            self.tally().decided(&toward, judged.allowed() && !killed);
+        }
         let record = match judged.allowed() && !killed {
             true => op.level() <= self.policy.audit,
             false => self.tell_denial(&judged, op, killed),
@@ -92,7 +101,12 @@ impl Gate {
         }
     }
 
-    /// Records something worth knowing.
+    /// Adds what a connection moved to the sums of its party; `None` if that could not be counted. Costs a lookup.
+    pub fn transferred(&self, toward: &Toward, moved: Option<Moved>) {
+        self.tally().transferred(toward, moved);
+    }
+
+    /// Records something worth knowing, and keeps it for the summary.
     pub fn note(&self, text: impl Into<String>) {
         let text = text.into();
         let mut told = self.told();
@@ -100,7 +114,12 @@ impl Gate {
             told.notes.push(text.clone());
         }
         drop(told);
-        self.writer.push(Record::Note(Note { time: SystemTime::now(), text }));
+        self.remark(text);
+    }
+
+    /// Records something for the log alone: what is as it should be, or was said already.
+    pub fn remark(&self, text: impl Into<String>) {
+        self.writer.push(Record::Note(Note { time: SystemTime::now(), text: text.into() }));
     }
 
     /// Sums up what was decided so far.
@@ -112,18 +131,23 @@ impl Gate {
             denied: told.denied,
             denials: told.denials.clone(),
             more: told.more,
+            destinations: self.tally().destinations(),
             notes: told.notes.clone(),
         }
     }
 
     /// Ends the log. Fails, so that the run fails, if any record is missing from it.
     pub fn finish(&self, result: &RunResult) -> Result<Written, WriteError> {
-        self.writer.finish(result, &self.counts())
+        self.writer.finish(result, &self.counts(), &self.tally().destinations())
     }
 
     fn counts(&self) -> Counts {
         let counted = Op::ALL.iter().zip(&self.meters).map(|(&op, meter)| (op, meter.read()));
         counted.filter(|(_, count)| count.allow + count.ask + count.deny > 0).collect()
+    }
+
+    fn tally(&self) -> MutexGuard<'_, Tally> {
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn told(&self) -> MutexGuard<'_, Told> {
@@ -275,6 +299,13 @@ fn quantile(latency: &[u64; BUCKETS], share: f64) -> f64 {
     ((lower + width / 2.0) / 100.0).round() / 10.0
 }
 
+/// A gate with a log of its own, for tests of those who ask it.
+#[cfg(test)]
+pub fn bench() -> (Gate, tempfile::TempDir) {
+    let tests::Bench { gate, _dir: dir, .. } = tests::bench(crate::event::Level::Minimal);
+    (gate, dir)
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
@@ -288,10 +319,10 @@ mod tests {
     use crate::event::{BoxPath, FileOp, Level, Place, RuleId, Subject};
     use crate::policy::{Environment, ExecRules, FileRules, Guards, Network, NetworkMode, Root};
 
-    struct Bench {
-        gate: Gate,
+    pub struct Bench {
+        pub gate: Gate,
         log: PathBuf,
-        _dir: tempfile::TempDir,
+        pub _dir: tempfile::TempDir,
     }
 
     fn policy(level: Level) -> Policy {
@@ -311,7 +342,7 @@ mod tests {
         }
     }
 
-    fn bench(level: Level) -> Bench {
+    pub fn bench(level: Level) -> Bench {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("audit.jsonl");
         let run = RunId::new(SystemTime::UNIX_EPOCH, 1);

@@ -11,7 +11,8 @@ pub mod run;
 pub mod text;
 pub mod writer;
 
-pub use record::{Counts, Decision, Head, Layer, Op, OpCount, Outcome, PolicyRef, Record, RunResult, Start};
+pub use record::{Counts, Decision, Destination, Head, Layer, Op, OpCount, Outcome, Party, PolicyRef, Record};
+pub use record::{RunResult, Start};
 pub use report::{Denial, Summary};
 pub use run::{RunDir, RunFile, RunId};
 pub use writer::{WriteError, Writer, Written};

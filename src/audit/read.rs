@@ -342,7 +342,7 @@ mod tests {
         let path = dir.join("audit.jsonl");
         let writer = Writer::create(&path, &Start::example()).unwrap();
         push_notes(&writer, RECORDS - 2);
-        let head = writer.finish(&RunResult::default(), &Counts::new()).unwrap().head;
+        let head = writer.finish(&RunResult::default(), &Counts::new(), &[]).unwrap().head;
         let lines = fs::read_to_string(&path).unwrap().lines().map(str::to_string).collect();
         (path, lines, head)
     }
@@ -477,7 +477,7 @@ mod tests {
         let path = dir.path().join("other.jsonl");
         let writer = Writer::create(&path, &Start::example()).unwrap();
         push_notes(&writer, RECORDS - 3);
-        writer.finish(&RunResult::default(), &Counts::new()).unwrap();
+        writer.finish(&RunResult::default(), &Counts::new(), &[]).unwrap();
         assert!(matches!(verify(&path, None).unwrap(), Chain::Verified { .. }));
         assert!(matches!(broken(verify(&path, Some(&head)).unwrap()).1, Fault::OtherHead { .. }));
     }
@@ -547,7 +547,7 @@ mod tests {
                 push_notes(&writer, 200);
                 std::thread::sleep(std::time::Duration::from_millis(3));
             });
-            let head = writer.finish(&RunResult::default(), &Counts::new()).unwrap().head;
+            let head = writer.finish(&RunResult::default(), &Counts::new(), &[]).unwrap().head;
             done.store(true, relaxed);
             assert!(matches!(verify(&path, Some(&head)).unwrap(), Chain::Verified { records: 4002, .. }));
         });

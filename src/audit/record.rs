@@ -6,6 +6,8 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
@@ -14,7 +16,7 @@ use serde_json::{Value, json};
 use super::run::RunId;
 use super::text;
 use crate::event::{Access, Effect, Endpoint, Event, Exec, FileOp, Level, MoveOp, Place, Question, Reason};
-use crate::event::{RuleId, Subject, Unjudged, Verdict, Visit};
+use crate::event::{RuleId, Subject, Transport, Unjudged, Verdict, Visit};
 
 /// The version of the schema that this program writes, and the newest that it reads.
 pub const VERSION: u32 = 1;
@@ -124,6 +126,9 @@ pub struct End {
     pub result: RunResult,
     /// Every question of the run, recorded or not.
     pub counts: Counts,
+    /// What the run had to do with each party outside; left out when there was none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub destinations: Vec<Destination>,
     /// Records in this log, this one included.
     pub recorded: u64,
     /// Records that should be in this log and are not.
@@ -169,6 +174,60 @@ pub struct OpCount {
 
 fn is_zero(count: &u64) -> bool {
     *count == 0
+}
+
+/// What a run had to do with one party outside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Destination {
+    /// Which.
+    #[serde(flatten)]
+    pub party: Party,
+    /// Connections and datagrams that were allowed, whatever came of them.
+    pub allowed: u64,
+    /// Connections and datagrams that were refused.
+    pub denied: u64,
+    /// Bytes that left the box, as far as they were counted; absent when nothing could be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_out: Option<u64>,
+    /// Bytes that came to the box, as far as they were counted; absent when nothing could be. The kernel counts the end
+    /// of a connection as one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_in: Option<u64>,
+    /// Connections whose bytes could not be counted, and are missing above.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub uncounted: u64,
+}
+
+/// Who is on the other side.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Party {
+    /// A service that the box reaches, or tried to.
+    Service {
+        /// The names for which the box was given its addresses; empty when it had none.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        names: Vec<Arc<str>>,
+        /// Its addresses, the first [`Party::ADDRESSES`] of them.
+        addresses: Vec<IpAddr>,
+        /// Its port; 0 where there is none.
+        port: u16,
+        /// What carries it.
+        transport: Transport,
+    },
+    /// The visitors of a published port.
+    Visitors {
+        /// The address on the host.
+        at: SocketAddr,
+        /// The port in the box.
+        port: u16,
+    },
+    /// Everybody who is not listed because the list is full.
+    Others,
+}
+
+impl Party {
+    /// How many addresses of one name are listed.
+    pub const ADDRESSES: usize = 16;
 }
 
 /// The last link of a chain.
@@ -750,6 +809,64 @@ mod tests {
             r#""outcome":"EACCES","latency_us":12.3}"#,
         );
         assert_eq!(String::from_utf8(line).unwrap(), expected);
+    }
+
+    #[test]
+    fn destinations_are_read_back_from_the_end_as_they_were_summed_up() {
+        let service = Party::Service {
+            names: vec!["api.example.org".into()],
+            addresses: vec!["192.0.2.7".parse().unwrap(), "2001:db8::7".parse().unwrap()],
+            port: 443,
+            transport: Transport::Tcp,
+        };
+        let bare = Party::Service {
+            names: vec![],
+            addresses: vec!["192.0.2.53".parse().unwrap()],
+            port: 53,
+            transport: Transport::Udp,
+        };
+        let visitors = Party::Visitors { at: "127.0.0.1:8000".parse().unwrap(), port: 80 };
+        let sums = |party, allowed, denied, bytes: Option<u64>, uncounted| Destination {
+            party,
+            allowed,
+            denied,
+            bytes_out: bytes,
+            bytes_in: bytes,
+            uncounted,
+        };
+        let end = End {
+            time: text::rfc3339(SystemTime::UNIX_EPOCH),
+            run: RunId::new(SystemTime::UNIX_EPOCH, 1),
+            result: RunResult::default(),
+            counts: Counts::new(),
+            destinations: vec![
+                sums(service, 3, 1, Some(12), 2),
+                sums(bare, 0, 1, None, 0),
+                sums(visitors, 1, 0, Some(0), 0),
+                sums(Party::Others, 9, 0, None, 0),
+            ],
+            recorded: 2,
+            dropped: 0,
+            write_errors: 0,
+        };
+        let mut line = Vec::new();
+        let link = Link { seq: 2, prev: NO_LINE, run: &end.run };
+        put_end(&mut line, link, &end).unwrap();
+        assert_eq!(parse("end", &line).unwrap(), Entry::End(Box::new(end.clone())));
+        let expected = concat!(
+            r#""destinations":[{"kind":"service","names":["api.example.org"],"#,
+            r#""addresses":["192.0.2.7","2001:db8::7"],"port":443,"transport":"tcp","#,
+            r#""allowed":3,"denied":1,"bytes_out":12,"bytes_in":12,"uncounted":2},"#,
+            r#"{"kind":"service","addresses":["192.0.2.53"],"port":53,"transport":"udp","allowed":0,"denied":1},"#,
+            r#"{"kind":"visitors","at":"127.0.0.1:8000","port":80,"allowed":1,"denied":0,"bytes_out":0,"bytes_in":0},"#,
+            r#"{"kind":"others","allowed":9,"denied":0}]"#,
+        );
+        let line = String::from_utf8(line).unwrap();
+        assert!(line.contains(expected), "{line}");
+        let older = line.replace(&format!("{expected},"), "");
+        assert_ne!(older, line);
+        let Entry::End(read) = parse("end", older.as_bytes()).unwrap() else { panic!() };
+        assert_eq!(read.destinations, [], "a log of an earlier agentbox");
     }
 
     #[test]

@@ -3,14 +3,15 @@
 //! Pure text from a [`Summary`]; prints nothing itself.
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::record::{Counts, Op, RunResult};
+use super::record::{Counts, Destination, Op, Party, RunResult};
 use super::run::RunId;
 use super::text::{printable, shorten};
-use crate::event::Reason;
+use crate::event::{Reason, Transport};
 
 /// How many different denials are kept by name; all are counted and recorded.
 pub const DENIALS: usize = 1000;
@@ -28,6 +29,8 @@ pub struct Summary {
     pub denials: Vec<Denial>,
     /// Refusals that are not in `denials` because it was full.
     pub more: u64,
+    /// What it had to do with each party outside.
+    pub destinations: Vec<Destination>,
     /// Things worth knowing.
     pub notes: Vec<String>,
 }
@@ -96,11 +99,82 @@ pub fn verbose(summary: &Summary) -> String {
             count.p99_us
         );
     }
+    for destination in &summary.destinations {
+        let _ = writeln!(text, "  {}", printable(&describe_destination(destination)));
+    }
     put_denials(&mut text, summary);
     for note in &summary.notes {
         let _ = writeln!(text, "  note: {}", printable(note));
     }
     text
+}
+
+/// Says in one line what a run had to do with a party outside, and how many bytes went which way:
+/// `api.example.org:443 (192.0.2.7)   3 connections   12.3 kB out   1.2 MB in`.
+pub fn describe_destination(destination: &Destination) -> String {
+    let mut line = describe_party(&destination.party);
+    let times = |count, one: &str, more: &str| format!("   {count} {}", if count == 1 { one } else { more });
+    let connects = !matches!(destination.party, Party::Service { transport: Transport::Udp | Transport::Icmp, .. });
+    match destination.allowed {
+        0 => {}
+        count if connects => line.push_str(&times(count, "connection", "connections")),
+        count => line.push_str(&times(count, "time", "times")),
+    }
+    if destination.denied > 0 {
+        let _ = write!(line, "   {} denied", destination.denied);
+    }
+    if let Some(bytes) = destination.bytes_out {
+        let _ = write!(line, "   {} out", size(bytes));
+    }
+    if let Some(bytes) = destination.bytes_in {
+        let _ = write!(line, "   {} in", size(bytes));
+    }
+    if destination.uncounted > 0 {
+        let _ = write!(line, "   ({} not counted)", destination.uncounted);
+    }
+    line
+}
+
+/// How many addresses of one name a line shows.
+const ADDRESSES: usize = 3;
+
+fn describe_party(party: &Party) -> String {
+    match party {
+        Party::Service { names, addresses, port, transport } => {
+            let carried = if *transport == Transport::Tcp { String::new() } else { format!("{transport} ") };
+            let behind = if *port == 0 { String::new() } else { format!(":{port}") };
+            let mut list: Vec<String> = addresses.iter().take(ADDRESSES).map(ToString::to_string).collect();
+            if addresses.len() > ADDRESSES {
+                list.push("...".into());
+            }
+            match (names.as_slice(), addresses.as_slice()) {
+                ([], [IpAddr::V6(address)]) if *port != 0 => format!("{carried}[{address}]{behind}"),
+                ([], _) => format!("{carried}{}{behind}", list.join(", ")),
+                (names, _) => {
+                    let names = shorten(&names.join(", "), 200);
+                    format!("{carried}{names}{behind} ({})", list.join(", "))
+                }
+            }
+        }
+        Party::Visitors { at, port } => format!("visitors of port {port} at {at}"),
+        Party::Others => "all others".into(),
+    }
+}
+
+/// Writes a number of bytes with at most one digit behind the point: `999 B`, `12.3 kB`, `1.2 MB`.
+fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
+    if bytes < 1000 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64 / 1000.0;
+    let mut unit = 0;
+    // 999.95 would be written as 1000.0.
+    while value >= 999.95 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
 }
 
 /// How many refusals the longer text names.
@@ -135,6 +209,7 @@ pub fn report_json(summary: &Summary, result: &RunResult, coverage: &Value, log:
         "denied": summary.denied,
         "denials": summary.denials,
         "denials_not_listed": summary.more,
+        "destinations": summary.destinations,
         "notes": summary.notes,
         "coverage": coverage,
     })
@@ -166,6 +241,7 @@ mod tests {
             denied: denials.iter().map(|denial| denial.count).sum(),
             denials,
             more: 0,
+            destinations: vec![],
             notes: vec!["a new repository carries hooks".into()],
         }
     }
@@ -181,6 +257,41 @@ mod tests {
         let line = summary_line(&summary(vec![call])).unwrap();
         assert_eq!(line, "agentbox: 1 denied, first: call mseal (default.yaml filesystem)");
         assert_eq!(summary_line(&summary(vec![])), None);
+    }
+
+    #[test]
+    fn destinations_are_told_with_their_sizes() {
+        let service = |names: &[&str], addresses: &[&str], port, transport| Party::Service {
+            names: names.iter().map(|&name| name.into()).collect(),
+            addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+            port,
+            transport,
+        };
+        let told = |party, allowed, denied, bytes: Option<(u64, u64)>, uncounted| {
+            let (bytes_out, bytes_in) = bytes.unzip();
+            describe_destination(&Destination { party, allowed, denied, bytes_out, bytes_in, uncounted })
+        };
+        let api = service(&["api.example.org"], &["192.0.2.7"], 443, Transport::Tcp);
+        assert_eq!(
+            told(api.clone(), 3, 0, Some((12_345, 1_234_567)), 0),
+            "api.example.org:443 (192.0.2.7)   3 connections   12.3 kB out   1.2 MB in"
+        );
+        assert_eq!(
+            told(api, 1, 2, Some((999, 999_960)), 1),
+            "api.example.org:443 (192.0.2.7)   1 connection   2 denied   999 B out   1.0 MB in   (1 not counted)"
+        );
+        let address = service(&[], &["2001:db8::1"], 53, Transport::Udp);
+        assert_eq!(told(address, 2, 0, None, 0), "udp [2001:db8::1]:53   2 times");
+        let ping = service(&[], &["192.0.2.1"], 0, Transport::Icmp);
+        assert_eq!(told(ping, 0, 1, None, 0), "icmp 192.0.2.1   1 denied");
+        let many = service(&["a", "b"], &["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"], 80, Transport::Tcp);
+        assert_eq!(told(many, 0, 0, None, 0), "a, b:80 (192.0.2.1, 192.0.2.2, 192.0.2.3, ...)");
+        let visitors = Party::Visitors { at: "127.0.0.1:8000".parse().unwrap(), port: 80 };
+        assert_eq!(
+            told(visitors, 1, 0, Some((u64::MAX, 0)), 0),
+            "visitors of port 80 at 127.0.0.1:8000   1 connection   18.4 EB out   0 B in"
+        );
+        assert_eq!(told(Party::Others, 7, 0, None, 0), "all others   7 connections");
     }
 
     #[test]

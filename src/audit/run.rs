@@ -17,7 +17,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::record::{Counts, Head, PolicyRef, RunResult};
+use super::record::{Counts, Destination, Head, PolicyRef, RunResult};
 use super::report::Summary;
 use super::text;
 use crate::event::escape_bytes;
@@ -130,6 +130,9 @@ pub struct RunFile {
     pub result: Option<RunResult>,
     /// Every question of the run.
     pub counts: Option<Counts>,
+    /// What the run had to do with each party outside.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub destinations: Vec<Destination>,
     /// How many of them were refused.
     pub denied: Option<u64>,
     /// The last link of the log's chain: what the log must end with.
@@ -145,6 +148,7 @@ impl RunFile {
         self.ended = Some(text::rfc3339(now));
         self.result = Some(result);
         self.counts = Some(summary.counts.clone());
+        self.destinations = summary.destinations.clone();
         self.denied = Some(summary.denied);
         self.head = head;
     }
@@ -372,6 +376,7 @@ mod tests {
             ended: None,
             result: None,
             counts: None,
+            destinations: Vec::new(),
             denied: None,
             head: None,
         }

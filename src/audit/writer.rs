@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
 
-use super::record::{self, Counts, End, Head, Link, NO_LINE, Note, Record, RunResult, Start};
+use super::record::{self, Counts, Destination, End, Head, Link, NO_LINE, Note, Record, RunResult, Start};
 use super::run::RunId;
 use super::text;
 
@@ -124,12 +124,17 @@ impl Writer {
     /// Writes what waits and the last record, and closes the log.
     ///
     /// Fails if any record is missing from the log; the error then says what was written.
-    pub fn finish(&self, result: &RunResult, counts: &Counts) -> Result<Written, WriteError> {
+    pub fn finish(
+        &self,
+        result: &RunResult,
+        counts: &Counts,
+        destinations: &[Destination],
+    ) -> Result<Written, WriteError> {
         self.queue.close();
         let mut sink = lock(&self.sink).take().ok_or(WriteError::Finished)?;
         sink.append(self.queue.drain());
         sink.append_late(self.queue.refused());
-        sink.end(result, counts)
+        sink.end(result, counts, destinations)
     }
 }
 
@@ -372,7 +377,7 @@ impl Sink {
         }
     }
 
-    fn end(mut self, result: &RunResult, counts: &Counts) -> Result<Written, WriteError> {
+    fn end(mut self, result: &RunResult, counts: &Counts, destinations: &[Destination]) -> Result<Written, WriteError> {
         // A note about losses may still wait in the chunk.
         self.flush();
         let end = End {
@@ -380,6 +385,7 @@ impl Sink {
             run: self.run.clone(),
             result: result.clone(),
             counts: counts.clone(),
+            destinations: destinations.to_vec(),
             recorded: self.head.seq + 1,
             dropped: self.dropped,
             write_errors: self.errors,
@@ -419,7 +425,7 @@ mod tests {
     }
 
     fn finish(writer: &Writer) -> Result<Written, WriteError> {
-        writer.finish(&RunResult { exit: Some(0), ..RunResult::default() }, &Counts::new())
+        writer.finish(&RunResult { exit: Some(0), ..RunResult::default() }, &Counts::new(), &[])
     }
 
     fn lines(path: &Path) -> Vec<Value> {

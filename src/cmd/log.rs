@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::audit::read::{self, Chain, Fault, Line, Located, Reader};
 use crate::audit::record::{Decided, End, Entry, RunResult, Start};
+use crate::audit::report::describe_destination;
 use crate::audit::run::{self, Found, RunFile, RunId};
 use crate::audit::text::{printable, quoted, shorten, target};
 use crate::cli::{Log, LogCommand};
@@ -206,9 +207,14 @@ impl Trail {
         let all: u64 = end.counts.values().map(|count| count.ask + count.deny + count.allow).sum();
         write!(out, "; {all} decisions, {refused} denied, {} records", end.recorded)?;
         match end.dropped {
-            0 => writeln!(out),
-            dropped => writeln!(out, ", {}", self.paint(RED, &format!("{dropped} records lost"))),
+            0 => writeln!(out)?,
+            dropped => writeln!(out, ", {}", self.paint(RED, &format!("{dropped} records lost")))?,
         }
+        for destination in &end.destinations {
+            let told = printable(&describe_destination(destination));
+            writeln!(out, "{:>10} {} {told}", "", self.paint(CYAN, "net  "))?;
+        }
+        Ok(())
     }
 
     fn offset(&self, time: &str) -> String {
@@ -245,6 +251,10 @@ fn mark(decided: &Decided) -> (&'static str, &'static str) {
 }
 
 fn process(decided: &Decided) -> String {
+    // What no process of the box asked for: a visit from outside.
+    if decided.process.pid == 0 {
+        return "outside".into();
+    }
     let name = decided.process.exe.rsplit('/').next().unwrap_or_default();
     let name = if name.is_empty() { "?" } else { name };
     format!("{}[{}]", printable(name), decided.process.pid)
@@ -402,7 +412,7 @@ mod tests {
         writer.push(decision("/etc/\x1b]0;owned\x07\nhosts", Effect::Deny, Outcome::Errno(13)));
         writer.push(Record::Note(Note { time: SystemTime::UNIX_EPOCH, text: "hooks\r!".into() }));
         let result = RunResult { exit: Some(0), ..RunResult::default() };
-        let written = writer.finish(&result, &Counts::new()).unwrap();
+        let written = writer.finish(&result, &Counts::new(), &[]).unwrap();
         let about = RunFile {
             v: RunFile::VERSION,
             id: run.id().clone(),
@@ -417,6 +427,7 @@ mod tests {
             ended: Some(text::rfc3339(SystemTime::UNIX_EPOCH + Duration::from_millis(2310))),
             result: Some(result),
             counts: Some(Counts::new()),
+            destinations: Vec::new(),
             denied: Some(1),
             head: Some(written.head),
         };

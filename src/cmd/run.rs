@@ -26,10 +26,11 @@ use crate::cli;
 use crate::event::escape_bytes;
 use crate::gate::Gate;
 use crate::host::{HostFacts, apparmor_restricts_user_namespaces};
-use crate::net::Net;
+use crate::net::publish::{self, Published};
+use crate::net::{self, Net};
 use crate::plan::seccomp::{self, Filter};
 use crate::plan::{self, Coverage, Layer, Plan, namespace_fix};
-use crate::policy::{self, Policy, Request};
+use crate::policy::{self, NetworkMode, Policy, Request};
 use crate::sandbox::attend::{Outcome, attend, collect_signals};
 use crate::sandbox::handshake::Ended;
 use crate::sandbox::launch::{Job, Starting};
@@ -67,6 +68,7 @@ pub fn run(args: &cli::Run) -> Result<u8> {
         return dry_run(args, loaded.policy);
     }
     let prepared = Prepared::new(loaded.policy, HostFacts::probe(), args)?;
+    let published = publish(args, &prepared.policy)?;
     let dir = RunDir::choose(&world.state, SystemTime::now());
     let trial = Trial { args, command: command(args, &prepared.policy, dir.id())?, outside: Outside::collect()? };
     let (prepared, starting) = trial.launch(&alone, prepared)?;
@@ -75,11 +77,20 @@ pub fn run(args: &cli::Run) -> Result<u8> {
     if args.verbose > 0 {
         eprint!("{}", coverage_text(&prepared.coverage));
     }
-    let mut ended = trial.run(&prepared, starting, &record)?;
+    let mut ended = trial.run(&prepared, starting, &record, published)?;
     note_repositories(&record.gate, &prepared.policy, &ended.repositories);
     let code = ended.exit_code();
     record.close(args, &prepared.coverage, ended.result())?;
     Ok(code)
+}
+
+/// Listens on the host for the published ports, and says where if the host chose. A visitor waits until the box is up.
+fn publish(args: &cli::Run, policy: &Policy) -> Result<Vec<Published>> {
+    let published = publish::listen(policy.network.publish.iter().map(|publish| (publish.host, publish.port)))?;
+    for Published { port, at, .. } in published.iter().filter(|one| one.chosen && !args.quiet) {
+        eprintln!("agentbox: port {port} of the box is at {at}");
+    }
+    Ok(published)
 }
 
 /// Prints what a run would do and whether it would start.
@@ -282,6 +293,7 @@ impl Record {
             ended: None,
             result: None,
             counts: None,
+            destinations: Vec::new(),
             denied: None,
             head: None,
         };
@@ -422,11 +434,18 @@ impl Trial<'_> {
         }
     }
 
-    fn run(&self, prepared: &Prepared, starting: Starting, record: &Record) -> Result<EndOfBox> {
+    fn run(
+        &self,
+        prepared: &Prepared,
+        starting: Starting,
+        record: &Record,
+        published: Vec<Published>,
+    ) -> Result<EndOfBox> {
         starting.enter()?;
         sys::process::share_one_arena();
         record.writer.start()?;
-        let Started { running, terminal, supervisor, net } = match self.follow(prepared, starting, record) {
+        let started = self.follow(prepared, starting, record, published);
+        let Started { running, terminal, supervisor, net } = match started {
             Ok(started) => started,
             Err(error) => return Ok(EndOfBox::not_started(error)),
         };
@@ -451,24 +470,29 @@ impl Trial<'_> {
             supervisor.finish(LAST_CALLS);
         }
         if let Some(net) = net {
-            net.finish();
+            net.finish(LAST_CALLS);
         }
         let failure = failure.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         Ok(EndOfBox { outcome: Ok(outcome), failure, repositories })
     }
 
     /// Follows the box as it comes up; the supervisor gets ready while the command is prepared.
-    fn follow(&self, prepared: &Prepared, starting: Starting, record: &Record) -> Result<Started> {
+    fn follow(
+        &self,
+        prepared: &Prepared,
+        starting: Starting,
+        record: &Record,
+        published: Vec<Published>,
+    ) -> Result<Started> {
         let supervisor = match prepared.plan.notify {
             true => Some(Supervisor::start(Arc::clone(&record.gate), self.target(prepared, &starting)?)?),
             false => None,
         };
-        let network = if prepared.plan.way_out.is_some() { Some(starting.network()?) } else { None };
+        let net = start_net(prepared, &starting, record, published)?;
         let view = starting.view()?;
         if let Some(supervisor) = &supervisor {
             supervisor.enter(view);
         }
-        let net = network.map(|network| way_out(&starting, network, record)).transpose()?;
         let terminal = if self.outside.terminal { Some(starting.terminal()?) } else { None };
         if let Some(master) = &terminal {
             terminal::copy_settings(master);
@@ -493,10 +517,26 @@ impl Trial<'_> {
     }
 }
 
-/// Opens the way out of the box's network. The command has not started: its exec waits for the supervisor to listen.
-fn way_out(starting: &Starting, network: OwnedFd, record: &Record) -> Result<Arc<Net>> {
-    let started = Net::start(Arc::clone(&record.gate), network).context("cannot open the box's way to the network");
-    started.inspect_err(|_| starting.give_up())
+/// Starts the box's way to and from the outside, if it has one.
+fn start_net(
+    prepared: &Prepared,
+    starting: &Starting,
+    record: &Record,
+    published: Vec<Published>,
+) -> Result<Option<Arc<Net>>> {
+    if !prepared.plan.namespaces.entered {
+        if !published.is_empty() {
+            record.gate.note("no port is published: the box has no network of its own, its servers are on the host's");
+        }
+        return Ok(None);
+    }
+    let start = net::Start {
+        gate: Arc::clone(&record.gate),
+        box_network: starting.network()?,
+        rules: prepared.policy.network.mode == NetworkMode::Rules,
+        published,
+    };
+    Ok(Some(Net::start(start)?))
 }
 
 /// A box with its command, and what looks after it.
@@ -505,7 +545,6 @@ struct Started {
     /// The master side of its terminal.
     terminal: Option<OwnedFd>,
     supervisor: Option<Supervisor>,
-    /// The way out of its network, if that has rules.
     net: Option<Arc<Net>>,
 }
 

@@ -4,17 +4,18 @@
 
 use std::io;
 use std::net::TcpStream as Stream;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{getsockopt, sockopt};
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
+
+use crate::sys::socket;
 
 /// What became of the wait.
 #[derive(Debug)]
@@ -29,20 +30,20 @@ pub enum Waited {
     Interrupted(OwnedFd),
 }
 
-/// Waits until the connection of `socket`, which is non-blocking and has begun to connect, stands or has failed; for
-/// `limit` at most, and until `interrupt` is notified.
-pub async fn connected(socket: OwnedFd, limit: Option<Duration>, interrupt: Arc<Notify>) -> Waited {
+/// Waits until the connection of `socket` to `to`, which is non-blocking and has begun to connect, stands or has failed;
+/// for `limit` at most, and until `interrupt` is notified.
+pub async fn connected(socket: OwnedFd, to: Vec<u8>, limit: Option<Duration>, interrupt: Arc<Notify>) -> Waited {
     let stream = match TcpStream::from_std(Stream::from(socket)) {
         Ok(stream) => stream,
         Err(error) => return Waited::Failed(errno(&error)),
     };
-    let end = wait(&stream, limit, &interrupt).await;
+    let end = wait(&stream, &to, limit, &interrupt).await;
     let socket = match stream.into_std() {
         Ok(stream) => OwnedFd::from(stream),
         Err(error) => return Waited::Failed(errno(&error)),
     };
     match end {
-        End::Ready => outcome(socket),
+        End::Connected => Waited::Connected(socket),
         End::Failed(errno) => Waited::Failed(errno),
         End::TimedOut => Waited::TimedOut(socket),
         End::Interrupted => Waited::Interrupted(socket),
@@ -50,17 +51,21 @@ pub async fn connected(socket: OwnedFd, limit: Option<Duration>, interrupt: Arc<
 }
 
 enum End {
-    Ready,
+    Connected,
     Failed(Errno),
     TimedOut,
     Interrupted,
 }
 
-async fn wait(stream: &TcpStream, limit: Option<Duration>, interrupt: &Notify) -> End {
+async fn wait(stream: &TcpStream, to: &[u8], limit: Option<Duration>, interrupt: &Notify) -> End {
     let mut interrupted = pin!(interrupt.notified());
-    let mut writable = pin!(stream.writable());
-    let either = std::future::poll_fn(|context| match writable.as_mut().poll(context) {
-        Poll::Ready(Ok(())) => Poll::Ready(End::Ready),
+    let mut connected = pin!(stream.async_io(Interest::WRITABLE, || match outcome(stream.as_fd(), to) {
+        None => Err(io::ErrorKind::WouldBlock.into()),
+        Some(outcome) => Ok(outcome),
+    }));
+    let either = std::future::poll_fn(|context| match connected.as_mut().poll(context) {
+        Poll::Ready(Ok(Ok(()))) => Poll::Ready(End::Connected),
+        Poll::Ready(Ok(Err(errno))) => Poll::Ready(End::Failed(errno)),
         Poll::Ready(Err(error)) => Poll::Ready(End::Failed(errno(&error))),
         Poll::Pending => interrupted.as_mut().poll(context).map(|()| End::Interrupted),
     });
@@ -71,19 +76,23 @@ async fn wait(stream: &TcpStream, limit: Option<Duration>, interrupt: &Notify) -
 }
 
 /// What has become of a connection by now; the socket itself while it is still being made.
-pub fn settled(socket: OwnedFd) -> Result<Waited, OwnedFd> {
-    let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)];
-    match poll(&mut fds, PollTimeout::ZERO) {
-        Ok(1..) => Ok(outcome(socket)),
-        _ => Err(socket),
+pub fn settled(socket: OwnedFd, to: &[u8]) -> Result<Waited, OwnedFd> {
+    match outcome(socket.as_fd(), to) {
+        None => Err(socket),
+        Some(Ok(())) => Ok(Waited::Connected(socket)),
+        Some(Err(errno)) => Ok(Waited::Failed(errno)),
     }
 }
 
-fn outcome(socket: OwnedFd) -> Waited {
-    match getsockopt(&socket, sockopt::SocketError) {
-        Ok(0) => Waited::Connected(socket),
-        Ok(number) => Waited::Failed(Errno::from_raw(number)),
-        Err(errno) => Waited::Failed(errno),
+/// What has become of a connection; `None` while it is being made.
+///
+/// Asked by a second connect: it also tells the socket that somebody has seen it connected, or failed, as a blocking one
+/// does (`__inet_stream_connect`, net/ipv4/af_inet.c).
+fn outcome(socket: BorrowedFd<'_>, to: &[u8]) -> Option<Result<(), Errno>> {
+    match socket::connect(socket, to) {
+        Ok(()) | Err(Errno::EISCONN) => Some(Ok(())),
+        Err(Errno::EALREADY | Errno::EINPROGRESS) => None,
+        Err(errno) => Some(Err(errno)),
     }
 }
 

@@ -1,20 +1,23 @@
 //! The box's way to and from the outside: names, connections on its behalf, published ports.
 //!
-//! Two threads, started only for a box whose network has rules. One runs everything that waits, in the host's network
-//! namespace. The other ([`Inside`]) sits in the box's network namespace and makes sockets there. Neither holds a
-//! right; what may happen is asked of the gate.
+//! Two threads, started only for a box whose network has rules or published ports. One runs everything that waits, in
+//! the host's network namespace. The other ([`Inside`]) sits in the box's network namespace and makes sockets there.
+//! Neither holds a right; what may happen is asked of the gate.
 
 pub mod dial;
 pub mod dns;
+pub mod flows;
 mod inside;
 mod message;
 pub mod names;
+pub mod publish;
 pub mod twin;
 mod upstream;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use tokio::runtime;
@@ -23,8 +26,10 @@ use tokio::sync::oneshot;
 use crate::gate::Gate;
 use crate::sys::socket;
 use dns::{Resolver, Sockets};
+use flows::Flows;
 pub use inside::Inside;
 use names::{Askers, Names};
+use publish::{Doors, Published};
 
 /// Where name servers listen.
 const DNS_PORT: u16 = 53;
@@ -46,6 +51,19 @@ pub enum NetError {
     Random(#[source] std::io::Error),
 }
 
+/// What a box's network is to have.
+#[derive(Debug)]
+pub struct Start {
+    /// Where everything is decided and counted.
+    pub gate: Arc<Gate>,
+    /// The box's network namespace.
+    pub box_network: OwnedFd,
+    /// Whether rules let anything out: then names are answered and bytes are counted.
+    pub rules: bool,
+    /// The ports that are open to the outside.
+    pub published: Vec<Published>,
+}
+
 /// The way out of a running box, until [`Net::finish`].
 #[derive(Debug)]
 pub struct Net {
@@ -54,11 +72,14 @@ pub struct Net {
     /// Who asks the box's resolver: to be told of each socket that is connected to it.
     pub askers: Arc<Askers>,
     /// Sockets in the box's network namespace.
-    pub inside: Inside,
+    pub inside: Arc<Inside>,
+    /// Bytes of the connections that the box is given.
+    pub flows: Flows,
     /// Sockets in place of others.
     pub twins: twin::Twins,
     /// The network that connections are made in.
     pub host_network: u64,
+    doors: Arc<Doors>,
     /// Runs what waits.
     handle: runtime::Handle,
     thread: Mutex<Option<Thread>>,
@@ -68,29 +89,29 @@ pub struct Net {
 type Thread = (oneshot::Sender<()>, JoinHandle<()>);
 
 impl Net {
-    /// Starts both threads, and the box's resolver. `box_network` is the box's network namespace. When this returns, the box can ask for names.
-    pub fn start(gate: Arc<Gate>, box_network: OwnedFd) -> Result<Arc<Self>, NetError> {
-        let inside = Inside::start(box_network)?;
+    /// Starts both threads, the box's resolver where there are rules, and lets visitors of published ports in. To be called
+    /// in the host's network namespace. When this returns, the box can ask for names.
+    pub fn start(start: Start) -> Result<Arc<Self>, NetError> {
+        let Start { gate, box_network, rules, published } = start;
+        let inside = Arc::new(Inside::start(box_network)?);
         let (names, askers) = (Arc::new(Names::default()), Arc::new(Askers::default()));
-        let sockets = Sockets::take(&inside)?;
-        let resolver = Arc::new(Resolver::new(gate, Arc::clone(&names), Arc::clone(&askers))?);
         let host_network =
             host_network().map_err(|errno| NetError::Step("tell the host's network from the box's", errno))?;
         let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(NetError::Thread)?;
         let handle = runtime.handle().clone();
-        let (end, ended) = oneshot::channel::<()>();
-        {
+        let doors = Doors::new(Arc::clone(&gate), Arc::clone(&inside));
+        for one in published {
+            handle.spawn(publish::serve(Arc::clone(&doors), one));
+        }
+        let flows = if rules { Flows::start(&gate, &handle) } else { Flows::default() };
+        if rules {
+            let sockets = Sockets::take(&inside)?;
+            let resolver = Arc::new(Resolver::new(gate, Arc::clone(&names), Arc::clone(&askers))?);
             let _on = runtime.enter();
             resolver.serve(sockets).map_err(NetError::Thread)?;
         }
-        let run = move || {
-            // A thread that keeps its rights can do no harm that its code does not: it runs nothing of the box's.
-            let _ = caps::clear(None, caps::CapSet::Effective);
-            let _ = runtime.block_on(ended);
-        };
-        let thread = std::thread::Builder::new().name("net".into()).spawn(run).map_err(NetError::Thread)?;
-        let (thread, twins) = (Mutex::new(Some((end, thread))), twin::Twins::default());
-        Ok(Arc::new(Self { names, askers, inside, twins, host_network, handle, thread }))
+        let (thread, twins) = (Mutex::new(Some(thread(runtime)?)), twin::Twins::default());
+        Ok(Arc::new(Self { names, askers, inside, flows, twins, host_network, doors, handle, thread }))
     }
 
     /// Runs `work` on the network's thread.
@@ -98,15 +119,31 @@ impl Net {
         self.handle.spawn(work);
     }
 
-    /// Ends all that runs on the network's thread, and the thread. What was under way is on record when this returns.
-    /// Not to be called on that thread.
-    pub fn finish(&self) {
+    /// Passes on what the box has said, for which whoever it was said to has `limit`; counts what is left to count; and ends
+    /// all that runs on the network's thread, and the thread. What was under way is on record when this returns.
+    ///
+    /// To be called in the host's network namespace, not on that thread, once the box's processes have ended and before the
+    /// gate sums up.
+    pub fn finish(&self, limit: Duration) {
+        self.doors.finish(limit);
+        self.flows.finish();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some((end, thread)) = thread {
             drop(end);
             let _ = thread.join();
         }
     }
+}
+
+fn thread(runtime: runtime::Runtime) -> Result<Thread, NetError> {
+    let (end, ended) = oneshot::channel::<()>();
+    let run = move || {
+        // A thread that keeps its rights can do no harm that its code does not: it runs nothing of the box's.
+        let _ = caps::clear(None, caps::CapSet::Effective);
+        let _ = runtime.block_on(ended);
+    };
+    let thread = std::thread::Builder::new().name("net".into()).spawn(run).map_err(NetError::Thread)?;
+    Ok((end, thread))
 }
 
 fn host_network() -> Result<u64, Errno> {

@@ -24,8 +24,11 @@ pub use stops::{Metadata, Stops};
 pub struct Plan {
     /// The namespaces the box gets.
     pub namespaces: Namespaces,
-    /// How the box's network leads out; `None` where it does not, and where it is the host's.
-    pub way_out: Option<WayOut>,
+    /// What the loopback of a network with rules is called besides 127.0.0.1 and ::1.
+    ///
+    /// The C library looks for IPv4 and for IPv6 addresses of a name only where this host seems to have one
+    /// (`AI_ADDRCONFIG`), and those two do not count. Nothing outside is reached through these.
+    pub loopback: Vec<IpAddr>,
     /// What the box sees; `None` where there is no mount namespace.
     pub view: Option<mounts::View>,
     /// What it may do with it; `None` where the kernel lacks Landlock.
@@ -47,16 +50,8 @@ pub struct Namespaces {
     pub own: bool,
     /// Network.
     pub network: bool,
-}
-
-/// How an own network leads out: agentbox gets a descriptor of it and does there what rules allow.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct WayOut {
-    /// What the box's loopback is called besides 127.0.0.1 and ::1.
-    ///
-    /// The C library looks for IPv4 and for IPv6 addresses of a name only where this host seems to have one
-    /// (`AI_ADDRCONFIG`), and those two do not count. Nothing outside is reached through these.
-    pub loopback: Vec<IpAddr>,
+    /// Whether agentbox makes sockets in the box's network: to answer questions for names, and where ports are published.
+    pub entered: bool,
 }
 
 /// The layers a box is made of.
@@ -170,10 +165,11 @@ impl fmt::Display for LayerCoverage {
 pub fn compile(policy: &Policy, host: &HostFacts) -> (Plan, Coverage) {
     let own = host.no_user_namespace.is_none();
     let network = own && policy.network.mode != NetworkMode::Host;
+    let entered = network && (policy.network.mode == NetworkMode::Rules || !policy.network.publish.is_empty());
     let view = own.then(|| mounts::view(policy, host));
     let plan = Plan {
-        namespaces: Namespaces { own, network },
-        way_out: network.then(|| way_out(policy, host)).flatten(),
+        namespaces: Namespaces { own, network, entered },
+        loopback: if network { loopback(policy, host) } else { Vec::new() },
         landlock: (host.landlock_abi > 0).then(|| landlock::rules(policy, host, own, network)),
         view,
         stops: stops::stops(policy, host, own),
@@ -185,14 +181,13 @@ pub fn compile(policy: &Policy, host: &HostFacts) -> (Plan, Coverage) {
     (plan, coverage)
 }
 
-/// The way out of a network with rules, with addresses that nobody outside has: of the IPv4 service continuity prefix
-/// (RFC 7335), and a unique local one.
-fn way_out(policy: &Policy, host: &HostFacts) -> Option<WayOut> {
+/// Addresses that nobody outside has: of the IPv4 service continuity prefix (RFC 7335), and a unique local one.
+fn loopback(policy: &Policy, host: &HostFacts) -> Vec<IpAddr> {
     let v4 = IpAddr::V4(Ipv4Addr::new(192, 0, 0, 2));
     let v6 = IpAddr::V6(Ipv6Addr::new(0xfd00, 0xa9e, 0, 0, 0, 0, 0, 2));
     match policy.network.mode {
-        NetworkMode::None | NetworkMode::Host => None,
-        NetworkMode::Rules => Some(WayOut { loopback: [v4].into_iter().chain(host.ipv6.then_some(v6)).collect() }),
+        NetworkMode::None | NetworkMode::Host => Vec::new(),
+        NetworkMode::Rules => [v4].into_iter().chain(host.ipv6.then_some(v6)).collect(),
     }
 }
 

@@ -302,8 +302,8 @@ mod tests {
     fn with_metadata(reads: bool, notify: bool, metadata: Metadata) -> Vec<Instruction> {
         let why = Some(String::new());
         let plan = Plan {
-            way_out: None,
-            namespaces: crate::plan::Namespaces { own: true, network: true },
+            namespaces: crate::plan::Namespaces { own: true, network: true, entered: true },
+            loopback: Vec::new(),
             view: None,
             landlock: None,
             stops: Stops {
@@ -398,7 +398,8 @@ mod tests {
         assert_eq!(call(libc::SYS_socketpair, [1, 5, 0, 0, 0, 0]), ALLOW);
         assert_eq!(call(libc::SYS_socket, [16, 3, 0, 0, 0, 0]), ALLOW);
         assert_eq!(call(libc::SYS_socket, [16, 3, 12, 0, 0, 0]), refuse(libc::EAFNOSUPPORT));
-        for (family, kind, protocol) in [(2, 1, 262), (2, 1, 132), (2, 5, 132), (10, 6, 33), (2, 2, 136), (10, 1, 132)] {
+        for (family, kind, protocol) in [(2, 1, 262), (2, 1, 132), (2, 5, 132), (10, 6, 33), (2, 2, 136), (10, 1, 132)]
+        {
             let flagged = kind | 0o2000000;
             assert_eq!(call(libc::SYS_socket, [family, flagged, protocol, 0, 0, 0]), refuse(libc::EPROTONOSUPPORT));
         }

@@ -75,7 +75,8 @@ pub fn stops(policy: &Policy, host: &HostFacts, view: bool) -> Stops {
         change,
         metadata: metadata(policy, host, view),
         act: "programs and connections are always decided".into(),
-        sends: (policy.network.mode == NetworkMode::Rules).then(|| format!("{} lets connections out", policy.network.rule)),
+        sends: (policy.network.mode == NetworkMode::Rules)
+            .then(|| format!("{} lets connections out", policy.network.rule)),
     }
 }
 

@@ -17,7 +17,7 @@ use crate::sys::socket::receive_with_fd;
 pub enum Message {
     /// Ids are mapped: the view can be built.
     Begin,
-    /// The network stands, and has a way out; with its namespace.
+    /// The box's network namespace stands, if agentbox is to make sockets in it; with that namespace.
     Network,
     /// The view stands; with its mount namespace, if the box has one of its own.
     View,

@@ -91,6 +91,9 @@ fn bring_up(alone: &Alone, job: &Job<'_>, channel: &Channel) -> Result<()> {
     if job.plan.namespaces.network {
         command.share_network()?;
     }
+    if job.plan.namespaces.entered {
+        report_network(channel)?;
+    }
     report_view(job, channel)?;
     wait_for(channel, &Message::Enter)?;
     let terminal = if job.terminal { Some(open_terminal(channel)?) } else { None };
@@ -122,18 +125,20 @@ fn drop_inherited(alone: &Alone, channel: &Channel) -> Result<()> {
     Ok(())
 }
 
-/// Hands agentbox the namespaces that it works in while init can still be looked into. This also proves that agentbox lived after
+/// Hands agentbox the mount namespace while init can still be looked into. This also proves that agentbox lived after
 /// `die_with_parent`: a send to the dead fails.
 fn report_view(job: &Job<'_>, channel: &Channel) -> Result<()> {
-    if job.plan.way_out.is_some() {
-        let network = step("open the network namespace", open("/proc/self/ns/net", OpenOptions::new().read(true)))?;
-        step("report the network", channel.send(&Message::Network, Some(network.as_fd())))?;
-    }
     let namespace = match &job.plan.view {
         Some(_) => Some(step("open the mount namespace", open("/proc/self/ns/mnt", OpenOptions::new().read(true)))?),
         None => None,
     };
     step("report the view", channel.send(&Message::View, namespace.as_ref().map(AsFd::as_fd)))
+}
+
+/// Hands agentbox the network namespace, while init can still be looked into.
+fn report_network(channel: &Channel) -> Result<()> {
+    let namespace = step("open the network namespace", open("/proc/self/ns/net", OpenOptions::new().read(true)))?;
+    step("report the network", channel.send(&Message::Network, Some(namespace.as_fd())))
 }
 
 fn open(path: &str, how: &OpenOptions) -> nix::Result<OwnedFd> {
@@ -246,7 +251,7 @@ fn command(job: &Job<'_>, channel: &Channel, mut line: UnixStream) -> Result<()>
     if job.plan.namespaces.network {
         step("make the box's network", unshare(CloneFlags::CLONE_NEWNET))?;
         step("bring the box's loopback up", sys::socket::raise_loopback())?;
-        name_loopback(job.plan.way_out.iter().flat_map(|way| &way.loopback))?;
+        name_loopback(&job.plan.loopback)?;
         line.write_all(&[0]).map_err(|_| InitError::Step("report the network", Errno::EPIPE))?;
     }
     step("open a session", setsid())?;
@@ -286,7 +291,7 @@ fn command(job: &Job<'_>, channel: &Channel, mut line: UnixStream) -> Result<()>
 }
 
 /// Gives the box's loopback the plan's addresses.
-fn name_loopback<'a>(addresses: impl Iterator<Item = &'a IpAddr>) -> Result<()> {
+fn name_loopback(addresses: &[IpAddr]) -> Result<()> {
     for address in addresses {
         match sys::socket::add_loopback_address(*address) {
             // New network namespaces can be without IPv6 where the host has it; nobody looks for such addresses then.

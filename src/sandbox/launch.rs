@@ -132,12 +132,7 @@ impl Starting {
         self.init
     }
 
-    /// Ends the box before its command has started.
-    pub fn give_up(&self) {
-        let _ = sys::process::signal(self.init_fd.as_fd(), nix::sys::signal::Signal::SIGKILL);
-    }
-
-    /// Waits until the network stands; to be called if it has a way out. Returns its namespace.
+    /// Waits until the network namespace stands, and returns it; to be called if the plan says that it is entered.
     pub fn network(&self) -> Result<OwnedFd, LaunchError> {
         match self.next()? {
             (Message::Network, Some(namespace)) => Ok(namespace),

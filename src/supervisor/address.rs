@@ -40,7 +40,9 @@ impl Inet {
                 bytes.extend([0; 8]);
                 bytes
             }
-            (SocketAddr::V4(address), true) => v6(SocketAddrV6::new(address.ip().to_ipv6_mapped(), address.port(), 0, 0)),
+            (SocketAddr::V4(address), true) => {
+                v6(SocketAddrV6::new(address.ip().to_ipv6_mapped(), address.port(), 0, 0))
+            }
             (SocketAddr::V6(address), _) => v6(address),
         }
     }

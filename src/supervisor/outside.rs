@@ -23,10 +23,10 @@ use super::workers::Shared;
 use super::{Context, Handled, net};
 use crate::event::{Access, Endpoint, HOST_NAME, Transport};
 use crate::gate::{Judged, Outcome};
+use crate::net::Net;
 use crate::net::dial::{self, Waited};
 use crate::net::names::HOST_ADDRESS;
 use crate::net::twin::{Kind, Side};
-use crate::net::Net;
 use crate::sys::socket;
 use crate::syscalls::Arg;
 
@@ -107,14 +107,7 @@ fn route(
 }
 
 /// Connects a twin of `socket` on the other side and puts it in its place.
-fn elsewhere(
-    context: &Context<'_>,
-    net: &Arc<Net>,
-    judged: Judged,
-    socket: OwnedFd,
-    on: Side,
-    to: &[u8],
-) -> Handled {
+fn elsewhere(context: &Context<'_>, net: &Arc<Net>, judged: Judged, socket: OwnedFd, on: Side, to: &[u8]) -> Handled {
     let twin = match net.twins.make(socket.as_fd(), on, &net.inside) {
         Ok(twin) => twin,
         Err(errno) => return context.conclude(judged, Reply::Errno(errno)),
@@ -125,9 +118,9 @@ fn elsewhere(
         Err(Errno::EINPROGRESS) if !waits(&place.socket) => {
             finish(context.shared, context.call.stopped, judged, place, Waited::TimedOut(twin));
         }
-        Err(Errno::EINPROGRESS) => match dial::settled(twin) {
+        Err(Errno::EINPROGRESS) => match dial::settled(twin, to) {
             Ok(waited) => finish(context.shared, context.call.stopped, judged, place, waited),
-            Err(twin) => wait(context, net, judged, place, twin),
+            Err(twin) => wait(context, net, judged, place, twin, to.to_vec()),
         },
         Err(errno) => return context.conclude(judged, Reply::Errno(errno)),
     }
@@ -143,12 +136,12 @@ struct Place {
 }
 
 /// Leaves the wait for a connection to the network's thread.
-fn wait(context: &Context<'_>, net: &Net, judged: Judged, place: Place, twin: OwnedFd) {
+fn wait(context: &Context<'_>, net: &Net, judged: Judged, place: Place, twin: OwnedFd, to: Vec<u8>) {
     let (shared, stopped) = (Arc::clone(context.shared), context.call.stopped);
     let interrupt = shared.waits.on_the_network(stopped.id(), stopped.target);
     let (parked, limit) = (stopped.park(), limit(&place.socket));
     net.spawn(async move {
-        let waited = dial::connected(twin, limit, interrupt).await;
+        let waited = dial::connected(twin, to, limit, interrupt).await;
         conclude(&shared, &parked, judged, place, waited);
     });
 }
@@ -168,6 +161,8 @@ fn finish(shared: &Shared, stopped: &Stopped<'_>, judged: Judged, place: Place, 
     let (twin, reply) = match waited {
         Waited::Connected(twin) => (twin, Reply::Value(0)),
         Waited::TimedOut(twin) => (twin, Reply::Errno(Errno::EINPROGRESS)),
+        // A wait with a limit is not begun anew (`sock_intr_errno`, include/net/sock.h).
+        Waited::Interrupted(twin) if limit(&place.socket).is_some() => (twin, Reply::Errno(Errno::EINTR)),
         Waited::Interrupted(twin) => (twin, Reply::Interrupted),
         Waited::Failed(errno) => return settle(shared, stopped, judged, Reply::Errno(errno)),
     };

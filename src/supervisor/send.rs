@@ -29,7 +29,8 @@ pub fn send_to(context: &Context<'_>) -> Handled {
     let flags = context.call.int(Arg::SendFlags);
     match destination(kind, &address) {
         Some(inet) => datagram(context, socket, inet, &data, flags),
-        None if is_harmless(kind) => {
+        // A socket of the box's own reaches nobody else, whatever it is told.
+        None if is_harmless(kind) || outside::side(context, &socket) == Side::Box => {
             let sent = socket::send_to(socket.as_fd(), &data, flags, &address);
             let _ = context.call.stopped.answer(reply(sent));
             Ok(())

@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 #![deny(unsafe_op_in_unsafe_fn)]
 
+pub mod diag;
 pub mod file;
 pub mod mount;
 pub mod notify;

@@ -50,8 +50,13 @@ const OPTION: usize = 64;
 
 /// A socket option's value. `ENOPROTOOPT` and the like where the socket has no such option.
 pub fn option(fd: BorrowedFd<'_>, level: i32, name: i32) -> nix::Result<OptionValue> {
-    let mut value = OptionValue { bytes: [0; OPTION], length: OPTION as libc::socklen_t };
-    // SAFETY: the kernel writes at most `length` bytes, which is what the buffer holds, and the new length.
+    option_of_length(fd, level, name, OPTION)
+}
+
+/// The same for an option of which the kernel only gives the whole; `length` is at most [`OPTION`].
+fn option_of_length(fd: BorrowedFd<'_>, level: i32, name: i32, length: usize) -> nix::Result<OptionValue> {
+    let mut value = OptionValue { bytes: [0; OPTION], length: length.min(OPTION) as libc::socklen_t };
+    // SAFETY: the kernel writes at most `length` bytes, which the buffer holds, and the new length.
     let done = unsafe {
         libc::getsockopt(fd.as_raw_fd(), level, name, value.bytes.as_mut_ptr().cast(), &raw mut value.length)
     };
@@ -61,9 +66,8 @@ pub fn option(fd: BorrowedFd<'_>, level: i32, name: i32) -> nix::Result<OptionVa
 /// Sets a socket option.
 pub fn set_option(fd: BorrowedFd<'_>, level: i32, name: i32, value: &[u8]) -> nix::Result<()> {
     // SAFETY: the kernel reads the slice during the call.
-    let done = unsafe {
-        libc::setsockopt(fd.as_raw_fd(), level, name, value.as_ptr().cast(), value.len() as libc::socklen_t)
-    };
+    let done =
+        unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, value.as_ptr().cast(), value.len() as libc::socklen_t) };
     check(done.into()).map(drop)
 }
 
@@ -95,7 +99,7 @@ impl PartialEq for OptionValue {
 /// Stands for the network namespace that a socket belongs to: equal for sockets of the same one. Linux 5.14.
 pub fn network_of(fd: BorrowedFd<'_>) -> nix::Result<u64> {
     const SO_NETNS_COOKIE: i32 = 71;
-    let value = option(fd, libc::SOL_SOCKET, SO_NETNS_COOKIE)?;
+    let value = option_of_length(fd, libc::SOL_SOCKET, SO_NETNS_COOKIE, size_of::<u64>())?;
     value.bytes().first_chunk().map(|bytes| u64::from_ne_bytes(*bytes)).ok_or(Errno::EINVAL)
 }
 
