@@ -138,13 +138,10 @@ fn habits(text: &str) -> String {
     line("search", search) + &line("options", options)
 }
 
-/// Whether an interface other than the loopback has an address of global scope (the fourth field is 00).
+/// Whether an interface has an address of global scope (the fourth field is 00); that of ::1 is the host alone.
 fn has_ipv6() -> bool {
     let addresses = fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
-    addresses.lines().any(|line| {
-        let mut fields = line.split_whitespace().skip(3);
-        fields.next() == Some("00") && fields.nth(1).is_some_and(|interface| interface != "lo")
-    })
+    addresses.lines().any(|line| line.split_whitespace().nth(3) == Some("00"))
 }
 
 fn filtered() -> bool {
