@@ -303,6 +303,7 @@ mod tests {
         let why = Some(String::new());
         let plan = Plan {
             namespaces: crate::plan::Namespaces { own: true, network: true, entered: true },
+            loopback: Vec::new(),
             view: None,
             landlock: None,
             stops: Stops {

@@ -180,6 +180,7 @@ mod tests {
             wait_killable: true,
             no_user_namespace: None,
             resolv_conf: None,
+            ipv6: false,
             named_stream: None,
             filtered: false,
         }
