@@ -220,8 +220,8 @@ pub const WRITE_FLAGS: [u32; 5] = [
 ];
 
 use Arg::{
-    Address, AddressLength, Argv, AtFlags, Backlog, Data, Device, Dir, Envp, EpollFlags, Fd, Gid, How, Length, Mode, NewDir,
-    NewPath, OpenFlags, Path, RenameFlags, SendFlags, Size, Text, Timespecs, Timevals, Uid, Utimbuf, XattrArgs,
+    Address, AddressLength, Argv, AtFlags, Backlog, Data, Device, Dir, Envp, EpollFlags, Fd, Gid, How, Length, Mode,
+    NewDir, NewPath, OpenFlags, Path, RenameFlags, SendFlags, Size, Text, Timespecs, Timevals, Uid, Utimbuf, XattrArgs,
     XattrFlags, XattrName, XattrSize, XattrValue,
 };
 

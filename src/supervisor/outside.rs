@@ -163,6 +163,9 @@ fn finish(shared: &Shared, stopped: &Stopped<'_>, judged: Judged, place: Place, 
         Waited::Interrupted(twin) => (twin, Reply::Interrupted),
         Waited::Failed(errno) => return settle(shared, stopped, judged, Reply::Errno(errno)),
     };
+    if let Some(net) = shared.net() {
+        net.flows.watch(twin.as_fd(), &judged.event.access);
+    }
     let reply = match take_place(shared, stopped, place, twin) {
         Ok(()) => reply,
         Err(errno) => Reply::Errno(errno),
