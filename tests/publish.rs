@@ -114,6 +114,9 @@ fn a_download_from_the_box_is_whole_counted_and_on_record() {
     let shown = scene.agentbox(&["log", text(&scene.root.join("audit-0.jsonl"))]);
     shown.exits(0).must(shown.out.contains(" allow accept   127.0.0.1:"), "a line for a visit");
     shown.must(shown.out.contains(&format!("visitors of port 8000 at {at}   ")), "a line for the sums");
+    let runs = scene.agentbox(&["log", "list", "--json"]);
+    let runs: Value = serde_json::from_str(&runs.exits(0).out).expect("JSON");
+    assert_eq!(runs[0]["destinations"][0], sums, "run.json has the same sums");
 }
 
 #[test]
