@@ -32,13 +32,24 @@ pub struct HostFacts {
     pub wait_killable: bool,
     /// Why user namespaces cannot be had, if that is known without trying.
     pub no_user_namespace: Option<String>,
-    /// Where `/etc/resolv.conf` really lies, if that is not below `/etc`.
-    pub resolv_conf: Option<PathBuf>,
+    /// The host's `/etc/resolv.conf`, if there is one.
+    pub resolv_conf: Option<ResolvConf>,
+    /// This host has an IPv6 address by which more than its own link can be reached.
+    pub ipv6: bool,
     /// The first standard stream that the command will hold and that has a name on the host (a file, a FIFO, a terminal):
     /// through it, mode, owner and times can be set, wherever it lies.
     pub named_stream: Option<&'static str>,
     /// This process already runs under a seccomp filter: inside a container or another box.
     pub filtered: bool,
+}
+
+/// The host's `/etc/resolv.conf`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ResolvConf {
+    /// Where it really lies: often it is a link.
+    pub path: PathBuf,
+    /// Those of its lines that mean the same whoever answers: where short names are looked for, and how patiently.
+    pub habits: String,
 }
 
 impl HostFacts {
@@ -53,7 +64,8 @@ impl HostFacts {
                 libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV,
             ),
             no_user_namespace: no_user_namespace(),
-            resolv_conf: outside_etc(Path::new("/etc/resolv.conf")),
+            resolv_conf: resolv_conf(Path::new("/etc/resolv.conf")),
+            ipv6: has_ipv6(),
             named_stream: named_stream(),
             filtered: filtered(),
         }
@@ -95,9 +107,41 @@ fn no_user_namespace() -> Option<String> {
     None
 }
 
-fn outside_etc(path: &Path) -> Option<PathBuf> {
-    let real = path.canonicalize().ok()?;
-    (!real.starts_with("/etc")).then_some(real)
+fn resolv_conf(path: &Path) -> Option<ResolvConf> {
+    let path = path.canonicalize().ok()?;
+    let habits = fs::read(&path).map(|text| habits(&String::from_utf8_lossy(&text))).unwrap_or_default();
+    Some(ResolvConf { path, habits })
+}
+
+/// The search list, of which the last counts (resolv.conf(5)), and the options that any server can do with.
+fn habits(text: &str) -> String {
+    let harmless = |option: &&str| {
+        let plain = ["edns0", "no-aaaa", "no-tld-query", "single-request", "single-request-reopen", "use-vc"];
+        let numbers = ["ndots:", "timeout:", "attempts:"];
+        plain.contains(option) || numbers.iter().any(|name| option.starts_with(name))
+    };
+    let plain = |word: &&str| word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte));
+    let (mut search, mut options) = (Vec::new(), Vec::new());
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        match words.next() {
+            Some("search") => search = words.filter(plain).collect(),
+            Some("domain") => search = words.filter(plain).take(1).collect(),
+            Some("options") => options.extend(words.filter(plain).filter(harmless)),
+            _ => {}
+        }
+    }
+    let line = |name: &str, words: Vec<&str>| match words.is_empty() {
+        true => String::new(),
+        false => format!("{name} {}\n", words.join(" ")),
+    };
+    line("search", search) + &line("options", options)
+}
+
+/// Whether an interface has an address of global scope (the fourth field is 00); that of ::1 is the host alone.
+fn has_ipv6() -> bool {
+    let addresses = fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
+    addresses.lines().any(|line| line.split_whitespace().nth(3) == Some("00"))
 }
 
 fn filtered() -> bool {
@@ -135,4 +179,19 @@ fn wait_for(child: Pid) -> Result<i32, nix::errno::Errno> {
 /// The sysctl that Ubuntu uses to keep programs without an AppArmor profile from using user namespaces.
 pub fn apparmor_restricts_user_namespaces() -> bool {
     fs::read_to_string("/proc/sys/kernel/apparmor_restrict_unprivileged_userns").is_ok_and(|text| text.trim() == "1")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::habits;
+
+    #[test]
+    fn habits_are_the_last_search_list_and_the_options_for_any_server() {
+        let text = "# search no\nnameserver 10.0.0.1\nsearch a.example\nsearch corp.example b.example bad;word\n\
+                    options ndots:2 rotate trust-ad\noptions timeout:1 edns0 attempts:3 inet6\n";
+        let expected = "search corp.example b.example\noptions ndots:2 timeout:1 edns0 attempts:3\n";
+        assert_eq!(habits(text), expected);
+        assert_eq!(habits("search x y\ndomain d.example e\n"), "search d.example\n");
+        assert_eq!(habits("nameserver 1.1.1.1\n"), "");
+    }
 }

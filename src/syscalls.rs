@@ -98,6 +98,8 @@ pub enum Family {
     Listen,
     /// Sending to an address that is an argument.
     SendTo,
+    /// Making an epoll instance: not judged, but known from then on.
+    Epoll,
     /// Changing the working directory or the creation mask: noted, not judged.
     Surroundings,
 }
@@ -167,6 +169,8 @@ pub enum Arg {
     SendFlags,
     /// How many connections may wait.
     Backlog,
+    /// `EPOLL_*` flags.
+    EpollFlags,
 }
 
 /// A test on one argument that the filter itself can make.
@@ -216,7 +220,7 @@ pub const WRITE_FLAGS: [u32; 5] = [
 ];
 
 use Arg::{
-    Address, AddressLength, Argv, AtFlags, Backlog, Data, Device, Dir, Envp, Fd, Gid, How, Length, Mode, NewDir,
+    Address, AddressLength, Argv, AtFlags, Backlog, Data, Device, Dir, Envp, EpollFlags, Fd, Gid, How, Length, Mode, NewDir,
     NewPath, OpenFlags, Path, RenameFlags, SendFlags, Size, Text, Timespecs, Timevals, Uid, Utimbuf, XattrArgs,
     XattrFlags, XattrName, XattrSize, XattrValue,
 };
@@ -357,6 +361,8 @@ pub static TABLE: &[Row] = &[
     stop("bind", 49, 200, Family::Bind, &[Fd, Address, AddressLength]),
     stop("listen", 50, 201, Family::Listen, &[Fd, Backlog]),
     stop("sendto", 44, 206, Family::SendTo, &[Fd, Data, Length, SendFlags, Address, AddressLength]),
+    stop("epoll_create", 213, NONE, Family::Epoll, &[Size]),
+    stop("epoll_create1", 291, 20, Family::Epoll, &[EpollFlags]),
     // What relative paths and new files start from: known to the supervisor as long as nobody changes it.
     stop("chdir", 80, 49, Family::Surroundings, &[Path]),
     stop("fchdir", 81, 50, Family::Surroundings, &[Fd]),
@@ -554,6 +560,8 @@ mod tests {
             ("sendmsg", libc::SYS_sendmsg),
             ("sendmmsg", libc::SYS_sendmmsg),
             ("setsockopt", libc::SYS_setsockopt),
+            ("epoll_create", libc::SYS_epoll_create),
+            ("epoll_create1", libc::SYS_epoll_create1),
             ("clone3", libc::SYS_clone3),
             ("io_uring_setup", libc::SYS_io_uring_setup),
             ("io_uring_enter", libc::SYS_io_uring_enter),

@@ -370,3 +370,397 @@ impl Asked {
         message.unwrap_or("agentbox: no rule allows this name")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::time::SystemTime;
+
+    use simple_dns::rdata::{A, CNAME, RData};
+    use simple_dns::{Name, Packet, RCODE};
+
+    use super::super::message::tests::{Dice, ask, reply};
+    use super::super::upstream::Servers;
+    use super::*;
+    use crate::audit::read::Reader;
+    use crate::audit::record::Entry;
+    use crate::audit::{PolicyRef, RunId, RunResult, Start, Writer, text};
+    use crate::event::{Level, RuleId, Subject};
+    use crate::policy::network::{Destination, Destinations, Network, NetworkRule};
+    use crate::policy::{Environment, ExecRules, FileRules, NetworkMode, Policy};
+
+    const HOSTS: &str =
+        "127.0.0.1 localhost\n10.0.0.5 db.example.org db\nfd00::5 db.example.org\n127.0.1.1 me.example.org\n";
+
+    /// A resolver with a log; names below example.org and the host's are allowed.
+    struct Bench {
+        resolver: Arc<Resolver>,
+        log: std::path::PathBuf,
+        _dir: tempfile::TempDir,
+    }
+
+    fn policy(allowed: &[&str]) -> Policy {
+        let rule = |text: &&str| NetworkRule {
+            to: Destination::parse(text).unwrap(),
+            rule: RuleId::new("test.yaml", "network.allow"),
+            message: None,
+        };
+        let otherwise = RuleId::new("test.yaml", "network");
+        let allow = Destinations::new(allowed.iter().map(rule).collect());
+        Policy {
+            name: "test.yaml".into(),
+            digest: "00".into(),
+            workdir: "/".into(),
+            home: "/".into(),
+            files: FileRules::default(),
+            exec: ExecRules::default(),
+            env: Environment::default(),
+            network: Network { allow, ..Network::new(NetworkMode::Rules, otherwise) },
+            audit: Level::Minimal,
+        }
+    }
+
+    fn bench(servers: &[SocketAddr]) -> Bench {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("audit.jsonl");
+        let run = RunId::new(SystemTime::UNIX_EPOCH, 1);
+        let start = Start {
+            time: text::rfc3339(SystemTime::UNIX_EPOCH),
+            run: run.clone(),
+            agentbox: "0".into(),
+            command: vec![],
+            policy: PolicyRef { name: "test.yaml".into(), digest: "00".into() },
+            coverage: serde_json::Value::Null,
+        };
+        let allowed = ["*.example.org:443", "db:5432", &format!("{HOST_NAME}:80"), "*.in-addr.arpa:1"];
+        let writer = Arc::new(Writer::create(&log, &start).unwrap());
+        let gate = Arc::new(Gate::new(Arc::new(policy(&allowed)), writer, run));
+        let servers = Servers { list: servers.to_vec(), timeout: Duration::from_millis(100), attempts: 2 };
+        let (names, askers) = (Arc::new(Names::default()), Arc::new(Askers::default()));
+        let resolver = Resolver::with(gate, names, askers, Upstream::of(servers), HOSTS);
+        Bench { resolver: Arc::new(resolver), log, _dir: dir }
+    }
+
+    impl Bench {
+        async fn ask_by(&self, transport: Transport, packet: &[u8]) -> Option<Vec<u8>> {
+            match self.resolver.take(packet, Client::new("127.0.0.1:7".parse().unwrap())) {
+                Taken::Silent => None,
+                Taken::Answer(answer) => Some(answer),
+                Taken::Forward(forward) => Some(self.resolver.forward(forward, transport).await),
+            }
+        }
+
+        /// The code and the records of the answer to a question by UDP.
+        async fn ask(&self, name: &str, kind: u16) -> (RCODE, Vec<String>) {
+            let answer = self.ask_by(Transport::Udp, &ask(name, kind, Some(1232))).await.unwrap();
+            let read = Packet::parse(&answer).unwrap();
+            let shown = |data: &RData<'_>| match data {
+                RData::A(a) => Ipv4Addr::from(a.address).to_string(),
+                RData::AAAA(a) => Ipv6Addr::from(a.address).to_string(),
+                RData::PTR(name) => name.0.to_string(),
+                RData::CNAME(name) => name.0.to_string(),
+                other => format!("{other:?}"),
+            };
+            (read.rcode(), read.answers.iter().map(|record| shown(&record.rdata)).collect())
+        }
+
+        fn names_of(&self, address: &str) -> Vec<String> {
+            self.resolver.names.of(address.parse().unwrap()).iter().map(ToString::to_string).collect()
+        }
+
+        /// Ends the log and gives its decisions as `target outcome`.
+        fn recorded(self) -> Vec<String> {
+            self.resolver.gate.finish(&RunResult::default()).unwrap();
+            let mut reader = Reader::open(&self.log).unwrap();
+            let mut found = Vec::new();
+            while let Some(line) = reader.next_line().unwrap() {
+                if let Some(Entry::Decision(decided)) = line.entry
+                    && let Some(Access::Resolve(question)) = decided.access()
+                {
+                    found.push(format!("{} {} {}", question.name, question.record, decided.outcome));
+                }
+            }
+            found
+        }
+    }
+
+    /// A name server on the loopback that answers with what `say` makes of each question.
+    struct Server {
+        at: SocketAddr,
+        asked: Arc<Mutex<Vec<Vec<u8>>>>,
+    }
+
+    impl Server {
+        async fn start(say: impl Fn(&[u8]) -> Vec<Vec<u8>> + Send + Sync + 'static) -> Self {
+            let (listener, socket) = loop {
+                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                if let Ok(socket) = UdpSocket::bind(listener.local_addr().unwrap()).await {
+                    break (listener, socket);
+                }
+            };
+            let server = Self { at: listener.local_addr().unwrap(), asked: Arc::default() };
+            let (say, asked) = (Arc::new(say), Arc::clone(&server.asked));
+            let told = (Arc::clone(&say), Arc::clone(&asked));
+            tokio::spawn(async move {
+                let mut packet = [0; 4096];
+                while let Ok((length, from)) = socket.recv_from(&mut packet).await {
+                    asked.lock().unwrap().push(packet[..length].to_vec());
+                    for answer in say(&packet[..length]) {
+                        socket.send_to(&answer, from).await.unwrap();
+                    }
+                }
+            });
+            tokio::spawn(async move {
+                while let Ok((mut stream, _)) = listener.accept().await {
+                    let question = read_message(&mut stream).await.unwrap();
+                    told.1.lock().unwrap().push([b"tcp", &question[..]].concat());
+                    for answer in told.0(&question) {
+                        write_message(&mut stream, &answer).await.unwrap();
+                    }
+                }
+            });
+            server
+        }
+
+        fn asked(&self) -> usize {
+            self.asked.lock().unwrap().len()
+        }
+    }
+
+    fn one(address: u32) -> impl Fn(&[u8]) -> Vec<Vec<u8>> + Send + Sync + 'static {
+        move |packet| vec![reply(packet, &[("x", 30, RData::A(A { address }))])]
+    }
+
+    fn with_code(code: u8) -> impl Fn(&[u8]) -> Vec<Vec<u8>> + Send + Sync + 'static {
+        move |packet| {
+            let mut answer = reply(packet, &[]);
+            answer[3] |= code;
+            vec![answer]
+        }
+    }
+
+    fn run(test: impl Future<Output = ()>) {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test);
+    }
+
+    fn none<T>() -> Vec<T> {
+        Vec::new()
+    }
+
+    #[test]
+    fn what_is_allowed_goes_upstream_and_is_remembered_under_the_asked_name() {
+        run(async {
+            let server = Server::start(|packet| {
+                let cdn = RData::CNAME(CNAME(Name::new_unchecked("cdn.example.net")));
+                let records =
+                    [("www.example.org", 30, cdn), ("cdn.example.net", 0, RData::A(A { address: 0x0102_0304 }))];
+                vec![reply(packet, &records)]
+            });
+            let server = server.await;
+            let bench = bench(&[server.at]);
+            let (code, records) = bench.ask("WWW.Example.Org", kind::A).await;
+            assert_eq!((code, records), (RCODE::NoError, vec!["cdn.example.net".into(), "1.2.3.4".into()]));
+            assert_eq!(bench.names_of("1.2.3.4"), ["www.example.org"]);
+            assert!(server.asked.lock().unwrap()[0].windows(4).any(|part| part == b"\x03www"));
+            assert_eq!(bench.recorded(), ["www.example.org A ok"]);
+        });
+    }
+
+    #[test]
+    fn what_is_refused_stays_here_and_says_why() {
+        run(async {
+            let server = Server::start(one(1)).await;
+            let bench = bench(&[server.at]);
+            for (name, kind) in [("secret.example.com", kind::A), ("secret.example.com", 16), ("org", kind::AAAA)] {
+                assert_eq!(bench.ask(name, kind).await, (RCODE::NameError, none()));
+            }
+            let answer = bench.ask_by(Transport::Tcp, &ask("a.example.net", 1, Some(512))).await.unwrap();
+            let read = Packet::parse(&answer).unwrap();
+            assert_eq!(read.opt().unwrap().opt_codes[0].data[..4], *b"\0\x0fag", "blocked, and by whom");
+            assert_eq!(server.asked(), 0);
+            let expected = ["secret.example.com A EACCES", "secret.example.com TXT EACCES", "org AAAA EACCES"];
+            assert_eq!(bench.recorded(), [&expected[..], &["a.example.net A EACCES"]].concat());
+        });
+    }
+
+    #[test]
+    fn names_that_no_host_has_are_refused_whatever_is_allowed() {
+        run(async {
+            let server = Server::start(one(1)).await;
+            let bench = bench(&[server.at]);
+            for label in [&b"a\0b"[..], b"x y", b"www.evil", b"\xff"] {
+                let mut packet = ask("x.example.org", kind::A, None);
+                packet.splice(12..14, [&[label.len() as u8], label].concat());
+                let answer = bench.ask_by(Transport::Udp, &packet).await.unwrap();
+                assert_eq!(Packet::parse(&answer).unwrap().rcode(), RCODE::NameError);
+            }
+            assert_eq!(server.asked(), 0);
+            let recorded = bench.recorded();
+            assert_eq!(recorded.len(), 4);
+            assert!(recorded[2].starts_with(r"www\x2eevil.example.org A E"), "{recorded:?}");
+        });
+    }
+
+    #[test]
+    fn the_boxs_own_names_and_the_hosts_are_answered_from_here() {
+        run(async {
+            let server = Server::start(one(1)).await;
+            let bench = bench(&[server.at]);
+            let ok = |records: &[&str]| (RCODE::NoError, records.iter().map(ToString::to_string).collect::<Vec<_>>());
+            assert_eq!(bench.ask("localhost", kind::A).await, ok(&["127.0.0.1"]));
+            assert_eq!(bench.ask("App.Localhost", kind::AAAA).await, ok(&["::1"]));
+            assert_eq!(bench.ask("localhost", 15).await, ok(&[]));
+            assert_eq!(bench.ask(HOST_NAME, kind::A).await, ok(&["192.0.0.1"]));
+            assert_eq!(bench.ask(HOST_NAME, kind::AAAA).await, ok(&[]));
+            assert_eq!(bench.names_of("192.0.0.1"), [HOST_NAME]);
+            assert_eq!(bench.names_of("10.0.0.5"), ["db.example.org", "db"], "before anybody asks");
+            assert_eq!(bench.names_of("127.0.1.1"), none::<String>());
+            assert_eq!(bench.ask("DB.example.org", kind::A).await, ok(&["10.0.0.5"]));
+            assert_eq!(bench.ask("db.example.org", kind::AAAA).await, ok(&["fd00::5"]));
+            assert_eq!(bench.ask("db", kind::AAAA).await, ok(&[]));
+            assert_eq!(bench.ask("me.example.org", kind::A).await, ok(&["127.0.1.1"]));
+            assert_eq!(server.asked(), 0);
+            assert_eq!(bench.ask("db.example.org", 15).await.0, RCODE::NoError);
+            assert_eq!(server.asked(), 1, "what a hosts file cannot say");
+            let recorded = bench.recorded();
+            assert_eq!(recorded[..2], [format!("{HOST_NAME} A ok"), format!("{HOST_NAME} AAAA ok")]);
+            assert_eq!(recorded.len(), 7, "localhost is on no record: {recorded:?}");
+        });
+    }
+
+    #[test]
+    fn the_name_of_an_address_is_told_to_who_asked_for_the_name() {
+        run(async {
+            let server = Server::start(one(0xcb00_710a)).await;
+            let bench = bench(&[server.at]);
+            assert_eq!(bench.ask("10.113.0.203.in-addr.arpa", kind::PTR).await, (RCODE::NameError, none()));
+            bench.ask("www.example.org", kind::A).await;
+            let (code, records) = bench.ask("10.113.0.203.in-addr.arpa", kind::PTR).await;
+            assert_eq!((code, records), (RCODE::NoError, vec!["www.example.org".into()]));
+            let (code, _) = bench.ask("5.0.0.10.in-addr.arpa", kind::PTR).await;
+            assert_eq!((code, server.asked()), (RCODE::NameError, 1), "the host's names are not listed");
+            assert_eq!(bench.recorded(), ["www.example.org A ok"]);
+        });
+    }
+
+    #[test]
+    fn a_server_that_fails_is_passed_over_and_the_record_says_when_none_is_left() {
+        run(async {
+            let (good, failing) = (Server::start(one(7)).await, Server::start(with_code(2)).await);
+            let (mute, closed) = (Server::start(|_| vec![]).await, UdpSocket::bind("127.0.0.1:0").await.unwrap());
+            let gone = closed.local_addr().unwrap();
+            drop(closed);
+            let both = bench(&[gone, failing.at, mute.at, good.at]);
+            assert_eq!(both.ask("a.example.org", kind::A).await.0, RCODE::NoError);
+            assert_eq!(both.recorded(), ["a.example.org A ok"]);
+            for (server, code, outcome, times) in [
+                (gone, RCODE::ServerFailure, "ECONNREFUSED", 0),
+                (mute.at, RCODE::ServerFailure, "ETIMEDOUT", 2),
+                (failing.at, RCODE::ServerFailure, "EREMOTEIO", 1),
+            ] {
+                let before = mute.asked() + failing.asked();
+                let alone = bench(&[server]);
+                assert_eq!(alone.ask("a.example.org", kind::A).await, (code, none()));
+                assert_eq!(alone.recorded(), [format!("a.example.org A {outcome}")]);
+                assert_eq!(mute.asked() + failing.asked() - before, times, "{outcome}");
+            }
+            let missing = Server::start(with_code(3)).await;
+            let alone = bench(&[missing.at, good.at]);
+            assert_eq!(alone.ask("a.example.org", kind::A).await.0, RCODE::NameError);
+            assert_eq!(alone.recorded(), ["a.example.org A ENOENT"]);
+        });
+    }
+
+    #[test]
+    fn answers_to_other_questions_are_passed_over() {
+        run(async {
+            let server = Server::start(|packet| {
+                let good = one(0x0102_0304)(packet).remove(0);
+                let (mut number, mut name, mut kind) = (good.clone(), good.clone(), good.clone());
+                (number[0], name[13]) = (number[0] ^ 1, b'z');
+                kind[12 + 15 + 1] = 28;
+                vec![number, name, kind, vec![], vec![0; 12], packet.to_vec(), good]
+            });
+            let bench = bench(&[server.await.at]);
+            assert_eq!(bench.ask("w.example.org", kind::A).await, (RCODE::NoError, vec!["1.2.3.4".into()]));
+            assert_eq!(bench.recorded(), ["w.example.org A ok"]);
+        });
+    }
+
+    #[test]
+    fn what_is_too_long_for_udp_comes_by_tcp() {
+        run(async {
+            let many: Vec<_> = (0..200).map(|i| ("x", 30, RData::A(A { address: 0x0a00_0000 + i }))).collect();
+            let server = Server::start(move |packet| vec![reply(packet, &many)]).await;
+            let bench = bench(&[server.at]);
+            let question = ask("big.example.org", kind::A, None);
+            let cut = bench.ask_by(Transport::Udp, &question).await.unwrap();
+            assert_eq!((cut.len(), cut[2] & 2), (question.len(), 2), "the question, and that there is more");
+            let whole = bench.ask_by(Transport::Tcp, &question).await.unwrap();
+            assert_eq!(Packet::parse(&whole).unwrap().answers.len(), 200);
+            assert!(server.asked.lock().unwrap()[1].starts_with(b"tcp"));
+            assert_eq!(bench.names_of("10.0.0.199"), ["big.example.org"]);
+        });
+    }
+
+    #[test]
+    fn more_questions_than_may_wait_fail_and_those_that_never_end_are_on_record() {
+        run(async {
+            let bench = bench(&["192.0.2.1:53".parse().unwrap()]);
+            let question = ask("a.example.org", kind::A, None);
+            let client = Client::new("127.0.0.1:7".parse().unwrap());
+            let taken: Vec<Taken> = (0..=WAITING).map(|_| bench.resolver.take(&question, client)).collect();
+            let waiting = taken.iter().filter(|taken| matches!(taken, Taken::Forward(_))).count();
+            let Some(Taken::Answer(answer)) = taken.last() else { panic!("not the last") };
+            assert_eq!((waiting, Packet::parse(answer).unwrap().rcode()), (WAITING, RCODE::ServerFailure));
+            drop(taken);
+            let recorded = bench.recorded();
+            assert_eq!(
+                (recorded[0].as_str(), recorded[1].as_str()),
+                ("a.example.org A EAGAIN", "a.example.org A gone")
+            );
+            assert_eq!(recorded.len(), WAITING + 1);
+        });
+    }
+
+    #[test]
+    fn transfers_are_not_answered_and_the_asker_is_on_record() {
+        run(async {
+            let server = Server::start(one(1)).await;
+            let bench = bench(&[server.at]);
+            let subject = Subject { pid: 7, exe: "/usr/bin/dig".into(), ..Subject::default() };
+            bench.resolver.askers.tell("127.0.0.1:7".parse().unwrap(), subject.into());
+            assert_eq!(bench.ask("a.example.org", 252).await.0, RCODE::NotImplemented);
+            assert_eq!(server.asked(), 0);
+            bench.resolver.gate.finish(&RunResult::default()).unwrap();
+            let text = std::fs::read_to_string(&bench.log).unwrap();
+            assert!(text.contains("EOPNOTSUPP") && text.contains("/usr/bin/dig"), "{text}");
+        });
+    }
+
+    #[test]
+    fn no_packet_makes_the_resolver_panic() {
+        run(async {
+            let bench = bench(&["127.0.0.1:1".parse().unwrap()]);
+            let mut dice = Dice(0xdead_beef_cafe_f00d);
+            let seeds = [
+                ask("www.example.com", kind::A, Some(1232)),
+                ask("1.0.0.10.in-addr.arpa", kind::PTR, None),
+                ask("db.example.org", kind::AAAA, Some(512)),
+            ];
+            let mut answered = 0;
+            for turn in 0..30_000 {
+                let mut packet = seeds[turn % 3].clone();
+                dice.spoil(&mut packet);
+                match bench.resolver.take(&packet, Client::new("127.0.0.1:7".parse().unwrap())) {
+                    Taken::Answer(answer) => {
+                        assert!(answer.len() >= 12 && answer[..2] == packet[..2] && answer[2] & 0x80 != 0);
+                        answered += 1;
+                    }
+                    Taken::Silent | Taken::Forward(_) => {}
+                }
+            }
+            assert!(answered > 10_000);
+        });
+    }
+}

@@ -105,6 +105,13 @@ impl Upstream {
         Ok(Self { file: file.into(), known: Mutex::new(known), random })
     }
 
+    /// Asks these servers.
+    #[cfg(test)]
+    pub fn of(servers: Servers) -> Self {
+        let known = Mutex::new(Known { servers, changed: None });
+        Self { file: "/nonexistent".into(), known, random: File::open("/dev/urandom").unwrap() }
+    }
+
     /// Asks one server after the other until one knows; returns the number of the question and the answer.
     ///
     /// Where none knows, what the last of them answered is returned, if any did; else why it could not be asked.

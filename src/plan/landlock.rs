@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::host::HostFacts;
-use crate::policy::{Policy, Root};
+use crate::policy::{NetworkMode, Policy, Root};
 
 /// The whole ruleset. What no rule grants, Landlock refuses, to the extent of its ABI.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -52,6 +52,9 @@ pub fn rules(policy: &Policy, host: &HostFacts, view: bool, network: bool) -> Ru
         trees.push(tree("/", Rights::List));
         trees.push(tree("/dev/shm", Rights::Write));
         trees.push(tree("/dev/pts", Rights::Write));
+    }
+    if let Some(file) = host.resolv_conf.as_ref().filter(|_| view && policy.network.mode == NetworkMode::Rules) {
+        trees.push(Tree { path: file.path.clone(), rights: Rights::Read });
     }
     let files = &policy.files;
     let grant = |root: &Root, rights| Tree { path: root.path.clone(), rights };

@@ -9,6 +9,7 @@ pub mod seccomp;
 pub mod stops;
 
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -23,6 +24,11 @@ pub use stops::{Metadata, Stops};
 pub struct Plan {
     /// The namespaces the box gets.
     pub namespaces: Namespaces,
+    /// What the loopback of a network with rules is called besides 127.0.0.1 and ::1.
+    ///
+    /// The C library looks for IPv4 and for IPv6 addresses of a name only where this host seems to have one
+    /// (`AI_ADDRCONFIG`), and those two do not count. Nothing outside is reached through these.
+    pub loopback: Vec<IpAddr>,
     /// What the box sees; `None` where there is no mount namespace.
     pub view: Option<mounts::View>,
     /// What it may do with it; `None` where the kernel lacks Landlock.
@@ -163,6 +169,7 @@ pub fn compile(policy: &Policy, host: &HostFacts) -> (Plan, Coverage) {
     let view = own.then(|| mounts::view(policy, host));
     let plan = Plan {
         namespaces: Namespaces { own, network, entered },
+        loopback: if network { loopback(policy, host) } else { Vec::new() },
         landlock: (host.landlock_abi > 0).then(|| landlock::rules(policy, host, own, network)),
         view,
         stops: stops::stops(policy, host, own),
@@ -172,6 +179,16 @@ pub fn compile(policy: &Policy, host: &HostFacts) -> (Plan, Coverage) {
     };
     let coverage = coverage(policy, host, &plan);
     (plan, coverage)
+}
+
+/// Addresses that nobody outside has: of the IPv4 service continuity prefix (RFC 7335), and a unique local one.
+fn loopback(policy: &Policy, host: &HostFacts) -> Vec<IpAddr> {
+    let v4 = IpAddr::V4(Ipv4Addr::new(192, 0, 0, 2));
+    let v6 = IpAddr::V6(Ipv6Addr::new(0xfd00, 0xa9e, 0, 0, 0, 0, 0, 2));
+    match policy.network.mode {
+        NetworkMode::None | NetworkMode::Host => Vec::new(),
+        NetworkMode::Rules => [v4].into_iter().chain(host.ipv6.then_some(v6)).collect(),
+    }
 }
 
 fn coverage(policy: &Policy, host: &HostFacts, plan: &Plan) -> Coverage {

@@ -56,6 +56,13 @@ pub enum Step {
     /// `/proc` of the box's own process namespace, read-only: root in the box is root to the kernel's files, whatever the
     /// capabilities, and could write to some and set the mode and owner of all, for everybody.
     Processes,
+    /// A file with this text, that cannot be changed.
+    Text {
+        /// Where.
+        at: PathBuf,
+        /// What is in it.
+        text: String,
+    },
     /// What the view shows there cannot be changed.
     ReadOnly {
         /// Where; passed over if it is not there.
@@ -77,18 +84,25 @@ pub fn view(policy: &Policy, host: &HostFacts) -> View {
     let mut steps = grants(files);
     steps.extend(sockets(policy));
     if policy.network.mode == NetworkMode::Host
-        && let Some(real) = &host.resolv_conf
+        && let Some(real) = host.resolv_conf.as_ref().map(|file| &file.path).filter(|path| !path.starts_with("/etc"))
     {
         steps.push(Step::Bind { from: HostPath(real.clone()), at: real.clone(), writable: false });
     }
     steps.push(Step::Devices);
     steps.push(Step::Processes);
+    steps.extend(own_resolver(policy, host));
     if host.uid == 0 {
         steps.extend(PROC_HIDDEN.iter().map(|name| Step::Mask { at: Path::new("/proc").join(name) }));
     }
     steps.extend(read_only(files));
     steps.extend(masks(files));
     View { steps }
+}
+
+/// Where names are looked up is written where the host has it written; without such a file libc asks the loopback, too.
+fn own_resolver(policy: &Policy, host: &HostFacts) -> Option<Step> {
+    let file = host.resolv_conf.as_ref().filter(|_| policy.network.mode == NetworkMode::Rules)?;
+    Some(Step::Text { at: file.path.clone(), text: format!("nameserver 127.0.0.1\n{}", file.habits) })
 }
 
 /// Steps that show the sockets that may be connected to, where no granted tree does. A name that leads over a link is shown
@@ -179,6 +193,7 @@ impl fmt::Display for Step {
             Self::Link { at, text } => write!(f, "link     {} -> {}", at.display(), text.display()),
             Self::Devices => write!(f, "devices  /dev"),
             Self::Processes => write!(f, "own      /proc, read-only"),
+            Self::Text { at, .. } => write!(f, "text     {}", at.display()),
             Self::ReadOnly { at } => write!(f, "keep     {}", at.display()),
             Self::Mask { at } => write!(f, "mask     {}", at.display()),
         }

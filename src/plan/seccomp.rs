@@ -131,8 +131,8 @@ fn stopped_when(row: &Row, stops: &Stops) -> Result<Option<Vec<SeccompRule>>, Ba
     Ok(match family {
         // What every handler starts relative paths from must be known whenever anything stops.
         Family::Exec | Family::Connect | Family::Bind | Family::Surroundings => Some(vec![]),
-        Family::Listen => stops.sends.is_some().then(Vec::new),
-        Family::SendTo if stops.sends.is_none() => None,
+        Family::Listen | Family::Epoll => stops.sockets.is_some().then(Vec::new),
+        Family::SendTo if stops.sockets.is_none() => None,
         Family::SendTo => Some(vec![given(args, Arg::Address)?]),
         Family::Open if stops.write_open.is_none() && stops.read_open.is_none() => None,
         Family::Open => match args.iter().position(|arg| *arg == Arg::OpenFlags) {
@@ -303,6 +303,7 @@ mod tests {
         let why = Some(String::new());
         let plan = Plan {
             namespaces: crate::plan::Namespaces { own: true, network: true, entered: true },
+            loopback: Vec::new(),
             view: None,
             landlock: None,
             stops: Stops {
@@ -311,7 +312,7 @@ mod tests {
                 change: why,
                 metadata,
                 act: String::new(),
-                sends: Some(String::new()),
+                sockets: Some(String::new()),
             },
             notify,
             wait_killable: true,

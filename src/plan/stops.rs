@@ -24,8 +24,9 @@ pub struct Stops {
     pub metadata: Metadata,
     /// Programs and connections; always.
     pub act: String,
-    /// Sends that name an address, and listening: where a socket may belong to the host's network.
-    pub sends: Option<String>,
+    /// Sends that name an address, listening, and what waits for events: where a socket of the host's network may take the
+    /// place of one of the box's.
+    pub sockets: Option<String>,
 }
 
 /// Which calls on metadata stop.
@@ -75,7 +76,7 @@ pub fn stops(policy: &Policy, host: &HostFacts, view: bool) -> Stops {
         change,
         metadata: metadata(policy, host, view),
         act: "programs and connections are always decided".into(),
-        sends: (policy.network.mode == NetworkMode::Rules)
+        sockets: (policy.network.mode == NetworkMode::Rules)
             .then(|| format!("{} lets connections out", policy.network.rule)),
     }
 }
@@ -179,6 +180,7 @@ mod tests {
             wait_killable: true,
             no_user_namespace: None,
             resolv_conf: None,
+            ipv6: false,
             named_stream: None,
             filtered: false,
         }

@@ -8,7 +8,7 @@
 use std::ffi::{CStr, CString};
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
-use std::net::Shutdown;
+use std::net::{IpAddr, Shutdown};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
@@ -251,6 +251,7 @@ fn command(job: &Job<'_>, channel: &Channel, mut line: UnixStream) -> Result<()>
     if job.plan.namespaces.network {
         step("make the box's network", unshare(CloneFlags::CLONE_NEWNET))?;
         step("bring the box's loopback up", sys::socket::raise_loopback())?;
+        name_loopback(&job.plan.loopback)?;
         line.write_all(&[0]).map_err(|_| InitError::Step("report the network", Errno::EPIPE))?;
     }
     step("open a session", setsid())?;
@@ -287,6 +288,18 @@ fn command(job: &Job<'_>, channel: &Channel, mut line: UnixStream) -> Result<()>
     }
     let errno = start(&program, &job.command.argv, &job.command.env);
     not_started(channel, &program, errno)
+}
+
+/// Gives the box's loopback the plan's addresses.
+fn name_loopback(addresses: &[IpAddr]) -> Result<()> {
+    for address in addresses {
+        match sys::socket::add_loopback_address(*address) {
+            // New network namespaces can be without IPv6 where the host has it; nobody looks for such addresses then.
+            Err(_) if address.is_ipv6() => {}
+            done => step("name the box's loopback", done)?,
+        }
+    }
+    Ok(())
 }
 
 fn not_started(channel: &Channel, path: &CStr, errno: Errno) -> Result<()> {

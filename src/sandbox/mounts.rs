@@ -6,8 +6,11 @@
 
 use std::collections::HashSet;
 use std::ffi::{CStr, CString};
+use std::fs::{File, Permissions};
+use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -46,6 +49,9 @@ type Result<T> = std::result::Result<T, MountError>;
 
 /// Directories that exist nearly everywhere and are rarely granted.
 const STAGING: [&str; 7] = ["/mnt", "/media", "/srv", "/boot", "/dev/pts", "/run", "/tmp"];
+
+/// A directory of the box's own that stands before any text is shown: what is mounted on it for a moment hides nothing yet.
+const ASIDE: &str = "/dev/shm";
 
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
@@ -89,6 +95,7 @@ impl Builder {
             Step::Link { at, text } => self.link(at, text),
             Step::Devices => self.devices(),
             Step::Processes => self.processes(),
+            Step::Text { at, text } => self.text(at, text),
             Step::ReadOnly { at } => self.make_read_only(at),
             Step::Mask { at } => self.mask(at),
         }
@@ -180,6 +187,21 @@ impl Builder {
         mount_at(&directory, "proc", "").map_err(step("mount processes on", proc))?;
         let mounted = self.open(proc).map_err(step("open", proc))?;
         set_attributes(mounted.as_fd(), Attributes(Attributes::READ_ONLY)).map_err(step("make read-only", proc))
+    }
+
+    /// The text stands in a file of a file system that is gone from the view when this returns: a name of the file that
+    /// was removed would make the kernel call it deleted.
+    fn text(&mut self, at: &Path, text: &str) -> Result<()> {
+        let target = self.file(at)?;
+        let aside = Path::new(ASIDE);
+        let directory = self.directory(aside, 0o755)?;
+        mount_at(&directory, "tmpfs", "mode=755").map_err(step("mount a file system on", aside))?;
+        let mounted = self.open(aside).map_err(step("open", aside))?;
+        let file = write_new(&mounted, c"text", text).map_err(step("write", at))?;
+        let attributes = Attributes::READ_ONLY | Attributes::NO_SUID | Attributes::NO_DEV;
+        set_attributes(file.as_fd(), Attributes(attributes)).map_err(step("make read-only", at))?;
+        self.place_at(&file, &target, at)?;
+        file::fchdir(mounted.as_raw_fd()).and_then(|()| umount2(".", MntFlags::MNT_DETACH)).map_err(step("tidy", aside))
     }
 
     fn make_read_only(&mut self, at: &Path) -> Result<()> {
@@ -364,6 +386,16 @@ fn mount_at(directory: &OwnedFd, kind: &str, options: &str) -> nix::Result<()> {
         _ => MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
     };
     mount(Some(kind), ".", Some(kind), flags, Some(options))
+}
+
+/// Makes a file that everybody may read and clones it as a mount.
+fn write_new(directory: &OwnedFd, name: &CStr, text: &str) -> nix::Result<OwnedFd> {
+    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL;
+    let mut made = File::from(file::openat(directory.as_raw_fd(), name, flags, 0o444)?);
+    made.write_all(text.as_bytes()).map_err(|_| Errno::last())?;
+    // Whatever the umask is.
+    made.set_permissions(Permissions::from_mode(0o444)).map_err(|_| Errno::last())?;
+    clone_tree(directory.as_raw_fd(), name, false)
 }
 
 fn chmod(directory: &OwnedFd, mode: u32) -> nix::Result<()> {

@@ -107,6 +107,7 @@ fn handle(shared: &Arc<Shared>, stopped: &Stopped<'_>, term: Option<u64>) {
         Family::Bind => net::bind(&context),
         Family::Listen => net::listen(&context),
         Family::SendTo => send::send_to(&context),
+        Family::Epoll => exchange::epoll(&context),
         Family::Surroundings => surroundings(&context),
     };
     match done {

@@ -81,7 +81,7 @@ fn datagram(context: &Context<'_>, socket: OwnedFd, inet: Inet, data: &[u8], fla
             let twin = net.twins.make(socket.as_fd(), Side::Host, &net.inside);
             twin.and_then(|twin| {
                 let sent = socket::send_to(twin.as_fd(), data, flags, &bytes)?;
-                outside::take_place(context.call.stopped, context.call.int(Arg::Fd), &socket, twin)?;
+                outside::take_place(context.shared, context.call.stopped, outside::place(context, socket), twin)?;
                 Ok(sent)
             })
         }

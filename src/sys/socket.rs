@@ -1,6 +1,7 @@
 //! Sockets: addresses as raw bytes, interface flags.
 
 use std::io::IoSliceMut;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
@@ -123,13 +124,64 @@ pub fn bound_to(fd: BorrowedFd<'_>) -> nix::Result<Vec<u8>> {
 /// Brings the loopback interface of the calling process's network namespace up.
 pub fn raise_loopback() -> nix::Result<()> {
     let any = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    let mut request = request_for(b"lo");
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    interface_call(&any, libc::SIOCSIFFLAGS, &request)
+}
+
+/// Gives the loopback interface of the calling process's network namespace one more address, alone in its network.
+/// 127.0.0.1 and ::1 stay as they are; there can be one more IPv4 address.
+pub fn add_loopback_address(address: IpAddr) -> nix::Result<()> {
+    match address {
+        IpAddr::V4(address) => add_loopback_v4(address),
+        IpAddr::V6(address) => add_loopback_v6(address),
+    }
+}
+
+fn add_loopback_v4(address: Ipv4Addr) -> nix::Result<()> {
+    let any = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    let mut request = request_for(b"lo:1");
+    request.ifr_ifru.ifru_addr = socket_address(address);
+    interface_call(&any, SIOCSIFADDR, &request)?;
+    request.ifr_ifru.ifru_netmask = socket_address(Ipv4Addr::BROADCAST);
+    interface_call(&any, SIOCSIFNETMASK, &request)
+}
+
+fn add_loopback_v6(address: Ipv6Addr) -> nix::Result<()> {
+    /// What the loopback interface is numbered in every network namespace: include/net/flow.h.
+    const LOOPBACK: i32 = 1;
+    let any = socket(AddressFamily::Inet6, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    let address = libc::in6_addr { s6_addr: address.octets() };
+    let request = libc::in6_ifreq { ifr6_addr: address, ifr6_prefixlen: 128, ifr6_ifindex: LOOPBACK };
+    interface_call(&any, SIOCSIFADDR, &request)
+}
+
+const SIOCSIFADDR: libc::c_ulong = 0x8916;
+const SIOCSIFNETMASK: libc::c_ulong = 0x891c;
+
+fn request_for(interface: &[u8]) -> libc::ifreq {
     // SAFETY: all-zero bytes are a valid value of this plain structure.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    request.ifr_name[0] = b'l' as libc::c_char;
-    request.ifr_name[1] = b'o' as libc::c_char;
-    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
-    // SAFETY: the kernel reads the structure during the call; the name ends in NUL.
-    check(unsafe { libc::ioctl(any.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) }.into()).map(drop)
+    // The name is shorter than its place, so a NUL ends it.
+    for (place, byte) in request.ifr_name[..libc::IFNAMSIZ - 1].iter_mut().zip(interface) {
+        *place = *byte as libc::c_char;
+    }
+    request
+}
+
+fn socket_address(address: Ipv4Addr) -> libc::sockaddr {
+    let mut data = [0; 14];
+    for (place, byte) in data[2..].iter_mut().zip(address.octets()) {
+        *place = byte as libc::c_char;
+    }
+    libc::sockaddr { sa_family: libc::AF_INET as libc::sa_family_t, sa_data: data }
+}
+
+/// `call` must be one that reads a `T` and writes nothing back.
+fn interface_call<T>(socket: &OwnedFd, call: libc::c_ulong, request: &T) -> nix::Result<()> {
+    let request: *const T = request;
+    // SAFETY: the kernel reads the structure during the call, and all of these calls read one of this type.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), call as _, request) }.into()).map(drop)
 }
 
 /// Receives one packet and the descriptor beside it, if any (close-on-exec). A length of 0 is the other side's end.
