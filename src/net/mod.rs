@@ -62,6 +62,8 @@ pub struct Start {
     pub box_network: OwnedFd,
     /// Whether rules let anything out: then names are answered and bytes are counted.
     pub rules: bool,
+    /// Whether rules let pings out.
+    pub ping: bool,
     /// The ports that are open to the outside.
     pub published: Vec<Published>,
 }
@@ -94,8 +96,8 @@ impl Net {
     /// Starts both threads, the box's resolver where there are rules, and lets visitors of published ports in. To be called
     /// in the host's network namespace. When this returns, the box can ask for names.
     pub fn start(start: Start) -> Result<Arc<Self>, NetError> {
-        let Start { gate, box_network, rules, published } = start;
-        let inside = Arc::new(Inside::start(box_network)?);
+        let Start { gate, box_network, rules, ping, published } = start;
+        let inside = Arc::new(Inside::start(box_network, ping)?);
         let (names, askers) = (Arc::new(Names::default()), Arc::new(Askers::default()));
         let host_network =
             host_network().map_err(|errno| NetError::Step("tell the host's network from the box's", errno))?;
