@@ -215,15 +215,19 @@ fn names_of_the_hosts_own_file_are_answered_without_a_server() {
     let hosts = "127.0.0.1 localhost\n203.0.113.77 db.internal db.secret\n";
     let script = r#"
 import socket, struct
+kinds, server = socket.AF_INET, "127.0.0.1"
 def ask(name):
-    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock = socket.socket(kinds, socket.SOCK_DGRAM)
     sock.settimeout(3)
-    sock.connect(("127.0.0.1", 53))
+    sock.connect((server, 53))
     wire = b"".join(bytes([len(l)]) + l.encode() for l in name.split(".")) + b"\0"
     sock.send(struct.pack("!6H", 7, 0x100, 1, 0, 0, 0) + wire + struct.pack("!HH", 1, 1))
     answer = sock.recv(4096)
     return answer[3] & 15, ".".join(map(str, answer[-4:])) if answer[7] else None
 print(ask("DB.internal"), ask("db.secret"))
+if open("/proc/net/if_inet6").read():
+    kinds, server = socket.AF_INET6, "::1"
+    assert ask("db.internal") == (0, "203.0.113.77")
 "#;
     let options = json!({ "resolv": RESOLV, "hosts": hosts });
     let ran = run_as(&scene, &[], options, &ALLOW, &["python3", "-c", script]);
