@@ -98,6 +98,12 @@ pub enum Family {
     Listen,
     /// Sending to an address that is an argument.
     SendTo,
+    /// Sending a message that may name an address.
+    SendMessage,
+    /// Sending several.
+    SendMessages,
+    /// Making an epoll instance: not judged, but known from then on.
+    Epoll,
     /// Changing the working directory or the creation mask: noted, not judged.
     Surroundings,
 }
@@ -165,8 +171,14 @@ pub enum Arg {
     Data,
     /// `MSG_*` flags.
     SendFlags,
+    /// Pointer to `struct msghdr`, or to an array of `struct mmsghdr`.
+    Message,
+    /// How many of them.
+    Count,
     /// How many connections may wait.
     Backlog,
+    /// `EPOLL_*` flags.
+    EpollFlags,
 }
 
 /// A test on one argument that the filter itself can make.
@@ -216,8 +228,8 @@ pub const WRITE_FLAGS: [u32; 5] = [
 ];
 
 use Arg::{
-    Address, AddressLength, Argv, AtFlags, Backlog, Data, Device, Dir, Envp, Fd, Gid, How, Length, Mode, NewDir,
-    NewPath, OpenFlags, Path, RenameFlags, SendFlags, Size, Text, Timespecs, Timevals, Uid, Utimbuf, XattrArgs,
+    Address, AddressLength, Argv, AtFlags, Backlog, Count, Data, Device, Dir, Envp, EpollFlags, Fd, Gid, How, Length, Message, Mode,
+    NewDir, NewPath, OpenFlags, Path, RenameFlags, SendFlags, Size, Text, Timespecs, Timevals, Uid, Utimbuf, XattrArgs,
     XattrFlags, XattrName, XattrSize, XattrValue,
 };
 
@@ -357,6 +369,10 @@ pub static TABLE: &[Row] = &[
     stop("bind", 49, 200, Family::Bind, &[Fd, Address, AddressLength]),
     stop("listen", 50, 201, Family::Listen, &[Fd, Backlog]),
     stop("sendto", 44, 206, Family::SendTo, &[Fd, Data, Length, SendFlags, Address, AddressLength]),
+    stop("sendmsg", 46, 211, Family::SendMessage, &[Fd, Message, SendFlags]),
+    stop("sendmmsg", 307, 269, Family::SendMessages, &[Fd, Message, Count, SendFlags]),
+    stop("epoll_create", 213, NONE, Family::Epoll, &[Size]),
+    stop("epoll_create1", 291, 20, Family::Epoll, &[EpollFlags]),
     // What relative paths and new files start from: known to the supervisor as long as nobody changes it.
     stop("chdir", 80, 49, Family::Surroundings, &[Path]),
     stop("fchdir", 81, 50, Family::Surroundings, &[Fd]),
@@ -501,6 +517,15 @@ pub static TABLE: &[Row] = &[
     refuse_when("socketpair", 53, 199, EAFNOSUPPORT, &[UNIX_DATAGRAM, UNIX_RAW]),
 ];
 
+/// Without a network namespace a datagram socket reaches anybody with calls that nobody looks at, so there is none.
+pub static WITHOUT_OWN_NETWORK: &[Row] = &[refuse_when(
+    "socket",
+    41,
+    198,
+    EAFNOSUPPORT,
+    &[&[Test::Is(0, AF_INET), DATAGRAM], &[Test::Is(0, AF_INET6), DATAGRAM]],
+)];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -554,6 +579,8 @@ mod tests {
             ("sendmsg", libc::SYS_sendmsg),
             ("sendmmsg", libc::SYS_sendmmsg),
             ("setsockopt", libc::SYS_setsockopt),
+            ("epoll_create", libc::SYS_epoll_create),
+            ("epoll_create1", libc::SYS_epoll_create1),
             ("clone3", libc::SYS_clone3),
             ("io_uring_setup", libc::SYS_io_uring_setup),
             ("io_uring_enter", libc::SYS_io_uring_enter),

@@ -269,3 +269,88 @@ fn a_broken_file_is_not_trusted() {
     assert_eq!(code, 125);
     assert!(err.contains("there is no agentbox.yaml here or above"), "{err}");
 }
+
+#[test]
+fn network_rules_are_shown_with_their_origin() {
+    let lab = Lab::new();
+    lab.write(
+        "net.yaml",
+        "version: 1\nextends: [default]\nnetwork:\n  allow: ['Example.org:443', {host: 'udp://[2001:db8::/32]:53', why: names}]\n  \
+         deny: [{host: 10.0.0.0/8, message: not the office}]\n  publish: [8000, '0:80']\n",
+    );
+    let flags = ["-p", "./net.yaml", "--net-allow", "*.example.net", "--net-deny", ":25", "--publish", "[::1]:81:80"];
+    let (code, out, err) = lab.run(&[&["policy", "show"][..], &flags].concat());
+    assert_eq!((code, err.as_str()), (0, ""));
+    let shown: Vec<String> = out.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    for line in [
+        "network rules ./net.yaml network.allow",
+        "reach example.org:443 ./net.yaml network.allow[0]",
+        "reach udp://[2001:db8::/32]:53 ./net.yaml network.allow[1]",
+        "reach *.example.net command line --net-allow *.example.net",
+        "no reach 10.0.0.0/8 ./net.yaml network.deny[0]",
+        "no reach *:25 command line --net-deny :25",
+        "publish 127.0.0.1:8000 → 8000 ./net.yaml network.publish[0]",
+        "publish 127.0.0.1:0 → 80 ./net.yaml network.publish[1]",
+        "publish [::1]:81 → 80 command line --publish [::1]:81:80",
+    ] {
+        assert!(shown.iter().any(|shown| shown == line), "no `{line}` in\n{out}");
+    }
+    let (_, json, _) = lab.run(&[&["policy", "show", "--json"][..], &flags].concat());
+    let network = &serde_json::from_str::<serde_json::Value>(&json).unwrap()["network"];
+    assert_eq!((&network["mode"], &network["rule"]), (&"rules".into(), &"./net.yaml network.allow".into()));
+    assert_eq!(
+        network["allow"][0],
+        serde_json::json!({"to": "example.org:443", "message": null, "rule": "./net.yaml network.allow[0]"})
+    );
+    assert_eq!(network["deny"][0]["message"], "not the office");
+    assert_eq!(
+        network["publish"][2],
+        serde_json::json!({"host": "[::1]:81", "port": 80, "rule": "command line --publish [::1]:81:80"})
+    );
+}
+
+#[test]
+fn a_mistake_in_a_network_rule_is_one_line_and_125() {
+    let lab = Lab::new();
+    for (flags, expected) in [
+        (
+            &["--net", "none", "--net-allow", "example.org"][..],
+            "agentbox: --net-allow and --net none exclude each other: leave one of the two out\n",
+        ),
+        (
+            &["--net", "host", "--net-deny", "example.org"],
+            "agentbox: --net-deny and --net host exclude each other: leave one of the two out\n",
+        ),
+        (
+            &["--net-allow", "https://example.org/"],
+            "agentbox: --net-allow https://example.org/: a rule names a host and ports, not a URL: write `example.org:443`\n",
+        ),
+        (
+            &["--net-allow", "localhost:8080"],
+            "agentbox: --net-allow localhost:8080: loopback in a box is the box's own and always open: to reach a service \
+             on this machine, write `host.agentbox.internal:8080`\n",
+        ),
+        (
+            &["--publish", "80:"],
+            "agentbox: --publish 80:: nothing is no port: write a number from 1 to 65535; on the host 0 stands for one that is free\n",
+        ),
+    ] {
+        for command in [&["policy", "show"][..], &["run"]] {
+            let tail: &[&str] = if command[0] == "run" { &["--", "true"] } else { &[] };
+            assert_eq!(lab.run(&[command, flags, tail].concat()), (125, String::new(), expected.into()));
+        }
+    }
+    lab.write("bad.yaml", "version: 1\nnetwork:\n  mode: none\n  allow: [example.org]\n");
+    let (code, _, err) = lab.run(&["policy", "check", "bad.yaml"]);
+    assert_eq!(code, 125);
+    assert_eq!(
+        err,
+        "agentbox: bad.yaml:4:11: `network.allow` does nothing with `mode: none`: leave one of the two out, or write `mode: rules`\n"
+    );
+    lab.write("odd.yaml", "version: 1\nnetwork: {allow: ['a.example:443'], deny: ['*.example']}\n");
+    let (code, out, err) = lab.run(&["policy", "check", "odd.yaml"]);
+    assert_eq!((code, out.as_str()), (0, "odd.yaml: ok\n"));
+    let note =
+        "odd.yaml:2:19: network.allow[0]: a.example:443 is denied all the same, by odd.yaml:2:44: network.deny[0]";
+    assert_eq!(err, format!("agentbox: {note}\n"));
+}

@@ -14,7 +14,10 @@ use serde_json::{Value, json};
 use super::print;
 use crate::cli::{AuditLevel, Net, PolicyArgs};
 use crate::event::Level;
-use crate::policy::{self, Guard, GuardKind, LoadError, NetworkMode, Policy, ProgramRule, Request, Root, World};
+use crate::policy::network::{Destinations, NetworkRule};
+use crate::policy::{
+    self, Guard, GuardKind, LoadError, NetworkMode, Policy, ProgramRule, Publish, Request, Root, World,
+};
 
 /// The flags as plain data.
 pub fn request(args: &PolicyArgs) -> Request {
@@ -97,7 +100,13 @@ pub fn as_text(policy: &Policy) -> String {
     line(format!("digest   {}", policy.digest));
     line(format!("workdir  {}", policy.workdir.display()));
     line(format!("home     {}", policy.home.display()));
-    line(format!("network  {:<44} {}", mode_name(policy.network.mode), policy.network.rule));
+    line(format!("network  {:<44} {}", policy.network.mode.name(), policy.network.rule));
+    for (title, rules) in [("reach", &policy.network.allow), ("no reach", &policy.network.deny)] {
+        rules.iter().for_each(|rule| line(format!("{title:<8} {:<44} {}", rule.to.to_string(), rule.rule)));
+    }
+    for publish in &policy.network.publish {
+        line(format!("publish  {:<44} {}", format!("{} → {}", publish.host, publish.port), publish.rule));
+    }
     policy.network.unix.iter().for_each(|socket| line(root_line("connect", socket)));
     line(format!("audit    {}", level_name(policy.audit)));
     for (title, roots) in
@@ -152,6 +161,11 @@ pub fn as_json(policy: &Policy) -> Value {
         let one = |rule: &ProgramRule| json!({"program": rule.program.to_string(), "message": rule.message, "rule": rule.rule});
         rules.iter().map(one).collect::<Value>()
     };
+    let destinations = |rules: &Destinations| {
+        let one = |rule: &NetworkRule| json!({"to": rule.to.to_string(), "message": rule.message, "rule": rule.rule});
+        rules.iter().map(one).collect::<Value>()
+    };
+    let published = |one: &Publish| json!({"host": one.host.to_string(), "port": one.port, "rule": one.rule});
     let names: Vec<_> = policy.env.vars.keys().map(|name| name.to_string_lossy()).collect();
     json!({
         "name": policy.name,
@@ -169,7 +183,14 @@ pub fn as_json(policy: &Policy) -> Value {
         },
         "exec": {"allow": programs(&policy.exec.allow), "deny": programs(&policy.exec.deny)},
         "env": {"pass": names, "withheld": policy.env.withheld},
-        "network": {"mode": mode_name(policy.network.mode), "rule": policy.network.rule, "unix": roots(&policy.network.unix)},
+        "network": {
+            "mode": policy.network.mode,
+            "rule": policy.network.rule,
+            "allow": destinations(&policy.network.allow),
+            "deny": destinations(&policy.network.deny),
+            "publish": policy.network.publish.iter().map(published).collect::<Value>(),
+            "unix": roots(&policy.network.unix),
+        },
         "audit": {"level": policy.audit},
     })
 }
@@ -177,14 +198,6 @@ pub fn as_json(policy: &Policy) -> Value {
 fn text(path: &Path) -> String {
     use std::os::unix::ffi::OsStrExt;
     crate::event::escape_bytes(path.as_os_str().as_bytes())
-}
-
-fn mode_name(mode: NetworkMode) -> &'static str {
-    match mode {
-        NetworkMode::None => "none",
-        NetworkMode::Rules => "rules",
-        NetworkMode::Host => "host",
-    }
 }
 
 fn level_name(level: Level) -> &'static str {

@@ -79,6 +79,15 @@ impl Flows {
         }
     }
 
+    /// Counts what `socket` has carried so far. To be called right before its connection is dissolved (a connect to
+    /// `AF_UNSPEC`), for then the kernel forgets it; from then on the socket is not watched. Nothing happens if it was not.
+    pub fn dissolve(&self, socket: BorrowedFd<'_>) {
+        let Some(shared) = &self.shared else { return };
+        if let Ok(cookie) = diag::cookie(socket) {
+            shared.settle(Report { cookie, bytes: diag::bytes_of_socket(socket).ok() });
+        }
+    }
+
     /// Counts what is still open, and says if anything could not be counted. To be called in the host's network namespace,
     /// once the box's processes have ended; what the kernel still sends for them by then is not waited for.
     pub fn finish(&self) {
@@ -316,6 +325,20 @@ mod tests {
         drop(client);
         bench.flows.finish();
         assert_eq!(bench.destinations().iter().map(sums).collect::<Vec<_>>(), [(None, None, 1), (Some(5), Some(6), 0)]);
+    }
+
+    #[test]
+    fn what_is_dissolved_is_counted_before_the_kernel_forgets_it() {
+        let Some(bench) = Bench::new() else { return };
+        let (mut client, mut server) = pair("127.0.0.1:0");
+        bench.flows.dissolve(client.as_fd());
+        bench.watch(&client, "one");
+        exchange(&mut client, &mut server, 500, 600);
+        bench.flows.dissolve(client.as_fd());
+        crate::sys::socket::connect(client.as_fd(), &[0; 16]).unwrap();
+        drop(client);
+        bench.flows.finish();
+        assert_eq!(bench.destinations().iter().map(sums).collect::<Vec<_>>(), [(Some(500), Some(600), 0)]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::event::Level;
+use crate::event::{Level, Transport};
 use crate::host::HostFacts;
 use crate::policy::{FileRules, Guard, GuardKind, NetworkMode, Policy};
 
@@ -24,8 +24,11 @@ pub struct Stops {
     pub metadata: Metadata,
     /// Programs and connections; always.
     pub act: String,
-    /// Sends that name an address, and listening: where a socket may belong to the host's network.
-    pub sends: Option<String>,
+    /// Sends that name an address, listening, and what waits for events: where a socket of the host's network may take the
+    /// place of one of the box's.
+    pub sockets: Option<String>,
+    /// Messages, which may name an address out of the filter's sight: where datagrams may leave the box.
+    pub messages: Option<String>,
 }
 
 /// Which calls on metadata stop.
@@ -75,9 +78,16 @@ pub fn stops(policy: &Policy, host: &HostFacts, view: bool) -> Stops {
         change,
         metadata: metadata(policy, host, view),
         act: "programs and connections are always decided".into(),
-        sends: (policy.network.mode == NetworkMode::Rules)
+        messages: datagrams(policy),
+        sockets: (policy.network.mode == NetworkMode::Rules)
             .then(|| format!("{} lets connections out", policy.network.rule)),
     }
+}
+
+/// A datagram socket that may reach one host could send to any other, even when it is connected.
+fn datagrams(policy: &Policy) -> Option<String> {
+    let rule = policy.network.allow.iter().find(|rule| rule.to.transport != Transport::Tcp)?;
+    Some(format!("{} lets datagrams out", rule.rule))
 }
 
 fn changes(policy: &Policy) -> Option<String> {

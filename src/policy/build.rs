@@ -17,7 +17,7 @@ use super::file::{At, Entry, PolicyFile, Protect};
 use super::load::{Layer, LoadError, Request, RuleError, SHIPPED, World};
 use super::real::{Found, Real, resolved};
 use super::rules::{Base, Pattern, PatternError, ProgramPattern, contains, escaped};
-use super::{Exception, FileRules, Guard, GuardKind, Guards, Policy, ProgramRule, Root, worktree};
+use super::{Exception, FileRules, Guard, GuardKind, Guards, Network, Policy, ProgramRule, Root, worktree};
 use crate::event::{Level, RuleId};
 
 /// How a rule that comes from a flag is named.
@@ -376,9 +376,9 @@ impl<'a> Build<'a> {
         Ok(())
     }
 
-    /// The rules about files, for a look at them without a run.
-    pub fn files(self) -> FileRules {
-        filed(self.files, self.guards)
+    /// The rules about files and the network, for a look at them without a run.
+    pub fn rules(self) -> (FileRules, Network) {
+        (filed(self.files, self.guards), self.network.finish())
     }
 
     pub fn finish(self, request: &Request, world: &World) -> Result<Policy, LoadError> {

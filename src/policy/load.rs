@@ -156,7 +156,7 @@ pub enum LoadError {
         why: RuleError,
     },
     /// Rules at once with a mode that has none.
-    #[error("{flag} and --net {mode} exclude each other: {}", with_mode(.mode))]
+    #[error("{flag} and --net {mode} exclude each other: leave one of the two out")]
     NetFlags {
         /// Which flag.
         flag: &'static str,
@@ -297,10 +297,6 @@ fn in_file(at: &Option<At>) -> String {
     at.as_ref().map(|at| format!("{at}: ")).unwrap_or_default()
 }
 
-fn with_mode(mode: &str) -> &'static str {
-    if mode == "none" { "leave --net out, or one of the two" } else { "the host's network has no rules and needs none" }
-}
-
 fn as_file(name: &str) -> String {
     if is_file_name(name) { name.to_string() } else { format!("./{name}") }
 }
@@ -356,7 +352,7 @@ pub fn load(request: &Request, world: &World) -> Result<Loaded, LoadError> {
         build.guard_own(&world.cwd.join(file), "the record of this run", false)?;
     }
     let policy = build.finish(request, world)?;
-    notes.extend(review(&policy.files, &workdir, &layers)?);
+    notes.extend(review(&policy.files, &policy.network, &workdir, &layers)?);
     Ok(Loaded { policy, notes })
 }
 
@@ -375,7 +371,8 @@ pub fn check_content(path: &Path, shown: &Arc<str>, content: &[u8], world: &Worl
     let (workdir, home) = (plain(&world.cwd), plain(&world.home));
     let mut build = Build::new(&workdir, &home, &world.vars, Real::default());
     reader.layers.iter().try_for_each(|layer| build.layer(layer))?;
-    review(&build.files(), &workdir, &reader.layers)
+    let (files, network) = build.rules();
+    review(&files, &network, &workdir, &reader.layers)
 }
 
 fn workdir(request: &Request, world: &World, real: &mut Real) -> Result<PathBuf, LoadError> {

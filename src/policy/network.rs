@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use super::{NetworkMode, Root};
 use crate::event::RuleId;
+use destination::quoted;
 
 pub use destination::{Destination, DestinationError, Host, Ports};
 pub use host_name::{HostName, HostNameError};
@@ -126,6 +127,25 @@ impl Destinations {
         self.at(Some(&self.any))
     }
 
+    /// The rule that leaves nothing of `to`, if one by itself does.
+    pub fn covering<'a>(&'a self, to: &'a Destination) -> Option<&'a NetworkRule> {
+        let mut around: Vec<&NetworkRule> = match &to.host {
+            Host::Any => Vec::new(),
+            Host::Name(name) => self.by_name(name).collect(),
+            Host::Below(name) => std::iter::once(name.as_str())
+                .chain(name.above())
+                .flat_map(|top| self.at(self.below.get(top)))
+                .collect(),
+            Host::Subnet(subnet) => {
+                let around = |rule: &&NetworkRule| matches!(rule.to.host, Host::Subnet(own) if subnet.lies_in(own));
+                self.by_address(subnet.address()).filter(around).collect()
+            }
+        };
+        around.extend(self.for_any_host());
+        let ports = |rule: &NetworkRule| to.ports.are_within(std::iter::once(&rule.to.ports));
+        around.into_iter().find(|rule| rule.to.transport == to.transport && ports(rule))
+    }
+
     fn at<'a>(&'a self, numbers: Option<&'a Vec<u32>>) -> impl Iterator<Item = &'a NetworkRule> {
         numbers.into_iter().flatten().map(|at| &self.rules[*at as usize])
     }
@@ -149,7 +169,7 @@ pub enum PublishError {
     #[error("a published port is written `8000`, `8000:80` (host, box) or `127.0.0.1:8000:80`")]
     Form,
     /// No port number.
-    #[error("`{0}` is no port: write a number from 1 to 65535; on the host 0 stands for one that is free")]
+    #[error("{} is no port: write a number from 1 to 65535; on the host 0 stands for one that is free", quoted(.0))]
     Port(String),
     /// Something else than an address in front.
     #[error("`{0}` is no address of this machine: write one, as in `127.0.0.1:8000:80` or `[::1]:8000:80`")]
@@ -166,10 +186,7 @@ impl Publish {
         };
         let number = |text: &str| {
             let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-            text.parse::<u16>()
-                .ok()
-                .filter(|_| digits)
-                .ok_or_else(|| PublishError::Port(text.escape_debug().to_string()))
+            text.parse::<u16>().ok().filter(|_| digits).ok_or_else(|| PublishError::Port(text.into()))
         };
         let (host, port) = (number(host)?, number(inside)?);
         if port == 0 {
@@ -194,7 +211,7 @@ fn address_and_ports(text: &str) -> Result<(IpAddr, &str), PublishError> {
         return if ports.contains(':') { Ok((IpAddr::V6(address), ports)) } else { Err(PublishError::Form) };
     }
     match text.matches(':').count() {
-        0 | 1 => Ok((IpAddr::V4(Ipv4Addr::LOCALHOST), text)),
+        0 | 1 if !text.contains('.') => Ok((IpAddr::V4(Ipv4Addr::LOCALHOST), text)),
         2 => {
             let (address, ports) = text.split_once(':').ok_or(PublishError::Form)?;
             Ok((IpAddr::V4(address.parse().map_err(|_| wrong(address))?), ports))

@@ -7,12 +7,18 @@
 use std::path::Path;
 
 use super::load::{Layer, LoadError};
+use super::network::NetworkRule;
 use super::rules::Probe;
-use super::{FileRules, Guard, GuardKind, Root};
+use super::{FileRules, Guard, GuardKind, Network, Root};
 use crate::event::RuleId;
 
 /// Refuses what cannot have been meant; what probably was not is returned as lines for the person.
-pub(super) fn review(files: &FileRules, workdir: &Path, layers: &[Layer]) -> Result<Vec<String>, LoadError> {
+pub(super) fn review(
+    files: &FileRules,
+    network: &Network,
+    workdir: &Path,
+    layers: &[Layer],
+) -> Result<Vec<String>, LoadError> {
     let origins = Origins { layers };
     let mut notes = Vec::new();
     for (roots, of) in [(&files.read, GuardKind::DenyRead), (&files.write, GuardKind::DenyWrite)] {
@@ -21,6 +27,7 @@ pub(super) fn review(files: &FileRules, workdir: &Path, layers: &[Layer]) -> Res
         }
     }
     notes.extend(workdir_denied(files, workdir, &origins)?);
+    notes.extend(network.allow.iter().filter_map(|rule| closed_again(network, rule, &origins)));
     Ok(notes)
 }
 
@@ -65,6 +72,8 @@ fn entry(layer: &Layer, key: &str) -> Option<super::file::Mark> {
         "filesystem.deny" => &file.deny,
         "filesystem.deny_read" => &file.deny_read,
         "filesystem.deny_write" => &file.deny_write,
+        "network.allow" => file.network.allow.as_ref()?,
+        "network.deny" => &file.network.deny,
         _ => return None,
     };
     entries.get(index.parse::<usize>().ok()?).map(|entry| entry.mark)
@@ -85,6 +94,14 @@ fn taken_back(files: &FileRules, root: &Root, of: GuardKind, origins: &Origins) 
         std::cmp::Ordering::Equal => Err(LoadError::Contradiction { grant, path, denial }),
         std::cmp::Ordering::Greater => Ok(Some(format!("{grant}: {path} is denied all the same, by {denial}"))),
     }
+}
+
+/// Looks for a deny rule, said at once or before, that leaves nothing of an allow rule.
+fn closed_again(network: &Network, allow: &NetworkRule, origins: &Origins) -> Option<String> {
+    let deny = network.deny.covering(&allow.to)?;
+    let (allowed, denied) = (origins.order(&allow.rule)?, origins.order(&deny.rule)?);
+    let (grant, denial) = (origins.place(&allow.rule), origins.place(&deny.rule));
+    (allowed >= denied).then(|| format!("{grant}: {} is denied all the same, by {denial}", allow.to))
 }
 
 /// The command starts in the working directory.

@@ -101,12 +101,12 @@ impl<'a> Stopped<'a> {
         notify::replace_fd(self.listener, self.id, file.as_fd(), number, close_on_exec)
     }
 
-    /// Answers with a new descriptor for `file`. On failure, such as a full table of descriptors (`EMFILE`), the call still
-    /// waits for its answer; a caller that died meanwhile needs none.
-    pub fn hand_over(&self, file: &OwnedFd, close_on_exec: bool) -> Result<(), Errno> {
+    /// Answers with a new descriptor for `file`, and returns its number; none if the caller died meanwhile. On failure, such as a full table of descriptors (`EMFILE`), the call still
+    /// waits for its answer.
+    pub fn hand_over(&self, file: &OwnedFd, close_on_exec: bool) -> Result<Option<i32>, Errno> {
         match notify::answer_with_fd(self.listener, self.id, file.as_fd(), close_on_exec) {
-            Err(Errno::ENOENT) => Ok(()),
-            done => done,
+            Err(Errno::ENOENT) => Ok(None),
+            done => done.map(Some),
         }
     }
 

@@ -315,7 +315,7 @@ fn hand_over(context: &Context<'_>, wanted: Wanted, found: &Resolved, file: &Own
     if made {
         context.shared.made.note(found);
     }
-    context.call.stopped.hand_over(file, wanted.has(libc::O_CLOEXEC)).or_else(|errno| {
+    context.call.stopped.hand_over(file, wanted.has(libc::O_CLOEXEC)).map(drop).or_else(|errno| {
         if let Spot::Name { parent, name } = &found.spot
             && made
         {

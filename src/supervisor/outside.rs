@@ -17,7 +17,7 @@ use nix::sys::time::TimeValLike;
 use std::os::fd::AsRawFd;
 
 use super::address::{Inet, is_loopback};
-use super::exchange::exchange;
+use super::exchange::{Place, exchange};
 use super::notification::{Parked, Reply, Stopped};
 use super::workers::Shared;
 use super::{Context, Handled, net};
@@ -38,7 +38,7 @@ pub fn connect(context: &Context<'_>, socket: OwnedFd, inet: Inet) -> Handled {
     let bytes = inet.bytes(address);
     if !judged.allowed() {
         return match (transport, context.shared.net()) {
-            (Transport::Udp, Some(net)) => route(context, net, judged, &socket, to, &bytes),
+            (Transport::Udp, Some(net)) => route(context, net, judged, socket, to, &bytes),
             _ => context.conclude_refused(judged, None),
         };
     }
@@ -89,7 +89,7 @@ fn route(
     context: &Context<'_>,
     net: &Arc<Net>,
     refused: Judged,
-    socket: &OwnedFd,
+    socket: OwnedFd,
     to: Endpoint,
     bytes: &[u8],
 ) -> Handled {
@@ -101,7 +101,7 @@ fn route(
         // Once shut, it stays shut, whatever it is connected to (`sock_alloc_send_pskb`, net/core/sock.c).
         socket::connect(twin.as_fd(), bytes)?;
         shutdown(twin.as_raw_fd(), Shutdown::Write)?;
-        take_place(context.call.stopped, context.call.int(Arg::Fd), socket, twin)
+        take_place(context.shared, context.call.stopped, place(context, socket), twin)
     });
     context.conclude(judged, super::fs::reply(made))
 }
@@ -112,7 +112,7 @@ fn elsewhere(context: &Context<'_>, net: &Arc<Net>, judged: Judged, socket: Owne
         Ok(twin) => twin,
         Err(errno) => return context.conclude(judged, Reply::Errno(errno)),
     };
-    let place = Place { number: context.call.int(Arg::Fd), socket };
+    let place = place(context, socket);
     match socket::connect(twin.as_fd(), to) {
         Ok(()) => finish(context.shared, context.call.stopped, judged, place, Waited::Connected(twin)),
         Err(Errno::EINPROGRESS) if !waits(&place.socket) => {
@@ -127,12 +127,9 @@ fn elsewhere(context: &Context<'_>, net: &Arc<Net>, judged: Judged, socket: Owne
     Ok(())
 }
 
-/// Where a twin goes.
-struct Place {
-    /// The caller's descriptor.
-    number: i32,
-    /// What stands there.
-    socket: OwnedFd,
+/// The socket that the call is about, and where the caller has it.
+pub fn place(context: &Context<'_>, socket: OwnedFd) -> Place {
+    Place { process: context.task.subject.host, number: context.call.int(Arg::Fd), socket }
 }
 
 /// Leaves the wait for a connection to the network's thread.
@@ -166,7 +163,10 @@ fn finish(shared: &Shared, stopped: &Stopped<'_>, judged: Judged, place: Place, 
         Waited::Interrupted(twin) => (twin, Reply::Interrupted),
         Waited::Failed(errno) => return settle(shared, stopped, judged, Reply::Errno(errno)),
     };
-    let reply = match take_place(stopped, place.number, &place.socket, twin) {
+    if let Some(net) = shared.net() {
+        net.flows.watch(twin.as_fd(), &judged.event.access);
+    }
+    let reply = match take_place(shared, stopped, place, twin) {
         Ok(()) => reply,
         Err(errno) => Reply::Errno(errno),
     };
@@ -179,11 +179,11 @@ fn settle(shared: &Shared, stopped: &Stopped<'_>, judged: Judged, reply: Reply) 
     shared.gate.settle(judged, outcome);
 }
 
-/// Gives `twin` the file flags of `socket`, and its place.
-pub fn take_place(stopped: &Stopped<'_>, number: i32, socket: &OwnedFd, twin: OwnedFd) -> Result<(), Errno> {
-    let flags = OFlag::from_bits_retain(fcntl(socket, FcntlArg::F_GETFL)?);
+/// Gives `twin` the file flags of a socket, and its place.
+pub fn take_place(shared: &Shared, stopped: &Stopped<'_>, place: Place, twin: OwnedFd) -> Result<(), Errno> {
+    let flags = OFlag::from_bits_retain(fcntl(&place.socket, FcntlArg::F_GETFL)?);
     fcntl(&twin, FcntlArg::F_SETFL(flags))?;
-    exchange(stopped, number, socket, &twin)
+    exchange(shared, stopped, place, &twin)
 }
 
 /// What `inet` means on a socket of the caller's: its own loopback, the host's, or beyond.

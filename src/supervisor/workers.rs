@@ -17,6 +17,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns, unshare};
 
+use super::exchange::Epolls;
 use super::lineage::Lineage;
 use super::notification::{Parked, Stopped};
 use super::view::View;
@@ -67,6 +68,7 @@ pub(super) struct Shared {
     pub(super) lineage: Lineage,
     pub(super) made: Made,
     pub(super) waits: Waits,
+    pub(super) epolls: Epolls,
     /// The box's view, if it has one of its own.
     pub(super) view: Option<View>,
     listener: OnceLock<OwnedFd>,
@@ -106,6 +108,7 @@ impl Supervisor {
             target,
             made: Made::default(),
             waits: Waits::default(),
+            epolls: Epolls::default(),
             listener: OnceLock::new(),
             net: OnceLock::new(),
             lead: Mutex::new(Lead { taken: true, workers: 1, ..Lead::default() }),

@@ -29,6 +29,19 @@ pub fn cookie(fd: BorrowedFd<'_>) -> nix::Result<u64> {
     Ok(cookie)
 }
 
+/// Bytes of data that the TCP socket `fd` has sent and received on its present connection, as in a [`Report`].
+pub fn bytes_of_socket(fd: BorrowedFd<'_>) -> nix::Result<(u64, u64)> {
+    let mut info = [0u8; 256];
+    let mut length = info.len() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes to `info` and the new length to `length`; both are ours.
+    let done = unsafe {
+        let into = info.as_mut_ptr().cast();
+        libc::getsockopt(fd.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, into, &raw mut length)
+    };
+    check(done.into())?;
+    bytes_of(&info[..length as usize]).ok_or(Errno::ENOTSUP)
+}
+
 /// What the kernel says of a TCP socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Report {
@@ -218,6 +231,7 @@ mod tests {
         client.read_exact(&mut [0; 5000]).unwrap();
         let number = cookie(client.as_fd()).unwrap();
         let port = client.peer_addr().unwrap().port();
+        assert_eq!(bytes_of_socket(client.as_fd()), Ok((1000, 5000)));
         let open = connected(AddressFamily::Inet, port).unwrap();
         assert!(open.contains(&Report { cookie: number, bytes: Some((1000, 5000)) }), "{open:?}");
         drop(client);

@@ -105,10 +105,16 @@ fn send(listener: BorrowedFd<'_>, mut response: libc::seccomp_notif_resp) -> nix
     check(unsafe { libc::ioctl(listener.as_raw_fd(), IOCTL_SEND as _, &raw mut response) }.into()).map(drop)
 }
 
-/// Puts a copy of `file` into the caller's descriptor table and answers the call with its number, in one step.
+/// Puts a copy of `file` into the caller's descriptor table and answers the call with its number, in one step. Returns the
+/// number.
 ///
 /// `EMFILE` if the caller's table is full: the call is then still unanswered.
-pub fn answer_with_fd(listener: BorrowedFd<'_>, id: u64, file: BorrowedFd<'_>, close_on_exec: bool) -> nix::Result<()> {
+pub fn answer_with_fd(
+    listener: BorrowedFd<'_>,
+    id: u64,
+    file: BorrowedFd<'_>,
+    close_on_exec: bool,
+) -> nix::Result<RawFd> {
     add_fd(listener, id, file, libc::SECCOMP_ADDFD_FLAG_SEND as u32, 0, close_on_exec)
 }
 
@@ -121,7 +127,7 @@ pub fn replace_fd(
     close_on_exec: bool,
 ) -> nix::Result<()> {
     let number = u32::try_from(number).map_err(|_| Errno::EBADF)?;
-    add_fd(listener, id, file, libc::SECCOMP_ADDFD_FLAG_SETFD as u32, number, close_on_exec)
+    add_fd(listener, id, file, libc::SECCOMP_ADDFD_FLAG_SETFD as u32, number, close_on_exec).map(drop)
 }
 
 fn add_fd(
@@ -131,9 +137,10 @@ fn add_fd(
     flags: u32,
     newfd: u32,
     close_on_exec: bool,
-) -> nix::Result<()> {
+) -> nix::Result<RawFd> {
     let newfd_flags = if close_on_exec { libc::O_CLOEXEC as u32 } else { 0 };
     let mut addfd = libc::seccomp_notif_addfd { id, flags, srcfd: file.as_raw_fd() as u32, newfd, newfd_flags };
     // SAFETY: the kernel reads the structure during the call; `file` stays ours, the caller gets its own reference.
-    check(unsafe { libc::ioctl(listener.as_raw_fd(), IOCTL_ADDFD as _, &raw mut addfd) }.into()).map(drop)
+    check(unsafe { libc::ioctl(listener.as_raw_fd(), IOCTL_ADDFD as _, &raw mut addfd) }.into())
+        .map(|number| number as RawFd)
 }

@@ -74,6 +74,30 @@ pub fn open_pidfd(pid: i32, thread: bool) -> nix::Result<OwnedFd> {
     }
 }
 
+/// Whether the epoll instance that is descriptor `epoll` of task `tid` has an entry for our `file` under `number`, by
+/// `kcmp(2)`. `EINVAL` or `EBADF` if that is no epoll instance, `ENOSYS` where the kernel cannot compare.
+pub fn is_in_epoll(file: BorrowedFd<'_>, tid: i32, epoll: RawFd, number: RawFd) -> nix::Result<bool> {
+    const KCMP_EPOLL_TFD: libc::c_long = 7;
+    /// Entries under one number: of files whose descriptors were closed while a duplicate lives on.
+    const MOST: u32 = 16;
+    for nth in 0..MOST {
+        // `struct kcmp_epoll_slot`.
+        let slot = [epoll as u32, number as u32, nth];
+        // SAFETY: the kernel reads three u32 during the call.
+        let compared = unsafe {
+            let own = libc::gettid();
+            libc::syscall(libc::SYS_kcmp, own, tid, KCMP_EPOLL_TFD, file.as_raw_fd(), slot.as_ptr())
+        };
+        match check(compared) {
+            Ok(0) => return Ok(true),
+            Ok(_) => {}
+            Err(Errno::ENOENT) => return Ok(false),
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(false)
+}
+
 /// `pidfd_send_signal(2)`: exactly the process the descriptor names, even if its number was given away since.
 pub fn signal(pidfd: BorrowedFd<'_>, signal: Signal) -> nix::Result<()> {
     let null = std::ptr::null::<libc::siginfo_t>();

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use super::{granted, verdict};
 use crate::event::{Access, Effect, Endpoint, HOST_NAME, Question, Reason, RuleId, Transport, Verdict, Visit};
-use crate::policy::network::reserved::{LOOPBACK, Reserved};
-use crate::policy::network::{Destinations, Host, HostName, Network, NetworkRule};
+use crate::policy::network::reserved::Reserved;
+use crate::policy::network::{Destinations, Host, HostName, Network, NetworkRule, Subnet};
 use crate::policy::{NetworkMode, Policy};
 
 /// An address outside, and the names that the box was given it for.
@@ -61,10 +61,10 @@ pub(super) fn route(policy: &Policy, address: SocketAddr, transport: Transport, 
     }
     let target = Target::new(address, names);
     let (denies, allows) = (denying(&network.deny, &target).collect::<Vec<_>>(), allowing(&network.allow, &target));
-    match (still_open(&allows, &denies), denies.first()) {
+    match (still_open(&allows, &denies), closing(&allows, &denies)) {
         (Some(rule), _) => granted(&rule.rule),
-        (None, Some(rule)) if !allows.is_empty() => denied(rule),
-        (None, _) => refused(network, &target, transport, address.port()),
+        (None, Some(rule)) => denied(rule),
+        (None, None) => refused(network, &target, transport, address.port()),
     }
 }
 
@@ -78,10 +78,11 @@ pub(super) fn resolve(policy: &Policy, question: &Question) -> Verdict {
     let Ok(name) = HostName::new(&question.name) else { return not_granted() };
     let allows: Vec<_> = allowing_name(&network.allow, &name).collect();
     let denies: Vec<_> = network.deny.by_name(&name).chain(network.deny.for_any_host()).collect();
-    match (still_open(&allows, &denies), denies.first()) {
+    let whole = || denies.iter().find(|rule| rule.to.ports.is_all()).copied();
+    match (still_open(&allows, &denies), closing(&allows, &denies).or_else(whole)) {
         (Some(rule), _) => granted(&rule.rule),
-        (None, Some(rule)) if !allows.is_empty() || rule.to.ports.is_all() => denied(rule),
-        (None, _) => not_granted(),
+        (None, Some(rule)) => denied(rule),
+        (None, None) => not_granted(),
     }
 }
 
@@ -120,19 +121,22 @@ fn refused(network: &Network, target: &Target, transport: Transport, port: u16) 
         return verdict(Effect::Deny, &network.rule, Reason::NotGranted, None);
     };
     let rule = RuleId::new("built-in", kind.name);
-    let wanted = written(transport, explicit(target).as_deref().unwrap_or(HOST_NAME), port);
-    let message = if target.loopback {
-        format!("the loopback of the host is reached by the name {HOST_NAME}, where a rule lists `{wanted}`")
-    } else {
-        format!("{} is {}: only a rule that names it as an address opens it, such as `{wanted}`", target.ip, kind.what)
+    let wanted = opened_by(target).map(|host| written(transport, &host, port));
+    let how = match wanted {
+        Some(wanted) if target.loopback => {
+            format!("it is reached by the name {HOST_NAME}, where a rule says `{wanted}`")
+        }
+        Some(wanted) => format!("only a rule for the address itself opens it, such as `{wanted}`"),
+        None => "no rule opens it".into(),
     };
+    let message = format!("{} is {}: {how}", target.ip, kind.what);
     verdict(Effect::Deny, &rule, Reason::NotGranted, Some(&message.into()))
 }
 
 /// The deny rules that speak of the target: by address, also the IPv4 one that packets may be carried to, by any of its
 /// names, or for any host.
 fn denying<'a>(deny: &'a Destinations, target: &'a Target) -> impl Iterator<Item = &'a NetworkRule> {
-    let carried = crate::policy::network::Subnet::of(target.ip).embedded().map(|subnet| subnet.address());
+    let carried = Subnet::of(target.ip).embedded().map(|subnet| subnet.address());
     let addresses = [Some(target.ip), carried].into_iter().flatten();
     let by_address = addresses.flat_map(|ip| deny.by_address(ip));
     by_address.chain(target.names.iter().flat_map(|name| deny.by_name(name))).chain(deny.for_any_host())
@@ -146,8 +150,7 @@ fn allowing<'a>(allow: &'a Destinations, target: &'a Target) -> Vec<&'a NetworkR
     let by_address = allow.by_address(target.ip);
     if let Some(kind) = target.reserved() {
         let explicit = |rule: &&NetworkRule| matches!(rule.to.host, Host::Subnet(subnet) if kind.holds(subnet));
-        // Loopback is not opened as an address at all.
-        return by_address.filter(explicit).filter(|_| *kind != LOOPBACK).collect();
+        return by_address.filter(explicit).filter(|_| kind.can_be_opened()).collect();
     }
     let names = target.names.iter().filter(|name| name.as_str() != HOST_NAME);
     by_address.chain(names.flat_map(|name| allow.by_name(name))).chain(allow.for_any_host()).collect()
@@ -166,6 +169,12 @@ fn still_open<'a>(allows: &[&'a NetworkRule], denies: &[&NetworkRule]) -> Option
     allows.iter().copied().find(|allow| !is_covered(allow, denies))
 }
 
+/// The first deny rule that takes from an allow rule.
+fn closing<'a>(allows: &[&NetworkRule], denies: &[&'a NetworkRule]) -> Option<&'a NetworkRule> {
+    let takes = |deny: &&&NetworkRule| allows.iter().any(|allow| allow.to.transport == deny.to.transport);
+    denies.iter().find(takes).copied()
+}
+
 fn is_covered(allow: &NetworkRule, denies: &[&NetworkRule]) -> bool {
     let same = denies.iter().filter(|deny| deny.to.transport == allow.to.transport);
     allow.to.ports.are_within(same.map(|deny| &deny.to.ports))
@@ -177,9 +186,7 @@ pub(super) fn suggest(policy: &Policy, access: &Access) -> Option<String> {
         Access::Connect { to } | Access::Send { to } | Access::Route { to } => {
             let Endpoint::Inet { address, transport, names, .. } = to else { return None };
             let target = Target::new(*address, names);
-            let name = target.names.last().map(|name| name.as_str().to_string());
-            let host = explicit(&target).or(name).unwrap_or_else(|| target.ip.to_string());
-            format!("--net-allow {}", quoted(&written(*transport, &host, address.port())))
+            format!("--net-allow {}", quoted(&written(*transport, &opened_by(&target)?, address.port())))
         }
         Access::Resolve(question) => format!("--net-allow {}", HostName::new(&question.name).ok()?),
         Access::Accept(visit) => format!("--publish {}:{}", quoted(&visit.at.to_string()), visit.port),
@@ -195,12 +202,17 @@ pub(super) fn suggest(policy: &Policy, access: &Access) -> Option<String> {
     Some(format!("{flag}{in_place_of}"))
 }
 
-/// What a rule must say of a target that no name and no wide rule opens; `None` for any other.
-fn explicit(target: &Target) -> Option<String> {
+/// The narrowest host in a rule that opens the target: the last name that the box was given it for, or the address; `None`
+/// if nothing does.
+fn opened_by(target: &Target) -> Option<String> {
     if target.loopback {
         return Some(HOST_NAME.into());
     }
-    target.reserved().map(|_| target.ip.to_string())
+    if let Some(kind) = target.reserved() {
+        return kind.can_be_opened().then(|| target.ip.to_string());
+    }
+    let name = target.names.iter().rfind(|name| name.as_str() != HOST_NAME);
+    Some(name.map_or_else(|| target.ip.to_string(), |name| name.to_string()))
 }
 
 /// A rule as one would write it; port 0 stands for any.

@@ -99,7 +99,8 @@ pub enum DestinationError {
     IcmpPort(String),
 }
 
-fn quoted(text: &str) -> String {
+/// What is quoted in a message; control characters are escaped.
+pub(super) fn quoted(text: &str) -> String {
     if text.is_empty() { "nothing".into() } else { format!("`{}`", text.escape_debug()) }
 }
 

@@ -23,8 +23,7 @@ const fn v6(first: u16, second: u16, last: u16, prefix: u8) -> Subnet {
     Subnet::known(IpAddr::V6(Ipv6Addr::new(first, second, 0, 0, 0, 0, 0, last)), prefix)
 }
 
-/// The host's loopback: no address rule opens it, only the host's name in a rule.
-pub const LOOPBACK: Reserved =
+const LOOPBACK: Reserved =
     Reserved { name: "loopback", what: "the loopback of the host", subnets: &[v4(127, 0, 0, 0, 8), v6(0, 0, 1, 128)] };
 
 /// Linux takes `0.0.0.0` and `::` for loopback.
@@ -66,6 +65,12 @@ impl Reserved {
     pub fn of(address: IpAddr) -> Option<&'static Self> {
         let address = Subnet::of(address);
         ALL.iter().find(|kind| kind.holds(address))
+    }
+
+    /// Whether a rule for the address opens it. Loopback is opened by the host's name alone, and what Linux takes for it
+    /// by nothing.
+    pub fn can_be_opened(&self) -> bool {
+        *self != LOOPBACK && *self != UNSPECIFIED
     }
 
     /// Whether all of `subnet` is of this kind, so that a rule for it means just these addresses.

@@ -74,13 +74,16 @@ impl Subnet {
             && Self::around(self.address, other.prefix) == other
     }
 
-    /// The IPv4 network to which packets for this IPv6 network may be carried: the addresses in IPv4-compatible, NAT64
-    /// (`64:ff9b::/96`) and 6to4 (`2002::/16`) addresses.
+    /// The IPv4 network to which packets for this IPv6 network may be carried: the addresses in IPv4-compatible
+    /// (`::/96`), IPv4-translated (`::ffff:0:0:0/96`), NAT64 (`64:ff9b::/96`, and the end of `64:ff9b:1::/48`) and 6to4
+    /// (`2002::/16`) addresses.
     pub fn embedded(self) -> Option<Self> {
         let IpAddr::V6(v6) = self.address else { return None };
         let bits = v6.to_bits();
         let (v4, prefix) = match v6.segments() {
-            [0, 0, 0, 0, 0, 0, _, _] | [0x64, 0xff9b, 0, 0, 0, 0, _, _] if self.prefix >= 96 => {
+            [0, 0, 0, 0, 0 | 0xffff, 0, _, _] | [0x64, 0xff9b, 0, 0, 0, 0, _, _] | [0x64, 0xff9b, 1, ..]
+                if self.prefix >= 96 =>
+            {
                 (bits as u32, self.prefix - 96)
             }
             [0x2002, ..] if self.prefix >= 16 => ((bits >> 80) as u32, (self.prefix - 16).min(32)),

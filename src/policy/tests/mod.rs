@@ -4,6 +4,8 @@ mod deciding;
 mod filing;
 mod loading;
 mod matching;
+mod naming;
+mod networking;
 mod reaching;
 mod shape;
 

@@ -108,6 +108,41 @@ fn a_mapped_address_is_the_ipv4_address() {
 }
 
 #[test]
+fn a_deny_rule_holds_for_the_address_inside_an_address() {
+    let policy = Lab::new().policy("network: {allow: ['*'], deny: ['10.0.0.0/8', 'udp://*']}\n");
+    for to in [
+        "10.0.0.1:80",
+        "[::ffff:10.0.0.1]:80",
+        "[::10.0.0.1]:80",
+        "[::ffff:0:10.0.0.1]:80",
+        "[64:ff9b::10.0.0.1]:80",
+        "[64:ff9b:1::10.0.0.1]:80",
+        "[2002:a00:1::1]:80",
+    ] {
+        assert_eq!(said(&connect(&policy, to, &[])), (NO, "network.deny[0]"), "{to}");
+        assert_eq!(said(&route(&policy, to, &[])), (NO, "network.deny[0]"), "{to}");
+    }
+    assert_eq!(connect(&policy, "[2001:db8::10.0.0.1]:80", &[]).effect, YES);
+}
+
+#[test]
+fn the_way_is_told_where_anything_may_be_sent() {
+    let policy = Lab::new().policy(
+        "network: {allow: ['192.0.2.1:443', 'example.org:80', '198.51.100.0/24:1-99'], deny: ['198.51.100.7:1-50', \
+         '198.51.100.7:51-99', '198.51.100.8:1-50', '192.0.2.1:1-442']}\n",
+    );
+    for (to, names, expected) in [
+        ("udp://192.0.2.1:0", &[][..], (YES, "network.allow[0]")),
+        ("udp://192.0.2.2:9", &[], (NO, "network.allow")),
+        ("udp://203.0.113.1:9", &["example.org"], (YES, "network.allow[1]")),
+        ("udp://198.51.100.7:9", &[], (NO, "network.deny[0]")),
+        ("udp://198.51.100.8:9", &[], (YES, "network.allow[2]")),
+    ] {
+        assert_eq!(said(&route(&policy, to, names)), expected, "{to} {names:?}");
+    }
+}
+
+#[test]
 fn names_are_looked_up_where_a_rule_leaves_something_open() {
     let policy = Lab::new().policy(
         "network: {allow: ['example.org:443', '*.example.net', 'udp://u.example:53', 'half.example:80,443', \
@@ -183,6 +218,8 @@ const RESERVED: &[(&str, &str, &[&str], &[&str])] = &[
     ("::a9fe:a9fe", "metadata", &["::169.254.169.254"], &["::/0", "169.254.169.254", "::/96"]),
     ("64:ff9b::169.254.169.254", "metadata", &["64:ff9b::a9fe:a9fe"], &["64:ff9b::/96", "169.254.169.254"]),
     ("2002:a9fe:a9fe::1", "metadata", &["2002:a9fe:a9fe::/48", "2002:a9fe:a9fe::1"], &["2002::/16"]),
+    ("64:ff9b:1::a9fe:a9fe", "metadata", &["64:ff9b:1::a9fe:a9fe"], &["64:ff9b:1::/48", "64:ff9b:1::/96"]),
+    ("::ffff:0:169.254.169.254", "metadata", &["::ffff:0:a9fe:a9fe"], &["::ffff:0:0:0/96"]),
     ("fd00:ec2::254", "metadata", &["fd00:ec2::254"], &["fd00::/8", "fd00:ec2::/64"]),
     ("fd20:ce::254", "metadata", &["fd20:ce::254"], &["fd20::/16"]),
     ("100.100.100.200", "metadata", &["100.100.100.200/32"], &["100.64.0.0/10"]),
@@ -322,6 +359,9 @@ fn the_suggested_rule_does_allow_it() {
         (connect("127.0.0.1:80", &[HOST_NAME]), "host.agentbox.internal:80"),
         (connect("169.254.169.254:80", &["evil.example"]), "169.254.169.254:80"),
         (connect("[fe80::1]:80", &[]), "'[fe80::1]:80'"),
+        (connect("192.0.2.1:80", &["a.example", HOST_NAME]), "a.example:80"),
+        (connect("224.0.0.251:5353", &[]), "224.0.0.251:5353"),
+        (connect("[64:ff9b::a9fe:a9fe]:80", &[]), "'[64:ff9b::a9fe:a9fe]:80'"),
         (route("udp://192.0.2.1:9"), "udp://192.0.2.1:9"),
         (route("192.0.2.1:0"), "192.0.2.1"),
         (resolve("Example.org"), "example.org"),
@@ -350,6 +390,10 @@ fn what_no_rule_could_allow_has_no_suggestion() {
     };
     let question = |name: &str| Access::Resolve(Question { name: name.into(), record: "A".into() });
     assert_eq!(suggestion(&policy, question("a b")), None);
+    for never in ["0.0.0.0:80", "[::127.0.0.1]:80", "[64:ff9b::7f00:1]:80"] {
+        assert_eq!(suggestion(&policy, Access::Connect { to: outside(never, &[]) }), None, "{never}");
+        assert!(connect(&policy, never, &[]).message.unwrap().ends_with(": no rule opens it"), "{never}");
+    }
     assert_eq!(suggestion(&policy, Access::Bind { at: outside("192.0.2.1:80", &[]) }), None);
     let denied = suggestion(&policy, Access::Connect { to: outside("192.0.2.1:80", &["example.org"]) });
     assert_eq!(denied.as_deref(), Some("a policy without the rule ./test.yaml network.deny[0]"));
