@@ -28,8 +28,10 @@ use crate::gate::{Gate, Judged, Outcome};
 
 /// The longest question taken by UDP.
 const LONGEST_UDP: usize = 4096;
-/// How many questions may wait for the host's resolvers at once.
-const WAITING: usize = 256;
+/// How many questions the host's resolvers are asked at once.
+const ASKING: usize = 256;
+/// How many may be on their way at once, those that wait for their turn included; what comes beyond fails.
+const WAITING: usize = 4096;
 /// How many TCP connections may be open at once.
 const CONNECTIONS: usize = 64;
 /// How long a TCP connection may be silent.
@@ -85,6 +87,7 @@ pub struct Resolver {
     /// What the host's `/etc/hosts` says.
     hosts: HashMap<Arc<str>, Vec<IpAddr>>,
     upstream: Upstream,
+    asking: Semaphore,
     waiting: Arc<Semaphore>,
 }
 
@@ -168,8 +171,8 @@ impl Resolver {
             }
             known.entry(name).or_default().push(address);
         }
-        let waiting = Arc::new(Semaphore::new(WAITING));
-        Self { gate, names, askers, hosts: known, upstream, waiting }
+        let (asking, waiting) = (Semaphore::new(ASKING), Arc::new(Semaphore::new(WAITING)));
+        Self { gate, names, askers, hosts: known, upstream, asking, waiting }
     }
 
     /// Serves until the runtime ends. To be called on it.
@@ -342,6 +345,7 @@ impl Resolver {
     /// Asks the host's resolvers and remembers what they say, before the client can act on it.
     async fn forward(&self, forward: Forward) -> Vec<u8> {
         let Forward { query, name, client, asked, _permit } = forward;
+        let _turn = self.asking.acquire().await;
         let (message, outcome) = match self.upstream.ask(&query, client.transport == Transport::Tcp).await {
             Ok((id, packet)) => self.learn(&query, &name, id, &packet),
             Err(errno) => (query.answer(Code::Failure, None), Outcome::Errno(errno as i32)),
