@@ -14,8 +14,8 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::host::HostFacts;
 use crate::event::Transport;
+use crate::host::HostFacts;
 use crate::policy::{NetworkMode, Policy};
 
 pub use stops::{Metadata, Stops};

@@ -320,6 +320,7 @@ mod tests {
             },
             notify,
             datagrams: true,
+            ping: false,
             wait_killable: true,
             workdir: "/".into(),
         };
