@@ -228,9 +228,9 @@ pub const WRITE_FLAGS: [u32; 5] = [
 ];
 
 use Arg::{
-    Address, AddressLength, Argv, AtFlags, Backlog, Count, Data, Device, Dir, Envp, EpollFlags, Fd, Gid, How, Length, Message, Mode,
-    NewDir, NewPath, OpenFlags, Path, RenameFlags, SendFlags, Size, Text, Timespecs, Timevals, Uid, Utimbuf, XattrArgs,
-    XattrFlags, XattrName, XattrSize, XattrValue,
+    Address, AddressLength, Argv, AtFlags, Backlog, Count, Data, Device, Dir, Envp, EpollFlags, Fd, Gid, How, Length,
+    Message, Mode, NewDir, NewPath, OpenFlags, Path, RenameFlags, SendFlags, Size, Text, Timespecs, Timevals, Uid,
+    Utimbuf, XattrArgs, XattrFlags, XattrName, XattrSize, XattrValue,
 };
 
 const fn stop(name: &'static str, x86_64: i32, aarch64: i32, family: Family, args: &'static [Arg]) -> Row {

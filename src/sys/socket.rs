@@ -46,13 +46,7 @@ pub fn send_to(fd: BorrowedFd<'_>, data: &[u8], flags: i32, address: &[u8]) -> n
 }
 
 /// `sendmsg(2)` with an address and control data as they are, either of which may be empty; never a `SIGPIPE`.
-pub fn send_message(
-    fd: BorrowedFd<'_>,
-    data: &[u8],
-    address: &[u8],
-    control: &[u8],
-    flags: i32,
-) -> nix::Result<usize> {
+pub fn send_message(fd: BorrowedFd<'_>, data: &[u8], address: &[u8], control: &[u8], flags: i32) -> nix::Result<usize> {
     let mut slice = libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() };
     // SAFETY: all-zero bytes are a valid value of this plain structure.
     let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
