@@ -302,7 +302,7 @@ impl Resolver {
     }
 
     fn judge(&self, query: &Query, name: &str, client: Client) -> Asked {
-        let subject = self.askers.of(client.from).unwrap_or_default();
+        let subject = self.askers.of(client.transport, client.from).unwrap_or_default();
         let question = Question { name: name.to_string(), record: message::kind_name(query.kind) };
         let judged = self.gate.judge(Event { subject, access: Access::Resolve(question) }, None, client.asked);
         Asked { gate: Arc::clone(&self.gate), judged: Some(judged) }
@@ -759,7 +759,7 @@ mod tests {
             let server = Server::start(one(1)).await;
             let bench = bench(&[server.at]);
             let subject = Subject { pid: 7, exe: "/usr/bin/dig".into(), ..Subject::default() };
-            bench.resolver.askers.tell("127.0.0.1:7".parse().unwrap(), subject.into());
+            bench.resolver.askers.tell(Transport::Udp, "127.0.0.1:7".parse().unwrap(), subject.into());
             assert_eq!(bench.ask("a.example.org", 252).await.0, RCODE::NotImplemented);
             assert_eq!(server.asked(), 0);
             bench.resolver.gate.finish(&RunResult::default()).unwrap();

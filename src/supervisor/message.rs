@@ -70,7 +70,7 @@ fn word(bytes: &[u8]) -> u64 {
 pub struct Control {
     bytes: Vec<u8>,
     /// What descriptors in it stand for here.
-    _files: Vec<OwnedFd>,
+    files: Vec<OwnedFd>,
 }
 
 /// `struct cmsghdr`: length, level, type; data follow, each message begins at a multiple of eight.
@@ -82,7 +82,7 @@ impl Control {
     /// The caller's descriptors become copies of the worker's, which stand for the same files. Of what a datagram can be
     /// given, only that passes which leaves its destination alone: a list of hosts to pass through does not.
     pub fn take(target: Target, kind: Kind, bytes: &[u8]) -> Result<Self, Errno> {
-        let mut control = Self { bytes: bytes.to_vec(), _files: Vec::new() };
+        let mut control = Self { bytes: bytes.to_vec(), files: Vec::new() };
         let mut at = 0;
         while let Some(header) = bytes.get(at..at + HEADER) {
             let length = word(&header[..8]) as usize;
@@ -91,10 +91,10 @@ impl Control {
             let int = |from: usize| header[from..].first_chunk().map_or(0, |bytes| i32::from_ne_bytes(*bytes));
             match (kind.family, int(8), int(12)) {
                 (libc::AF_UNIX, libc::SOL_SOCKET, libc::SCM_RIGHTS) => control.translate(target, at + HEADER, end)?,
-                (libc::AF_INET | libc::AF_INET6, level, name) if kind.kind == libc::SOCK_DGRAM => {
-                    if !HARMLESS.contains(&(level, name)) {
-                        return Err(Errno::EINVAL);
-                    }
+                (libc::AF_INET | libc::AF_INET6, level, name)
+                    if kind.kind == libc::SOCK_DGRAM && !HARMLESS.contains(&(level, name)) =>
+                {
+                    return Err(Errno::EINVAL);
                 }
                 _ => {}
             }
@@ -108,7 +108,7 @@ impl Control {
             let asked = number.first_chunk().map_or(-1, |bytes| i32::from_ne_bytes(*bytes));
             let copy = target.copy_descriptor(asked)?;
             number.copy_from_slice(&copy.as_raw_fd().to_ne_bytes());
-            self._files.push(copy);
+            self.files.push(copy);
         }
         Ok(())
     }

@@ -178,7 +178,7 @@ fn datagram(
         // The box's own loopback is its own business.
         let done = send_on(&socket);
         if let (Ok(_), Transport::Udp, Some(net)) = (&done, transport, context.shared.net()) {
-            outside::asks(context, net, &socket, address);
+            outside::asks(context, net, &socket, transport, address);
         }
         return Ok(Sent { judged: None, done });
     }
