@@ -98,6 +98,10 @@ pub enum Family {
     Listen,
     /// Sending to an address that is an argument.
     SendTo,
+    /// Sending a message that may name an address.
+    SendMessage,
+    /// Sending several.
+    SendMessages,
     /// Making an epoll instance: not judged, but known from then on.
     Epoll,
     /// Changing the working directory or the creation mask: noted, not judged.
@@ -167,6 +171,10 @@ pub enum Arg {
     Data,
     /// `MSG_*` flags.
     SendFlags,
+    /// Pointer to `struct msghdr`, or to an array of `struct mmsghdr`.
+    Message,
+    /// How many of them.
+    Count,
     /// How many connections may wait.
     Backlog,
     /// `EPOLL_*` flags.
@@ -220,9 +228,9 @@ pub const WRITE_FLAGS: [u32; 5] = [
 ];
 
 use Arg::{
-    Address, AddressLength, Argv, AtFlags, Backlog, Data, Device, Dir, Envp, EpollFlags, Fd, Gid, How, Length, Mode, NewDir,
-    NewPath, OpenFlags, Path, RenameFlags, SendFlags, Size, Text, Timespecs, Timevals, Uid, Utimbuf, XattrArgs,
-    XattrFlags, XattrName, XattrSize, XattrValue,
+    Address, AddressLength, Argv, AtFlags, Backlog, Count, Data, Device, Dir, Envp, EpollFlags, Fd, Gid, How, Length,
+    Message, Mode, NewDir, NewPath, OpenFlags, Path, RenameFlags, SendFlags, Size, Text, Timespecs, Timevals, Uid,
+    Utimbuf, XattrArgs, XattrFlags, XattrName, XattrSize, XattrValue,
 };
 
 const fn stop(name: &'static str, x86_64: i32, aarch64: i32, family: Family, args: &'static [Arg]) -> Row {
@@ -361,6 +369,8 @@ pub static TABLE: &[Row] = &[
     stop("bind", 49, 200, Family::Bind, &[Fd, Address, AddressLength]),
     stop("listen", 50, 201, Family::Listen, &[Fd, Backlog]),
     stop("sendto", 44, 206, Family::SendTo, &[Fd, Data, Length, SendFlags, Address, AddressLength]),
+    stop("sendmsg", 46, 211, Family::SendMessage, &[Fd, Message, SendFlags]),
+    stop("sendmmsg", 307, 269, Family::SendMessages, &[Fd, Message, Count, SendFlags]),
     stop("epoll_create", 213, NONE, Family::Epoll, &[Size]),
     stop("epoll_create1", 291, 20, Family::Epoll, &[EpollFlags]),
     // What relative paths and new files start from: known to the supervisor as long as nobody changes it.
@@ -506,6 +516,15 @@ pub static TABLE: &[Row] = &[
     ),
     refuse_when("socketpair", 53, 199, EAFNOSUPPORT, &[UNIX_DATAGRAM, UNIX_RAW]),
 ];
+
+/// Without a network namespace a datagram socket reaches anybody with calls that nobody looks at, so there is none.
+pub static WITHOUT_OWN_NETWORK: &[Row] = &[refuse_when(
+    "socket",
+    41,
+    198,
+    EAFNOSUPPORT,
+    &[&[Test::Is(0, AF_INET), DATAGRAM], &[Test::Is(0, AF_INET6), DATAGRAM]],
+)];
 
 #[cfg(test)]
 mod tests {

@@ -12,13 +12,15 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{Outcome, Scene, await_until, program, text};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use serde_json::Value;
 
 const SERVED: &str = include_str!("fixtures/served.py");
 
-/// A box that is up, with its ports published.
+/// A box that is up, with its ports published. It ends with the test, also when that fails.
 struct Served {
-    child: Child,
+    child: Option<Child>,
     log: PathBuf,
     /// Where each port is on the host, in the order of the policy.
     at: Vec<SocketAddr>,
@@ -37,7 +39,7 @@ fn start(scene: &Scene, flags: &[&str], argv: &[&str]) -> Served {
     };
     await_until("the ports are published", || published().len() == wanted);
     let at = published();
-    Served { child, log, at }
+    Served { child: Some(child), log, at }
 }
 
 /// Starts a server in the box at `address`, port 8000, which is published.
@@ -53,8 +55,8 @@ fn serve(scene: &Scene, python: &std::path::Path, kind: &str, address: &str, fla
 
 impl Served {
     /// Waits for the end of the run.
-    fn finish(self) -> Outcome {
-        common::finish(self.child, b"", &self.log)
+    fn finish(mut self) -> Outcome {
+        common::finish(self.child.take().expect("it is up"), b"", &self.log)
     }
 
     /// Asks the server to end, and waits for the end of the run.
@@ -65,9 +67,17 @@ impl Served {
 
     /// Ends the box.
     fn end(self) -> Outcome {
-        let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("end the run");
+        let pid = self.child.as_ref().expect("it is up").id();
+        nix::sys::signal::kill(Pid::from_raw(pid as i32), Signal::SIGTERM).expect("end the run");
         self.finish()
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill().and_then(|()| child.wait());
+        }
     }
 }
 
@@ -114,6 +124,9 @@ fn a_download_from_the_box_is_whole_counted_and_on_record() {
     let shown = scene.agentbox(&["log", text(&scene.root.join("audit-0.jsonl"))]);
     shown.exits(0).must(shown.out.contains(" allow accept   127.0.0.1:"), "a line for a visit");
     shown.must(shown.out.contains(&format!("visitors of port 8000 at {at}   ")), "a line for the sums");
+    let runs = scene.agentbox(&["log", "list", "--json"]);
+    let runs: Value = serde_json::from_str(&runs.exits(0).out).expect("JSON");
+    assert_eq!(runs[0]["destinations"][0], sums, "run.json has the same sums");
 }
 
 #[test]

@@ -63,7 +63,8 @@ fn what_keeps_the_box_from_starting_gives_125_and_one_line() {
         &["-C", "/nonexistent"],
         &["-t", "soon"],
         &["--require", "luck"],
-        &["--net", "rules"],
+        &["--net", "some"],
+        &["--publish", "8000:0"],
     ] {
         let boxed = scene.boxed(flags, &touch);
         boxed.exits(125).must(!boxed.err.is_empty() && boxed.out.is_empty(), "the reason goes to stderr");

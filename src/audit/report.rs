@@ -99,9 +99,7 @@ pub fn verbose(summary: &Summary) -> String {
             count.p99_us
         );
     }
-    for destination in &summary.destinations {
-        let _ = writeln!(text, "  {}", printable(&describe_destination(destination)));
-    }
+    put_destinations(&mut text, summary);
     put_denials(&mut text, summary);
     for note in &summary.notes {
         let _ = writeln!(text, "  note: {}", printable(note));
@@ -177,8 +175,18 @@ fn size(bytes: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
-/// How many refusals the longer text names.
+/// How many refusals, and how many destinations, the longer text names.
 const SHOWN: usize = 20;
+
+fn put_destinations(text: &mut String, summary: &Summary) {
+    for destination in summary.destinations.iter().take(SHOWN) {
+        let _ = writeln!(text, "  {}", printable(&describe_destination(destination)));
+    }
+    let more = summary.destinations.len().saturating_sub(SHOWN);
+    if more > 0 {
+        let _ = writeln!(text, "  and {more} more destinations: agentbox log {}", summary.run);
+    }
+}
 
 fn put_denials(text: &mut String, summary: &Summary) {
     for denial in summary.denials.iter().take(SHOWN) {
@@ -292,6 +300,24 @@ mod tests {
             "visitors of port 80 at 127.0.0.1:8000   1 connection   18.4 EB out   0 B in"
         );
         assert_eq!(told(Party::Others, 7, 0, None, 0), "all others   7 connections");
+    }
+
+    #[test]
+    fn the_longer_text_names_some_destinations_and_the_report_all() {
+        let visitors = |port| Destination {
+            party: Party::Visitors { at: "127.0.0.1:8000".parse().unwrap(), port },
+            allowed: 1,
+            denied: 0,
+            bytes_out: None,
+            bytes_in: None,
+            uncounted: 0,
+        };
+        let summary = Summary { destinations: (1..=23).map(visitors).collect(), ..summary(vec![]) };
+        let text = verbose(&summary);
+        assert_eq!(text.matches("visitors of port").count(), SHOWN);
+        assert!(text.contains("  and 3 more destinations: agentbox log 1970"), "{text}");
+        let report = report_json(&summary, &RunResult::default(), &Value::Null, "/log");
+        assert_eq!(report["destinations"][22]["port"], 23);
     }
 
     #[test]

@@ -534,6 +534,7 @@ fn start_net(
         gate: Arc::clone(&record.gate),
         box_network: starting.network()?,
         rules: prepared.policy.network.mode == NetworkMode::Rules,
+        ping: prepared.plan.ping,
         published,
     };
     Ok(Some(Net::start(start)?))

@@ -28,14 +28,18 @@ use crate::gate::{Gate, Judged, Outcome};
 
 /// The longest question taken by UDP.
 const LONGEST_UDP: usize = 4096;
-/// How many questions may wait for the host's resolvers at once.
-const WAITING: usize = 256;
+/// How many questions the host's resolvers are asked at once.
+const ASKING: usize = 256;
+/// How many may be on their way at once, those that wait for their turn included; what comes beyond fails.
+const WAITING: usize = 4096;
 /// How many TCP connections may be open at once.
 const CONNECTIONS: usize = 64;
 /// How long a TCP connection may be silent.
 const IDLE: Duration = Duration::from_secs(10);
 /// How long nothing is taken after the kernel could not give: it is out of memory or descriptors.
 const PAUSE: Duration = Duration::from_millis(50);
+/// How many records an answer from here has at most.
+const MOST_OWN: usize = 64;
 /// How long clients may keep what is answered from here.
 const OWN_LIFETIME: Duration = Duration::from_secs(60);
 /// Types of questions that are not about records: TSIG, transfers of whole zones, and their ancient kin.
@@ -83,19 +87,26 @@ pub struct Resolver {
     /// What the host's `/etc/hosts` says.
     hosts: HashMap<Arc<str>, Vec<IpAddr>>,
     upstream: Upstream,
+    asking: Semaphore,
     waiting: Arc<Semaphore>,
 }
 
 /// Who asks, and when.
 #[derive(Debug, Clone, Copy)]
 struct Client {
+    transport: Transport,
     from: SocketAddr,
     asked: Instant,
 }
 
 impl Client {
-    fn new(from: SocketAddr) -> Self {
-        Self { from, asked: Instant::now() }
+    fn new(transport: Transport, from: SocketAddr) -> Self {
+        Self { transport, from, asked: Instant::now() }
+    }
+
+    /// By UDP goes what the client takes by UDP.
+    fn fit(self, query: &Query, message: Vec<u8>) -> Vec<u8> {
+        if self.transport == Transport::Tcp { message } else { query.fit_udp(message) }
     }
 }
 
@@ -113,6 +124,7 @@ enum Taken {
 struct Forward {
     query: Query,
     name: Arc<str>,
+    client: Client,
     asked: Asked,
     _permit: OwnedSemaphorePermit,
 }
@@ -159,8 +171,8 @@ impl Resolver {
             }
             known.entry(name).or_default().push(address);
         }
-        let waiting = Arc::new(Semaphore::new(WAITING));
-        Self { gate, names, askers, hosts: known, upstream, waiting }
+        let (asking, waiting) = (Semaphore::new(ASKING), Arc::new(Semaphore::new(WAITING)));
+        Self { gate, names, askers, hosts: known, upstream, asking, waiting }
     }
 
     /// Serves until the runtime ends. To be called on it.
@@ -187,13 +199,13 @@ impl Resolver {
             if length > LONGEST_UDP {
                 continue;
             }
-            match self.take(&packet[..length], Client::new(from)) {
+            match self.take(&packet[..length], Client::new(Transport::Udp, from)) {
                 Taken::Silent => {}
                 Taken::Answer(answer) => drop(socket.send_to(&answer, from).await),
                 Taken::Forward(forward) => {
                     let (resolver, socket) = (Arc::clone(&self), Arc::clone(&socket));
                     tokio::spawn(async move {
-                        let answer = resolver.forward(forward, Transport::Udp).await;
+                        let answer = resolver.forward(*forward).await;
                         let _ = socket.send_to(&answer, from).await;
                     });
                 }
@@ -220,10 +232,10 @@ impl Resolver {
     /// Answers one question after the other, until the client closes, is silent for too long, or sends what is none.
     async fn serve_stream(&self, mut stream: TcpStream, from: SocketAddr) {
         while let Ok(Ok(packet)) = timeout(IDLE, read_message(&mut stream)).await {
-            let answer = match self.take(&packet, Client::new(from)) {
+            let answer = match self.take(&packet, Client::new(Transport::Tcp, from)) {
                 Taken::Silent => return,
                 Taken::Answer(answer) => answer,
-                Taken::Forward(forward) => self.forward(forward, Transport::Tcp).await,
+                Taken::Forward(forward) => self.forward(*forward).await,
             };
             if !matches!(timeout(IDLE, write_message(&mut stream, &answer)).await, Ok(Ok(()))) {
                 return;
@@ -238,22 +250,23 @@ impl Resolver {
             Err(Unfit::Silent) => return Taken::Silent,
             Err(Unfit::Answer(answer)) => return Taken::Answer(answer),
         };
+        let answer = |message| Taken::Answer(client.fit(&query, message));
         let name = match query.name() {
             Spelled::Host(name) => name,
-            Spelled::Odd(name) => return Taken::Answer(self.refuse_odd(&query, &name, client)),
+            Spelled::Odd(name) => return answer(self.refuse_odd(&query, &name, client)),
         };
-        if let Some(answer) = self.without_asking(&query, &name) {
-            return Taken::Answer(answer);
+        if let Some(message) = self.without_asking(&query, &name) {
+            return answer(message);
         }
         let asked = self.judge(&query, &name, client);
         match self.decide(&query, &name, &asked) {
             Ok(permit) => {
                 let name = name.into();
-                Taken::Forward(Box::new(Forward { query, name, asked, _permit: permit }))
+                Taken::Forward(Box::new(Forward { query, name, client, asked, _permit: permit }))
             }
-            Err((answer, outcome)) => {
+            Err((message, outcome)) => {
                 asked.settle(outcome);
-                Taken::Answer(answer)
+                answer(message)
             }
         }
     }
@@ -273,7 +286,7 @@ impl Resolver {
         let names = message::reverse(name).map(|address| self.names.of(address)).unwrap_or_default();
         // The host's own names are for those who know them: a scan of addresses must not list them.
         let asked_for = names.into_iter().filter(|name| !self.hosts.contains_key(name));
-        let found: Vec<Data> = asked_for.take(8).map(|name| Data::Pointer(name.to_string())).collect();
+        let found: Vec<Data> = asked_for.take(MOST_OWN).map(|name| Data::Pointer(name.to_string())).collect();
         Some(match found.is_empty() {
             true => query.answer(Code::NoName, None),
             false => query.answer_with(&found, OWN_LIFETIME),
@@ -289,7 +302,7 @@ impl Resolver {
     }
 
     fn judge(&self, query: &Query, name: &str, client: Client) -> Asked {
-        let subject = self.askers.of(client.from).unwrap_or_default();
+        let subject = self.askers.of(client.transport, client.from).unwrap_or_default();
         let question = Question { name: name.to_string(), record: message::kind_name(query.kind) };
         let judged = self.gate.judge(Event { subject, access: Access::Resolve(question) }, None, client.asked);
         Asked { gate: Arc::clone(&self.gate), judged: Some(judged) }
@@ -324,20 +337,21 @@ impl Resolver {
             kind::AAAA => address.is_ipv6(),
             _ => false,
         };
-        let data: Vec<Data> = addresses.iter().filter(fits).map(|address| Data::Address(*address)).collect();
+        let data: Vec<Data> =
+            addresses.iter().filter(fits).take(MOST_OWN).map(|address| Data::Address(*address)).collect();
         query.answer_with(&data, OWN_LIFETIME)
     }
 
     /// Asks the host's resolvers and remembers what they say, before the client can act on it.
-    async fn forward(&self, forward: Box<Forward>, transport: Transport) -> Vec<u8> {
-        let Forward { query, name, asked, _permit } = *forward;
-        let stream = transport == Transport::Tcp;
-        let (message, outcome) = match self.upstream.ask(&query, stream).await {
+    async fn forward(&self, forward: Forward) -> Vec<u8> {
+        let Forward { query, name, client, asked, _permit } = forward;
+        let _turn = self.asking.acquire().await;
+        let (message, outcome) = match self.upstream.ask(&query, client.transport == Transport::Tcp).await {
             Ok((id, packet)) => self.learn(&query, &name, id, &packet),
             Err(errno) => (query.answer(Code::Failure, None), Outcome::Errno(errno as i32)),
         };
         asked.settle(outcome);
-        if stream { message } else { query.fit_udp(message) }
+        client.fit(&query, message)
     }
 
     fn learn(&self, query: &Query, name: &Arc<str>, id: u16, packet: &[u8]) -> (Vec<u8>, Outcome) {
@@ -443,10 +457,10 @@ mod tests {
 
     impl Bench {
         async fn ask_by(&self, transport: Transport, packet: &[u8]) -> Option<Vec<u8>> {
-            match self.resolver.take(packet, Client::new("127.0.0.1:7".parse().unwrap())) {
+            match self.resolver.take(packet, Client::new(transport, "127.0.0.1:7".parse().unwrap())) {
                 Taken::Silent => None,
                 Taken::Answer(answer) => Some(answer),
-                Taken::Forward(forward) => Some(self.resolver.forward(forward, transport).await),
+                Taken::Forward(forward) => Some(self.resolver.forward(*forward).await),
             }
         }
 
@@ -644,6 +658,22 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_from_here_is_cut_as_well() {
+        run(async {
+            let bench = bench(&[]);
+            for i in 0..50 {
+                let name = format!("{}.example.org", "a".repeat(10 + i)).into();
+                bench.resolver.names.learn(&name, [1, 2, 3, 4].into(), Duration::ZERO);
+            }
+            let question = ask("4.3.2.1.in-addr.arpa", kind::PTR, None);
+            let cut = bench.ask_by(Transport::Udp, &question).await.unwrap();
+            assert_eq!((cut.len(), cut[2] & 2), (question.len(), 2));
+            let whole = bench.ask_by(Transport::Tcp, &question).await.unwrap();
+            assert_eq!(Packet::parse(&whole).unwrap().answers.len(), 50);
+        });
+    }
+
+    #[test]
     fn a_server_that_fails_is_passed_over_and_the_record_says_when_none_is_left() {
         run(async {
             let (good, failing) = (Server::start(one(7)).await, Server::start(with_code(2)).await);
@@ -708,7 +738,7 @@ mod tests {
         run(async {
             let bench = bench(&["192.0.2.1:53".parse().unwrap()]);
             let question = ask("a.example.org", kind::A, None);
-            let client = Client::new("127.0.0.1:7".parse().unwrap());
+            let client = Client::new(Transport::Udp, "127.0.0.1:7".parse().unwrap());
             let taken: Vec<Taken> = (0..=WAITING).map(|_| bench.resolver.take(&question, client)).collect();
             let waiting = taken.iter().filter(|taken| matches!(taken, Taken::Forward(_))).count();
             let Some(Taken::Answer(answer)) = taken.last() else { panic!("not the last") };
@@ -729,7 +759,7 @@ mod tests {
             let server = Server::start(one(1)).await;
             let bench = bench(&[server.at]);
             let subject = Subject { pid: 7, exe: "/usr/bin/dig".into(), ..Subject::default() };
-            bench.resolver.askers.tell("127.0.0.1:7".parse().unwrap(), subject.into());
+            bench.resolver.askers.tell(Transport::Udp, "127.0.0.1:7".parse().unwrap(), subject.into());
             assert_eq!(bench.ask("a.example.org", 252).await.0, RCODE::NotImplemented);
             assert_eq!(server.asked(), 0);
             bench.resolver.gate.finish(&RunResult::default()).unwrap();
@@ -752,7 +782,7 @@ mod tests {
             for turn in 0..30_000 {
                 let mut packet = seeds[turn % 3].clone();
                 dice.spoil(&mut packet);
-                match bench.resolver.take(&packet, Client::new("127.0.0.1:7".parse().unwrap())) {
+                match bench.resolver.take(&packet, Client::new(Transport::Udp, "127.0.0.1:7".parse().unwrap())) {
                     Taken::Answer(answer) => {
                         assert!(answer.len() >= 12 && answer[..2] == packet[..2] && answer[2] & 0x80 != 0);
                         answered += 1;

@@ -18,13 +18,13 @@ pub struct Inside {
 }
 
 impl Inside {
-    /// Starts the thread, which joins `network` and keeps the right to bind low ports there, no
-    /// other.
-    pub(super) fn start(network: OwnedFd) -> Result<Self, NetError> {
+    /// Starts the thread, which joins `network` and keeps the right to bind low ports there, no other. `ping` lets the box's
+    /// programs have sockets that ping.
+    pub(super) fn start(network: OwnedFd, ping: bool) -> Result<Self, NetError> {
         let (work, given) = channel::<Work>();
         let (ready, joined) = sync_channel(1);
         let run = move || {
-            let entered = enter(network);
+            let entered = enter(network, ping);
             let failed = entered.is_err();
             // Whoever started this waits for the word.
             let _ = ready.send(entered);
@@ -48,8 +48,11 @@ impl Inside {
     }
 }
 
-fn enter(network: OwnedFd) -> Result<(), NetError> {
+fn enter(network: OwnedFd, ping: bool) -> Result<(), NetError> {
     setns(network, CloneFlags::CLONE_NEWNET).map_err(|errno| NetError::Step("enter the box's network", errno))?;
+    if ping {
+        let_ping();
+    }
     let bind = CapsHashSet::from([Capability::CAP_NET_BIND_SERVICE]);
     for set in [CapSet::Ambient, CapSet::Inheritable] {
         caps::clear(None, set).map_err(NetError::Capabilities)?;
@@ -58,4 +61,13 @@ fn enter(network: OwnedFd) -> Result<(), NetError> {
         caps::set(None, set, &bind).map_err(NetError::Capabilities)?;
     }
     Ok(())
+}
+
+/// Opens ping sockets of the box's network to the box's own group, icmp(7). Where that cannot be had, ping fails in the box
+/// as it does for most users outside.
+fn let_ping() {
+    let group = nix::unistd::getegid();
+    if let Err(error) = std::fs::write("/proc/sys/net/ipv4/ping_group_range", format!("{group} {group}")) {
+        tracing::warn!(%error, "no ping sockets in the box");
+    }
 }

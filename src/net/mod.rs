@@ -1,8 +1,8 @@
 //! The box's way to and from the outside: names, connections on its behalf, published ports.
 //!
 //! Two threads, started only for a box whose network has rules or published ports. One runs everything that waits, in
-//! the host's network namespace. The other ([`Inside`]) sits in the box's network namespace and makes sockets there.
-//! Neither holds a right; what may happen is asked of the gate.
+//! the host's network namespace, with the right to trace and no other. The other ([`Inside`]) sits in the box's network
+//! namespace and makes sockets there. What may happen is asked of the gate.
 
 pub mod dial;
 pub mod dns;
@@ -15,10 +15,12 @@ pub mod twin;
 mod upstream;
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use caps::{CapSet, Capability, CapsHashSet};
 use nix::errno::Errno;
 use tokio::runtime;
 use tokio::sync::oneshot;
@@ -60,6 +62,8 @@ pub struct Start {
     pub box_network: OwnedFd,
     /// Whether rules let anything out: then names are answered and bytes are counted.
     pub rules: bool,
+    /// Whether rules let pings out.
+    pub ping: bool,
     /// The ports that are open to the outside.
     pub published: Vec<Published>,
 }
@@ -92,8 +96,8 @@ impl Net {
     /// Starts both threads, the box's resolver where there are rules, and lets visitors of published ports in. To be called
     /// in the host's network namespace. When this returns, the box can ask for names.
     pub fn start(start: Start) -> Result<Arc<Self>, NetError> {
-        let Start { gate, box_network, rules, published } = start;
-        let inside = Arc::new(Inside::start(box_network)?);
+        let Start { gate, box_network, rules, ping, published } = start;
+        let inside = Arc::new(Inside::start(box_network, ping)?);
         let (names, askers) = (Arc::new(Names::default()), Arc::new(Askers::default()));
         let host_network =
             host_network().map_err(|errno| NetError::Step("tell the host's network from the box's", errno))?;
@@ -137,13 +141,29 @@ impl Net {
 
 fn thread(runtime: runtime::Runtime) -> Result<Thread, NetError> {
     let (end, ended) = oneshot::channel::<()>();
+    let (ready, is_ready) = sync_channel(1);
     let run = move || {
-        // A thread that keeps its rights can do no harm that its code does not: it runs nothing of the box's.
-        let _ = caps::clear(None, caps::CapSet::Effective);
-        let _ = runtime.block_on(ended);
+        let dropped = drop_rights();
+        let failed = dropped.is_err();
+        // Whoever started this waits for the word.
+        let _ = ready.send(dropped);
+        if !failed {
+            let _ = runtime.block_on(ended);
+        }
     };
     let thread = std::thread::Builder::new().name("net".into()).spawn(run).map_err(NetError::Thread)?;
+    is_ready.recv().unwrap_or(Err(NetError::Step("start the network's thread", Errno::ESRCH)))?;
     Ok((end, thread))
+}
+
+/// Keeps the right to trace, as workers do, to look at the descriptors of callers that hide them; no other.
+fn drop_rights() -> Result<(), NetError> {
+    let held = caps::read(None, CapSet::Permitted).map_err(NetError::Capabilities)?;
+    let trace: CapsHashSet = held.intersection(&CapsHashSet::from([Capability::CAP_SYS_PTRACE])).copied().collect();
+    for set in [CapSet::Effective, CapSet::Permitted] {
+        caps::set(None, set, &trace).map_err(NetError::Capabilities)?;
+    }
+    Ok(())
 }
 
 fn host_network() -> Result<u64, Errno> {

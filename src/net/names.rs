@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::event::Subject;
+use crate::event::{Subject, Transport};
 
 /// The address that stands for the loopback of the host, under the name [`crate::event::HOST_NAME`]: of the IPv4 service
 /// continuity prefix (RFC 7335), so never that of a real destination.
@@ -122,16 +122,18 @@ pub struct Askers(Mutex<Known>);
 #[derive(Debug, Default)]
 struct Known {
     /// The asker, and the number under which it stands in the order.
-    askers: HashMap<SocketAddr, (u64, Arc<Subject>)>,
+    askers: HashMap<Source, (u64, Arc<Subject>)>,
     /// Oldest first; those that were told of again stand here twice, and only the later number counts.
-    order: VecDeque<(u64, SocketAddr)>,
+    order: VecDeque<(u64, Source)>,
     next: u64,
 }
 
+type Source = (Transport, SocketAddr);
+
 impl Askers {
     /// Takes note that `subject` speaks from `from`, the local address of its socket after the connect.
-    pub fn tell(&self, from: SocketAddr, subject: Arc<Subject>) {
-        let source = canonical(from);
+    pub fn tell(&self, transport: Transport, from: SocketAddr, subject: Arc<Subject>) {
+        let source = (transport, canonical(from));
         let mut known = lock(&self.0);
         let number = known.next;
         known.next += 1;
@@ -143,12 +145,12 @@ impl Askers {
     }
 
     /// Who speaks from `from`, if that is known. A socket that was never connected is known by its port alone.
-    pub fn of(&self, from: SocketAddr) -> Option<Arc<Subject>> {
+    pub fn of(&self, transport: Transport, from: SocketAddr) -> Option<Arc<Subject>> {
         let any = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
-        let mut sources =
-            [from.ip().to_canonical(), any[0], any[1]].map(|ip| SocketAddr::new(ip, from.port())).into_iter();
+        let sources =
+            [from.ip().to_canonical(), any[0], any[1]].map(|ip| (transport, SocketAddr::new(ip, from.port())));
         let known = lock(&self.0);
-        sources.find_map(|source| known.askers.get(&source).map(|(_, subject)| Arc::clone(subject)))
+        sources.into_iter().find_map(|source| known.askers.get(&source).map(|(_, subject)| Arc::clone(subject)))
     }
 }
 
@@ -245,18 +247,20 @@ mod tests {
     fn an_asker_is_known_by_its_address_or_by_its_port() {
         let askers = Askers::default();
         let subject = |pid| Arc::new(Subject { pid, ..Subject::default() });
+        let udp = Transport::Udp;
         let at = |text: &str| -> SocketAddr { text.parse().unwrap() };
-        askers.tell(at("127.0.0.1:50001"), subject(1));
-        askers.tell(at("[::ffff:127.0.0.1]:50002"), subject(2));
-        askers.tell(at("[::]:50003"), subject(3));
-        let pid = |from| askers.of(at(from)).map(|subject| subject.pid);
+        askers.tell(udp, at("127.0.0.1:50001"), subject(1));
+        askers.tell(udp, at("[::ffff:127.0.0.1]:50002"), subject(2));
+        askers.tell(udp, at("[::]:50003"), subject(3));
+        let pid = |from| askers.of(udp, at(from)).map(|subject| subject.pid);
         assert_eq!(pid("127.0.0.1:50001"), Some(1));
         assert_eq!(pid("127.0.0.1:50002"), Some(2));
         assert_eq!(pid("127.0.0.1:50003"), Some(3));
         assert_eq!(pid("[::1]:50001"), None);
-        askers.tell(at("127.0.0.1:50001"), subject(4));
+        assert!(askers.of(Transport::Tcp, at("127.0.0.1:50001")).is_none());
+        askers.tell(udp, at("127.0.0.1:50001"), subject(4));
         for port in 1..ASKERS as u16 {
-            askers.tell(SocketAddr::new(ip("127.0.0.1"), port), subject(5));
+            askers.tell(udp, SocketAddr::new(ip("127.0.0.1"), port), subject(5));
         }
         assert_eq!(pid("127.0.0.1:50002"), None);
         assert_eq!(pid("127.0.0.1:50001"), Some(4), "told of again");

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use super::mounts;
 use crate::host::HostFacts;
 use crate::policy::{NetworkMode, Policy, Root};
 
@@ -53,8 +54,8 @@ pub fn rules(policy: &Policy, host: &HostFacts, view: bool, network: bool) -> Ru
         trees.push(tree("/dev/shm", Rights::Write));
         trees.push(tree("/dev/pts", Rights::Write));
     }
-    if let Some(file) = host.resolv_conf.as_ref().filter(|_| view && policy.network.mode == NetworkMode::Rules) {
-        trees.push(Tree { path: file.path.clone(), rights: Rights::Read });
+    if view && policy.network.mode == NetworkMode::Rules && host.resolv_conf.is_some() {
+        trees.push(tree(mounts::RESOLV_CONF, Rights::Read));
     }
     let files = &policy.files;
     let grant = |root: &Root, rights| Tree { path: root.path.clone(), rights };

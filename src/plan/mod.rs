@@ -14,6 +14,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use crate::event::Transport;
 use crate::host::HostFacts;
 use crate::policy::{NetworkMode, Policy};
 
@@ -35,6 +36,10 @@ pub struct Plan {
     pub landlock: Option<landlock::Rules>,
     /// Which calls stop.
     pub stops: Stops,
+    /// Whether there are datagram sockets: not where they would be the host's and the policy does not give its network.
+    pub datagrams: bool,
+    /// Whether programs may have sockets that ping; each ping is still decided.
+    pub ping: bool,
     /// Whether calls stop for the supervisor at all.
     pub notify: bool,
     /// Whether a stopped call waits through signals.
@@ -173,6 +178,8 @@ pub fn compile(policy: &Policy, host: &HostFacts) -> (Plan, Coverage) {
         landlock: (host.landlock_abi > 0).then(|| landlock::rules(policy, host, own, network)),
         view,
         stops: stops::stops(policy, host, own),
+        datagrams: network || policy.network.mode == NetworkMode::Host,
+        ping: network && policy.network.allow.iter().any(|rule| rule.to.transport == Transport::Icmp),
         notify: host.notify,
         wait_killable: host.wait_killable,
         workdir: policy.workdir.clone(),
@@ -219,9 +226,18 @@ fn namespace_state(host: &HostFacts, has: bool, what: &str) -> State {
 fn network_state(policy: &Policy, host: &HostFacts, plan: &Plan) -> State {
     match policy.network.mode {
         NetworkMode::Host => State::NotAsked { why: format!("{} gives the host's network", policy.network.rule) },
-        NetworkMode::None | NetworkMode::Rules => {
+        NetworkMode::None => {
             namespace_state(host, plan.namespaces.network, "own network namespace with loopback only")
         }
+        NetworkMode::Rules if !plan.namespaces.network => State::Absent {
+            why: "user namespaces cannot be had, so there is no resolver and there are no datagrams: only connections to \
+                  addresses that rules list are let out"
+                .into(),
+            fix: namespace_fix(host.no_user_namespace.as_deref().unwrap_or_default()),
+        },
+        NetworkMode::Rules => State::Enforced {
+            what: "own network namespace with loopback only; connections that rules let out are made on its behalf".into(),
+        },
     }
 }
 

@@ -56,7 +56,7 @@ pub enum Step {
     /// `/proc` of the box's own process namespace, read-only: root in the box is root to the kernel's files, whatever the
     /// capabilities, and could write to some and set the mode and owner of all, for everybody.
     Processes,
-    /// A file with this text, that cannot be changed.
+    /// A file with this text, that cannot be changed, in the place of a file or a link.
     Text {
         /// Where.
         at: PathBuf,
@@ -99,10 +99,14 @@ pub fn view(policy: &Policy, host: &HostFacts) -> View {
     View { steps }
 }
 
-/// Where names are looked up is written where the host has it written; without such a file libc asks the loopback, too.
+/// Where libc reads who knows names.
+pub(super) const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// Names are asked of the box's own resolver: libc is told so in the place of the host's file. Where there is none, it asks
+/// the loopback anyway.
 fn own_resolver(policy: &Policy, host: &HostFacts) -> Option<Step> {
     let file = host.resolv_conf.as_ref().filter(|_| policy.network.mode == NetworkMode::Rules)?;
-    Some(Step::Text { at: file.path.clone(), text: format!("nameserver 127.0.0.1\n{}", file.habits) })
+    Some(Step::Text { at: RESOLV_CONF.into(), text: format!("nameserver 127.0.0.1\n{}", file.habits) })
 }
 
 /// Steps that show the sockets that may be connected to, where no granted tree does. A name that leads over a link is shown

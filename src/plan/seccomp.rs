@@ -14,7 +14,7 @@ use seccompiler::{
 };
 
 use super::{Plan, Stops};
-use crate::syscalls::{Arg, Family, LAST_KNOWN, Row, Rule, TABLE, Test, WRITE_FLAGS};
+use crate::syscalls::{Arg, Family, LAST_KNOWN, Row, Rule, TABLE, Test, WITHOUT_OWN_NETWORK, WRITE_FLAGS};
 
 /// The program.
 #[derive(Debug, Clone)]
@@ -49,7 +49,9 @@ pub enum FilterError {
 
 /// Makes the program of a plan.
 pub fn compile(plan: &Plan) -> Result<Filter, FilterError> {
-    let mut parts = refusals().into_iter().map(|(errno, rows)| refusing(errno, rows)).collect::<Result<Vec<_>, _>>()?;
+    let no_datagrams = if plan.datagrams { &[] } else { WITHOUT_OWN_NETWORK };
+    let refused = refusals(TABLE.iter().chain(no_datagrams));
+    let mut parts = refused.into_iter().map(|(errno, rows)| refusing(errno, rows)).collect::<Result<Vec<_>, _>>()?;
     if plan.notify {
         parts.push(notifying(&plan.stops)?);
     }
@@ -63,9 +65,9 @@ fn architecture() -> Result<TargetArch, FilterError> {
 }
 
 /// The refused calls by error number.
-fn refusals() -> BTreeMap<i32, Vec<&'static Row>> {
+fn refusals(table: impl Iterator<Item = &'static Row>) -> BTreeMap<i32, Vec<&'static Row>> {
     let mut by_errno: BTreeMap<i32, Vec<&Row>> = BTreeMap::new();
-    for row in TABLE {
+    for row in table {
         if let Rule::Refuse { errno, .. } = row.rule {
             by_errno.entry(errno).or_default().push(row);
         }
@@ -132,6 +134,7 @@ fn stopped_when(row: &Row, stops: &Stops) -> Result<Option<Vec<SeccompRule>>, Ba
         // What every handler starts relative paths from must be known whenever anything stops.
         Family::Exec | Family::Connect | Family::Bind | Family::Surroundings => Some(vec![]),
         Family::Listen | Family::Epoll => stops.sockets.is_some().then(Vec::new),
+        Family::SendMessage | Family::SendMessages => stops.messages.is_some().then(Vec::new),
         Family::SendTo if stops.sockets.is_none() => None,
         Family::SendTo => Some(vec![given(args, Arg::Address)?]),
         Family::Open if stops.write_open.is_none() && stops.read_open.is_none() => None,
@@ -313,8 +316,11 @@ mod tests {
                 metadata,
                 act: String::new(),
                 sockets: Some(String::new()),
+                messages: Some(String::new()),
             },
             notify,
+            datagrams: true,
+            ping: false,
             wait_killable: true,
             workdir: "/".into(),
         };

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::event::Level;
+use crate::event::{Level, Transport};
 use crate::host::HostFacts;
 use crate::policy::{FileRules, Guard, GuardKind, NetworkMode, Policy};
 
@@ -27,6 +27,8 @@ pub struct Stops {
     /// Sends that name an address, listening, and what waits for events: where a socket of the host's network may take the
     /// place of one of the box's.
     pub sockets: Option<String>,
+    /// Messages, which may name an address out of the filter's sight: where datagrams may leave the box.
+    pub messages: Option<String>,
 }
 
 /// Which calls on metadata stop.
@@ -76,9 +78,16 @@ pub fn stops(policy: &Policy, host: &HostFacts, view: bool) -> Stops {
         change,
         metadata: metadata(policy, host, view),
         act: "programs and connections are always decided".into(),
+        messages: datagrams(policy),
         sockets: (policy.network.mode == NetworkMode::Rules)
             .then(|| format!("{} lets connections out", policy.network.rule)),
     }
+}
+
+/// A datagram socket that may reach one host could send to any other, even when it is connected.
+fn datagrams(policy: &Policy) -> Option<String> {
+    let rule = policy.network.allow.iter().find(|rule| rule.to.transport != Transport::Tcp)?;
+    Some(format!("{} lets datagrams out", rule.rule))
 }
 
 fn changes(policy: &Policy) -> Option<String> {

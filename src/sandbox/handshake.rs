@@ -7,7 +7,7 @@ use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair};
+use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, send, sendmsg, socketpair};
 use serde::{Deserialize, Serialize};
 
 use crate::sys::socket::receive_with_fd;
@@ -86,14 +86,17 @@ impl Channel {
         &self.0
     }
 
-    /// Sends a message, with a descriptor beside it.
+    /// Sends a message, with a descriptor beside it. One without goes by a call that no filter of the box stops: the command
+    /// still has something to say when nobody listens to its filter yet.
     pub fn send(&self, message: &Message, fd: Option<BorrowedFd<'_>>) -> nix::Result<()> {
         let mut bytes = serde_json::to_vec(message).map_err(|_| Errno::EINVAL)?;
         bytes.truncate(LONGEST);
-        let fds: Vec<RawFd> = fd.iter().map(AsRawFd::as_raw_fd).collect();
+        let Some(fd) = fd else {
+            return send(self.0.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL).map(drop);
+        };
+        let fds = [fd.as_raw_fd()];
         let rights = [ControlMessage::ScmRights(&fds)];
-        let beside = if fds.is_empty() { &[][..] } else { &rights[..] };
-        sendmsg::<()>(self.0.as_raw_fd(), &[IoSlice::new(&bytes)], beside, MsgFlags::MSG_NOSIGNAL, None).map(drop)
+        sendmsg::<()>(self.0.as_raw_fd(), &[IoSlice::new(&bytes)], &rights, MsgFlags::MSG_NOSIGNAL, None).map(drop)
     }
 
     /// Receives the next message; `None` when the other side is gone.

@@ -36,13 +36,14 @@ pub fn adopt(init: Pid, init_fd: &OwnedFd) -> Result<(), IdentityError> {
     if root { Ok(()) } else { keep_what_workers_need().map_err(IdentityError::Rights) }
 }
 
-/// Lays down all but the rights to enter the view, to trace, and to take low ports in the box's network: with the others an ordinary user's agentbox would pass
-/// over the permission bits of its own files.
+/// Lays down all but the rights to enter the view, to trace, and to look after the box's network: with the others an ordinary
+/// user's agentbox would pass over the permission bits of its own files.
 fn keep_what_workers_need() -> Result<(), caps::errors::CapsError> {
     let needed = CapsHashSet::from([
         Capability::CAP_SYS_ADMIN,
         Capability::CAP_SYS_CHROOT,
         Capability::CAP_SYS_PTRACE,
+        Capability::CAP_NET_ADMIN,
         Capability::CAP_NET_BIND_SERVICE,
     ]);
     caps::set(None, CapSet::Effective, &needed)?;

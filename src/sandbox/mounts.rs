@@ -189,6 +189,9 @@ impl Builder {
         set_attributes(mounted.as_fd(), Attributes(Attributes::READ_ONLY)).map_err(step("make read-only", proc))
     }
 
+    /// Where there is a link, it is the link that is covered, not what it leads to: the file has the name that rules and
+    /// records speak of.
+    ///
     /// The text stands in a file of a file system that is gone from the view when this returns: a name of the file that
     /// was removed would make the kernel call it deleted.
     fn text(&mut self, at: &Path, text: &str) -> Result<()> {

@@ -10,6 +10,7 @@ mod exchange;
 mod exec;
 mod fs;
 mod lineage;
+mod message;
 mod net;
 mod notification;
 mod open;
@@ -107,6 +108,8 @@ fn handle(shared: &Arc<Shared>, stopped: &Stopped<'_>, term: Option<u64>) {
         Family::Bind => net::bind(&context),
         Family::Listen => net::listen(&context),
         Family::SendTo => send::send_to(&context),
+        Family::SendMessage => send::message(&context),
+        Family::SendMessages => send::messages(&context),
         Family::Epoll => exchange::epoll(&context),
         Family::Surroundings => surroundings(&context),
     };
@@ -174,7 +177,7 @@ impl Context<'_> {
     fn memory<T>(&self, read: Result<T, Errno>) -> Result<T, Stop> {
         read.map_err(|errno| match errno {
             Errno::EFAULT => Stop::Unjudged(Unjudged::Unreadable, Errno::EFAULT),
-            Errno::ENAMETOOLONG => Stop::Errno(Errno::ENAMETOOLONG),
+            Errno::ENAMETOOLONG | Errno::EINVAL | Errno::EMSGSIZE | Errno::ENOBUFS => Stop::Errno(errno),
             Errno::E2BIG => Stop::Unjudged(Unjudged::TooLarge, Errno::E2BIG),
             Errno::ESRCH => Stop::Gone,
             _ => Stop::Unjudged(Unjudged::Unreadable, Errno::EACCES),

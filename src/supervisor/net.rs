@@ -58,9 +58,13 @@ pub fn connect(context: &Context<'_>) -> Handled {
         Parsed::Path(path) => connect_path(context, &socket, &path),
         Parsed::Inet(inet) => outside::connect(context, socket, inet),
         other => {
+            let dissolves = other == Parsed::Unspecified;
             let judged = context.judge(Access::Connect { to: endpoint(context, &socket, other)? }, None);
             if !judged.allowed() {
                 return context.conclude_refused(judged, None);
+            }
+            if let (true, Some(net)) = (dissolves, context.shared.net()) {
+                net.flows.dissolve(socket.as_fd());
             }
             act(context, judged, &socket, |socket| socket::connect(socket.as_fd(), &address))
         }

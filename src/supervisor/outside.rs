@@ -16,7 +16,7 @@ use nix::sys::socket::{Shutdown, getsockopt, shutdown, sockopt};
 use nix::sys::time::TimeValLike;
 use std::os::fd::AsRawFd;
 
-use super::address::{Inet, is_loopback};
+use super::address::{Inet, Parsed, is_loopback, parse};
 use super::exchange::{Place, exchange};
 use super::notification::{Parked, Reply, Stopped};
 use super::workers::Shared;
@@ -53,38 +53,33 @@ pub fn connect(context: &Context<'_>, socket: OwnedFd, inet: Inet) -> Handled {
             context.conclude(judged, Reply::Errno(errno))
         }
         net => {
-            if let (Some(net), Transport::Udp, false) = (net, transport, outside) {
-                return to_resolver(context, net, judged, &socket, address, &bytes);
+            if let (Some(net), Side::Host, true) = (net, here, state == CLOSE) {
+                net.flows.watch(socket.as_fd(), &judged.event.access);
             }
-            net::act(context, judged, &socket, |socket| socket::connect(socket.as_fd(), &bytes))
+            let connect = |socket: &OwnedFd| {
+                let done = socket::connect(socket.as_fd(), &bytes);
+                if let (Some(net), false, Ok(()) | Err(Errno::EINPROGRESS)) = (net, outside, done) {
+                    asks(context, net, socket, transport, address);
+                }
+                done
+            };
+            match transport {
+                Transport::Tcp => net::act(context, judged, &socket, connect),
+                // What sends datagrams never waits for its connect.
+                Transport::Udp | Transport::Icmp => context.conclude(judged, super::fs::reply(connect(&socket))),
+            }
         }
     }
 }
 
-/// A datagram socket of the box's own: one that asks for names is remembered, so that the questions have an asker.
-fn to_resolver(
-    context: &Context<'_>,
-    net: &Net,
-    judged: Judged,
-    socket: &OwnedFd,
-    to: SocketAddr,
-    bytes: &[u8],
-) -> Handled {
-    let done = socket::connect(socket.as_fd(), bytes);
-    if done.is_ok() {
-        asks(context, net, socket, to);
-    }
-    context.conclude(judged, super::fs::reply(done))
-}
-
-/// Remembers who asks for names through `socket`, if that is what it is for.
-pub fn asks(context: &Context<'_>, net: &Net, socket: &OwnedFd, to: SocketAddr) {
+/// Remembers who asks for names through `socket`, if that is what it is for: so the questions have an asker.
+pub fn asks(context: &Context<'_>, net: &Net, socket: &OwnedFd, transport: Transport, to: SocketAddr) {
     if to.port() != 53 {
         return;
     }
-    let from = socket::bound_to(socket.as_fd()).ok().and_then(|bytes| super::address::parse(&bytes));
-    if let Some(super::address::Parsed::Inet(from)) = from {
-        net.askers.tell(from.address, Arc::clone(&context.task.subject));
+    let from = socket::bound_to(socket.as_fd()).ok().and_then(|bytes| parse(&bytes));
+    if let Some(Parsed::Inet(from)) = from {
+        net.askers.tell(transport, from.address, Arc::clone(&context.task.subject));
     }
 }
 
@@ -168,6 +163,9 @@ fn finish(shared: &Shared, stopped: &Stopped<'_>, judged: Judged, place: Place, 
         Waited::Interrupted(twin) => (twin, Reply::Interrupted),
         Waited::Failed(errno) => return settle(shared, stopped, judged, Reply::Errno(errno)),
     };
+    if let Some(net) = shared.net() {
+        net.flows.watch(twin.as_fd(), &judged.event.access);
+    }
     let reply = match take_place(shared, stopped, place, twin) {
         Ok(()) => reply,
         Err(errno) => Reply::Errno(errno),

@@ -1,17 +1,17 @@
-//! The sole reader of a stopped task: its memory, directories and descriptors.
+//! The sole reader, and writer, of a stopped task: its memory, directories and descriptors.
 //!
 //! Everything read here is hostile: lengths are bounded before anything is allocated, each argument is read once, and
 //! the notification is checked to be alive afterwards, so that the bytes belong to the caller and not to a process that
 //! was given its number. A worker's working directory is the host's `/proc`, so `"7/cwd"` names the task's directory.
 
 use std::ffi::{CStr, CString};
-use std::io::IoSliceMut;
+use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::resource::Resource;
-use nix::sys::uio::{RemoteIoVec, process_vm_readv};
+use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
 use nix::unistd::Pid;
 
 use crate::sys::{file, process};
@@ -105,6 +105,13 @@ impl Target {
     fn read(self, address: u64, into: &mut [u8]) -> Result<usize, Errno> {
         let remote = RemoteIoVec { base: address as usize, len: into.len() };
         process_vm_readv(Pid::from_raw(self.tid), &mut [IoSliceMut::new(into)], &[remote])
+    }
+
+    /// Writes where the kernel would write a result: `EFAULT` if not all of it could be written.
+    pub fn write(self, address: u64, bytes: &[u8]) -> Result<(), Errno> {
+        let remote = RemoteIoVec { base: address as usize, len: bytes.len() };
+        let written = process_vm_writev(Pid::from_raw(self.tid), &[IoSlice::new(bytes)], &[remote])?;
+        if written == bytes.len() { Ok(()) } else { Err(Errno::EFAULT) }
     }
 
     /// Opens the task's working directory, as an `O_PATH` descriptor.

@@ -141,5 +141,6 @@ fn add_fd(
     let newfd_flags = if close_on_exec { libc::O_CLOEXEC as u32 } else { 0 };
     let mut addfd = libc::seccomp_notif_addfd { id, flags, srcfd: file.as_raw_fd() as u32, newfd, newfd_flags };
     // SAFETY: the kernel reads the structure during the call; `file` stays ours, the caller gets its own reference.
-    check(unsafe { libc::ioctl(listener.as_raw_fd(), IOCTL_ADDFD as _, &raw mut addfd) }.into()).map(|number| number as RawFd)
+    check(unsafe { libc::ioctl(listener.as_raw_fd(), IOCTL_ADDFD as _, &raw mut addfd) }.into())
+        .map(|number| number as RawFd)
 }

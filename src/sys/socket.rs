@@ -45,6 +45,26 @@ pub fn send_to(fd: BorrowedFd<'_>, data: &[u8], flags: i32, address: &[u8]) -> n
     check(sent as libc::c_long).map(|sent| sent as usize)
 }
 
+/// `sendmsg(2)` with an address and control data as they are, either of which may be empty; never a `SIGPIPE`.
+pub fn send_message(fd: BorrowedFd<'_>, data: &[u8], address: &[u8], control: &[u8], flags: i32) -> nix::Result<usize> {
+    let mut slice = libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() };
+    // SAFETY: all-zero bytes are a valid value of this plain structure.
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    header.msg_iov = &raw mut slice;
+    header.msg_iovlen = 1;
+    if !address.is_empty() {
+        header.msg_name = address.as_ptr().cast_mut().cast();
+        header.msg_namelen = address.len() as libc::socklen_t;
+    }
+    if !control.is_empty() {
+        header.msg_control = control.as_ptr().cast_mut().cast();
+        header.msg_controllen = control.len() as _;
+    }
+    // SAFETY: the kernel reads the header and the three slices during the call and writes to none of them.
+    let sent = unsafe { libc::sendmsg(fd.as_raw_fd(), &raw const header, flags | libc::MSG_NOSIGNAL) };
+    check(sent as libc::c_long).map(|sent| sent as usize)
+}
+
 /// The largest socket option that is carried over.
 const OPTION: usize = 64;
 
