@@ -96,6 +96,8 @@ pub enum Family {
     Bind,
     /// Waiting for connections.
     Listen,
+    /// Joining a group of receivers: a socket option.
+    Join,
     /// Sending to an address that is an argument.
     SendTo,
     /// Sending a message that may name an address.
@@ -177,6 +179,14 @@ pub enum Arg {
     Count,
     /// How many connections may wait.
     Backlog,
+    /// The level of a socket option; the filter looks at it and at the option.
+    OptionLevel,
+    /// A socket option.
+    OptionName,
+    /// Its value.
+    OptionValue,
+    /// The value's length.
+    OptionLength,
     /// `EPOLL_*` flags.
     EpollFlags,
 }
@@ -227,9 +237,22 @@ pub const WRITE_FLAGS: [u32; 5] = [
     (libc::O_TMPFILE & !libc::O_DIRECTORY) as u32,
 ];
 
+/// Level and name of the socket options that join a group of receivers. A machine that joins one tells its network so.
+pub const JOINS: [(u32, u32); 7] = [
+    (libc::IPPROTO_IP as u32, libc::IP_ADD_MEMBERSHIP as u32),
+    (libc::IPPROTO_IP as u32, libc::IP_ADD_SOURCE_MEMBERSHIP as u32),
+    (libc::IPPROTO_IP as u32, MCAST_JOIN_GROUP),
+    (libc::IPPROTO_IP as u32, MCAST_JOIN_SOURCE_GROUP),
+    (libc::IPPROTO_IPV6 as u32, libc::IPV6_ADD_MEMBERSHIP as u32),
+    (libc::IPPROTO_IPV6 as u32, MCAST_JOIN_GROUP),
+    (libc::IPPROTO_IPV6 as u32, MCAST_JOIN_SOURCE_GROUP),
+];
+const MCAST_JOIN_GROUP: u32 = 42;
+const MCAST_JOIN_SOURCE_GROUP: u32 = 46;
+
 use Arg::{
     Address, AddressLength, Argv, AtFlags, Backlog, Count, Data, Device, Dir, Envp, EpollFlags, Fd, Gid, How, Length,
-    Message, Mode, NewDir, NewPath, OpenFlags, Path, RenameFlags, SendFlags, Size, Text, Timespecs, Timevals, Uid,
+    Message, Mode, NewDir, NewPath, OpenFlags, OptionLength, OptionLevel, OptionName, OptionValue, Path, RenameFlags, SendFlags, Size, Text, Timespecs, Timevals, Uid,
     Utimbuf, XattrArgs, XattrFlags, XattrName, XattrSize, XattrValue,
 };
 
@@ -368,6 +391,7 @@ pub static TABLE: &[Row] = &[
     stop("connect", 42, 203, Family::Connect, &[Fd, Address, AddressLength]),
     stop("bind", 49, 200, Family::Bind, &[Fd, Address, AddressLength]),
     stop("listen", 50, 201, Family::Listen, &[Fd, Backlog]),
+    stop("setsockopt", 54, 208, Family::Join, &[Fd, OptionLevel, OptionName, OptionValue, OptionLength]),
     stop("sendto", 44, 206, Family::SendTo, &[Fd, Data, Length, SendFlags, Address, AddressLength]),
     stop("sendmsg", 46, 211, Family::SendMessage, &[Fd, Message, SendFlags]),
     stop("sendmmsg", 307, 269, Family::SendMessages, &[Fd, Message, Count, SendFlags]),

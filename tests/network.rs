@@ -569,6 +569,50 @@ fn a_socket_of_the_host_opens_no_port_there() {
     boxed.must(boxed.out == expected, "ports of the box are not the host's");
 }
 
+/// A machine that joins a group of receivers tells its network which: that is a message, from a socket that may send none.
+#[test]
+fn a_socket_of_the_host_joins_no_group() {
+    let internet = internet!();
+    const JOIN: &str = "\
+import socket, struct, sys, time
+group = lambda last: struct.pack('=HH4s8x', 2, 0, socket.inet_aton('239.7.7.' + str(last))) + bytes(112)
+address = lambda last: socket.inet_aton('239.7.7.' + str(last))
+# Loopback is the first interface; 0 stands for the one that the routes lead to.
+dev, own = (1, '127.0.0.1') if sys.argv[1] == 'inside' else (0, '0.0.0.0')
+own = socket.inet_aton(own)
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+if sys.argv[1] == 'outside':
+    s.connect(('203.0.113.10', 7))
+source = struct.pack('=HH4s8x', 2, 0, socket.inet_aton('203.0.113.10')) + bytes(112)
+for option, value in [
+    (35, address(1) + own + struct.pack('i', dev)),
+    (39, address(2) + own + socket.inet_aton('203.0.113.10')),
+    (42, struct.pack('i4x', dev) + group(3)),
+    (46, struct.pack('i4x', dev) + group(4) + source),
+]:
+    try:
+        s.setsockopt(socket.IPPROTO_IP, option, value)
+        print('joined')
+    except OSError as e:
+        print(e.strerror)
+time.sleep(0.2)
+";
+    // Who joins is told of at this address (RFC 3376).
+    let told = |reached: &Report| reached.count("packets", "224.0.0.22");
+    let joined = "joined\n".repeat(4);
+    let argv = |place| [text(&internet.python), "-c", JOIN, place];
+    let (free, reached) = internet.free(&argv("outside"));
+    free.exits(0).must(free.out == joined && told(&reached) > 0, "the control is told to the network");
+    for rule in [WEB, "udp://203.0.113.10:7"] {
+        let (boxed, reached) = internet.boxed(&["--net-allow", rule], &argv("outside"));
+        boxed.must(boxed.out == "Permission denied\n".repeat(4), "each is refused");
+        boxed.must(told(&reached) == 0, "the network was told");
+        boxed.must(boxed.denied(&["bind"], "239.7.7.4"), "that is on record");
+    }
+    let (boxed, _) = internet.boxed(&["--net-allow", WEB], &argv("inside"));
+    boxed.must(boxed.out == joined, "the box's own sockets join what they like on its loopback");
+}
+
 /// Families and protocols that open connections by ways nobody decides.
 #[test]
 fn sockets_of_other_kinds_are_not_made() {
@@ -664,7 +708,9 @@ fn a_turning_address_never_connects_to_what_is_denied() {
 
 #[test]
 fn a_turning_address_never_sends_to_what_is_denied() {
-    turning_address("sendto", "udp://203.0.113.10:7", "4444");
+    for call in ["sendto", "sendmsg", "sendmmsg"] {
+        turning_address(call, "udp://203.0.113.10:7", "4444");
+    }
 }
 
 /// One thread turns the socket under the other's call: its number, or what it is connected to.

@@ -14,7 +14,7 @@ use seccompiler::{
 };
 
 use super::{Plan, Stops};
-use crate::syscalls::{Arg, Family, LAST_KNOWN, Row, Rule, TABLE, Test, WITHOUT_OWN_NETWORK, WRITE_FLAGS};
+use crate::syscalls::{Arg, Family, JOINS, LAST_KNOWN, Row, Rule, TABLE, Test, WITHOUT_OWN_NETWORK, WRITE_FLAGS};
 
 /// The program.
 #[derive(Debug, Clone)]
@@ -135,7 +135,8 @@ fn stopped_when(row: &Row, stops: &Stops) -> Result<Option<Vec<SeccompRule>>, Ba
         Family::Exec | Family::Connect | Family::Bind | Family::Surroundings => Some(vec![]),
         Family::Listen | Family::Epoll => stops.sockets.is_some().then(Vec::new),
         Family::SendMessage | Family::SendMessages => stops.messages.is_some().then(Vec::new),
-        Family::SendTo if stops.sockets.is_none() => None,
+        Family::SendTo | Family::Join if stops.sockets.is_none() => None,
+        Family::Join => Some(JOINS.iter().map(option_is).collect::<Result<_, _>>()?),
         Family::SendTo => Some(vec![given(args, Arg::Address)?]),
         Family::Open if stops.write_open.is_none() && stops.read_open.is_none() => None,
         Family::Open => match args.iter().position(|arg| *arg == Arg::OpenFlags) {
@@ -165,6 +166,11 @@ fn stopped_when(row: &Row, stops: &Stops) -> Result<Option<Vec<SeccompRule>>, Ba
 fn given(args: &[Arg], role: Arg) -> Result<SeccompRule, BackendError> {
     let at = args.iter().position(|arg| *arg == role).unwrap_or_default();
     SeccompRule::new(vec![SeccompCondition::new(at as u8, SeccompCmpArgLen::Qword, SeccompCmpOp::Ne, 0)?])
+}
+
+/// The rule that a call sets this socket option.
+fn option_is((level, name): &(u32, u32)) -> Result<SeccompRule, BackendError> {
+    SeccompRule::new(vec![condition(&Test::Is(1, *level))?, condition(&Test::Is(2, *name))?])
 }
 
 /// The rules on an open's flags, argument `at`: one for each bit that makes it more than reading, or a single one where
@@ -424,6 +430,9 @@ mod tests {
             assert_eq!(call(libc::SYS_setsockopt, [3, level, option, 1, 4, 0]), refuse(libc::EPERM));
         }
         assert_eq!(call(libc::SYS_setsockopt, [3, 0, 1, 1, 4, 0]), ALLOW);
+        for (level, option) in [(0, 35), (0, 39), (0, 42), (0, 46), (41, 20), (41, 42), (41, 46)] {
+            assert_eq!(call(libc::SYS_setsockopt, [3, level, option | 1 << 32, 1, 8, 0]), NOTIFY);
+        }
         assert_eq!(call(libc::SYS_personality, [0; 6]), ALLOW);
         assert_eq!(call(libc::SYS_personality, [0x0040_0000, 0, 0, 0, 0, 0]), refuse(libc::EPERM));
         assert_eq!(call(i64::from(LAST_KNOWN) + 1, [0; 6]), NOTIFY);
@@ -438,8 +447,8 @@ mod tests {
         for (number, row) in (0..=LAST_KNOWN).filter_map(|number| Some((number, row(number)?))) {
             let meets = run(&program, X86_64, number, [0; 6]);
             match row.rule {
-                // With no address it is a plain send.
-                Rule::Stop { family: Family::SendTo, .. } => assert_eq!(meets, ALLOW),
+                // With no address it is a plain send, and this is another option.
+                Rule::Stop { family: Family::SendTo | Family::Join, .. } => assert_eq!(meets, ALLOW),
                 Rule::Stop { .. } => assert_eq!(meets, NOTIFY, "{}", row.name),
                 Rule::Refuse { errno, when: [] } => assert_eq!(meets, refuse(errno), "{}", row.name),
                 Rule::Refuse { .. } => {}

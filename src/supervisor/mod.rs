@@ -107,6 +107,7 @@ fn handle(shared: &Arc<Shared>, stopped: &Stopped<'_>, term: Option<u64>) {
         Family::Connect => net::connect(&context),
         Family::Bind => net::bind(&context),
         Family::Listen => net::listen(&context),
+        Family::Join => net::join(&context),
         Family::SendTo => send::send_to(&context),
         Family::SendMessage => send::message(&context),
         Family::SendMessages => send::messages(&context),

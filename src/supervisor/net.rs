@@ -3,11 +3,12 @@
 //! The worker takes a copy of the caller's descriptor, which stands for the very same socket, and acts on that with the
 //! address that was read and judged; neither can be swapped. What leads out of the box's network is `outside`'s.
 
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 
-use super::address::{Parsed, of_path, parse};
+use super::address::{Inet, Parsed, of_path, parse};
 use super::notification::Reply;
 use super::resolve::{Last, Resolved, Spot, resolve};
 use super::{Context, Handled, Stop, lock, outside};
@@ -194,6 +195,47 @@ pub fn listen(context: &Context<'_>) -> Handled {
     }
     let done = socket::listen(socket.as_fd(), backlog);
     context.conclude(judged, super::fs::reply(done))
+}
+
+/// `setsockopt` that joins a group of receivers. The host would tell its network that it did, and what group that is: on
+/// behalf of a socket that may send nothing.
+pub fn join(context: &Context<'_>) -> Handled {
+    /// `struct group_source_req`; what is behind it the kernel does not look at.
+    const LONGEST: usize = 264;
+    let length = usize::try_from(context.call.int(Arg::OptionLength)).map_err(|_| Stop::Errno(Errno::EINVAL))?;
+    let at = context.call.word(Arg::OptionValue);
+    let value = context.memory(context.call.stopped.target.bytes(at, length.min(LONGEST)))?;
+    let socket = socket_of(context)?;
+    context.still_there()?;
+    let (level, name) = (context.call.int(Arg::OptionLevel), context.call.int(Arg::OptionName));
+    if outside::side(context, &socket) == Side::Box {
+        socket::set_option(socket.as_fd(), level, name, &value).map_err(Stop::Errno)?;
+        return Err(Stop::Nothing);
+    }
+    let inet = group(level, name, &value).ok_or(Stop::Errno(Errno::EINVAL))?;
+    let at = outside::endpoint(context, &socket, inet);
+    let judged = context.judge(Access::Bind { at }, None);
+    if !judged.allowed() {
+        return context.conclude_refused(judged, None);
+    }
+    let done = socket::set_option(socket.as_fd(), level, name, &value);
+    context.conclude(judged, super::fs::reply(done))
+}
+
+/// The group that one of [`crate::syscalls::JOINS`] joins.
+fn group(level: i32, name: i32, value: &[u8]) -> Option<Inet> {
+    let ip = match (level, name) {
+        (libc::IPPROTO_IP, libc::IP_ADD_MEMBERSHIP | libc::IP_ADD_SOURCE_MEMBERSHIP) => {
+            IpAddr::from(*value.first_chunk::<4>()?)
+        }
+        (libc::IPPROTO_IPV6, libc::IPV6_ADD_MEMBERSHIP) => IpAddr::from(*value.first_chunk::<16>()?),
+        // An interface, padding, an address.
+        _ => match parse(value.get(8..)?)? {
+            Parsed::Inet(inet) => return Some(inet),
+            _ => return None,
+        },
+    };
+    Some(Inet { address: SocketAddr::new(ip, 0), as_v6: ip.is_ipv6() })
 }
 
 /// What an address means on a socket of the caller's.
