@@ -11,8 +11,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::time::Duration;
 
-use common::{Outcome, Scene, agentbox, compiler, program, root, run_logged, text};
+use common::{Outcome, PATIENCE, Scene, agentbox, compiler, program, records_with, root, run_for, text};
 use serde_json::Value;
 
 const INTERNET: &str = include_str!("fixtures/internet.py");
@@ -41,6 +42,10 @@ struct Internet {
     /// What commands run under: nothing, or what makes root another user.
     who: Vec<&'static str>,
     agentbox: PathBuf,
+    /// How long a run may take.
+    patience: Duration,
+    /// What a record must contain to be worth keeping.
+    kept: &'static str,
 }
 
 /// What reached whom.
@@ -91,7 +96,7 @@ impl Internet {
         let python = program("python3").ok_or("no python3 in the system directories")?;
         let scene = Scene::new();
         scene.file("internet.py", INTERNET);
-        let internet = Self { scene, python, who: vec![], agentbox: agentbox() };
+        let internet = Self { scene, python, who: vec![], agentbox: agentbox(), patience: PATIENCE, kept: "" };
         // Asked once for all tests of this file.
         let works = || match internet.free(&["true"]) {
             (outcome, _) if outcome.code == 0 => Ok(()),
@@ -99,6 +104,12 @@ impl Internet {
         };
         WORKS.get_or_init(works).clone()?;
         Ok(internet)
+    }
+
+    /// For so many tries: a busy machine takes a millisecond for one, and a record for each is much to keep.
+    fn of_many_tries(mut self, tries: u32) -> Self {
+        (self.patience, self.kept) = (PATIENCE + Duration::from_millis(5) * tries, "\"kind\":\"end\"");
+        self
     }
 
     /// Lets commands, agentbox too, run as a user who has no right in the internet's namespaces.
@@ -137,7 +148,9 @@ impl Internet {
             let done = Command::new("chown").args(["-R", ORDINARY]).arg(&scene.root).status().expect("run chown");
             assert!(done.success(), "give the scene away");
         }
-        let outcome = run_logged(scene.free_command(&[&own, &[text(&report)][..], argv].concat()), b"", log);
+        let command = scene.free_command(&[&own, &[text(&report)][..], argv].concat());
+        let mut outcome = run_for(self.patience, command);
+        outcome.records = records_with(log, self.kept);
         let reached = fs::read(&report).map_or(Value::Null, |json| serde_json::from_slice(&json).expect("a report"));
         (outcome, Report(reached))
     }
@@ -676,8 +689,8 @@ fn on_record(outcome: &Outcome, address: &str, verdict: &str) -> u64 {
 
 /// One thread turns the address from what is allowed to what is not and back, while another makes the call.
 fn turning_address(call: &str, rule: &str, port: &str) {
-    let internet = internet!(c);
     let count = tries();
+    let internet = internet!(c).of_many_tries(count);
     let tries = count.to_string();
     let what = if call == "connect" { "connections" } else { "datagrams" };
     let argv = ["./race_net", call, &tries, WEB, "7", SINK, port];
@@ -692,7 +705,11 @@ fn turning_address(call: &str, rule: &str, port: &str) {
         let [through, refused, other] = tally(boxed.exits(0));
         boxed.must(reached.count("packets", SINK) == 0, &format!("{call}: a packet to what is denied"));
         boxed.must(through + refused + other == u64::from(count) && other == 0, &format!("{call}: all are told of"));
-        boxed.must(reached.count(what, WEB) == through, &format!("{call}: what came through arrived, and no more"));
+        let arrived = reached.count(what, WEB);
+        // Of many datagrams some are lost on the way.
+        let all =
+            if call == "connect" { arrived == through } else { arrived.min(1) == through.min(1) && arrived <= through };
+        boxed.must(all, &format!("{call}: of {through} that came through {arrived} arrived"));
         boxed.must(on_record(&boxed, WEB, "allowed") == through, &format!("{call}: what came through is on record"));
         boxed.must(on_record(&boxed, SINK, "denied") == refused, &format!("{call}: what was refused is on record"));
         println!("{call}: {through} of {tries} came through, {refused} were refused ({:.1?})", boxed.took);
@@ -715,8 +732,9 @@ fn a_turning_address_never_sends_to_what_is_denied() {
 
 /// One thread turns the socket under the other's call: its number, or what it is connected to.
 fn turning_socket(how: &str, enemy: &str, port: &str) {
-    let internet = internet!(c);
-    let tries = (tries() * 5).to_string();
+    let count = tries() * 5;
+    let internet = internet!(c).of_many_tries(count);
+    let tries = count.to_string();
     let argv = ["./race_net", how, &tries, WEB, "7", enemy, port];
     let hit = (0..20).any(|_| {
         let (free, reached) = internet.free(&argv);
@@ -820,7 +838,7 @@ fn built(scene: &Scene, mut command: Command) {
     scene.dress(&mut command);
     command.env("GOCACHE", common::base().join(format!("agentbox-go-{}", nix::unistd::geteuid())));
     command.env("CGO_ENABLED", "0").env("GO111MODULE", "off");
-    run_logged(command, b"", Path::new("/nonexistent")).exits(0);
+    run_for(PATIENCE, command).exits(0);
 }
 
 /// Go asks the name server itself, and has no C library.
