@@ -79,8 +79,15 @@ pub fn stops(policy: &Policy, host: &HostFacts, view: bool) -> Stops {
         metadata: metadata(policy, host, view),
         act: "programs and connections are always decided".into(),
         messages: datagrams(policy),
-        sockets: (policy.network.mode == NetworkMode::Rules)
-            .then(|| format!("{} lets connections out", policy.network.rule)),
+        sockets: sockets(policy, view),
+    }
+}
+
+fn sockets(policy: &Policy, view: bool) -> Option<String> {
+    match policy.network.mode {
+        NetworkMode::Rules => Some(format!("{} lets connections out", policy.network.rule)),
+        NetworkMode::None if !view => Some("without a network namespace sockets are the host's".into()),
+        NetworkMode::None | NetworkMode::Host => None,
     }
 }
 
@@ -245,6 +252,23 @@ mod tests {
         let stops = stops(&policy.without_view(), &host(), false);
         assert!(stops.read_open.unwrap().ends_with("cannot be masked without a mount view"));
         assert!(stops.metadata.all().is_some());
+    }
+
+    #[test]
+    fn sockets_stop_where_they_may_be_the_hosts_and_messages_where_datagrams_leave() {
+        let stops = |rules: &str, view: bool| {
+            let (policy, _top) = policy(&format!("{DEFAULT}network: {rules}\n"));
+            let Stops { sockets, messages, .. } = stops(&policy, &host(), view);
+            (sockets, messages)
+        };
+        assert_eq!(stops("none", true), (None, None));
+        assert_eq!(stops("host", true), (None, None));
+        let without = "without a network namespace sockets are the host's".to_string();
+        assert_eq!(stops("none", false), (Some(without), None));
+        let (sockets, messages) = stops("{allow: ['a.example.org', 'udp://b.example.org']}", true);
+        assert_eq!(sockets.as_deref(), Some("./p.yaml network.allow lets connections out"));
+        assert_eq!(messages.as_deref(), Some("./p.yaml network.allow[1] lets datagrams out"));
+        assert_eq!(stops("{allow: ['a.example.org']}", true).1, None);
     }
 
     #[test]

@@ -190,7 +190,9 @@ pub fn endpoint(context: &Context<'_>, socket: &OwnedFd, inet: Inet) -> Endpoint
         return Endpoint::Inet { address, outside: false, transport, names: Vec::new() };
     }
     let Some(net) = context.shared.net() else {
-        return Endpoint::Inet { address, outside: true, transport, names: Vec::new() };
+        // Without a network of its own the box's loopback is the host's.
+        let names = if is_loopback(ip) { vec![HOST_NAME.into()] } else { Vec::new() };
+        return Endpoint::Inet { address, outside: true, transport, names };
     };
     if ip == IpAddr::V4(HOST_ADDRESS) {
         let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), address.port());
