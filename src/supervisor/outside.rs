@@ -32,7 +32,7 @@ use crate::syscalls::Arg;
 
 /// `connect` to an IP address.
 pub fn connect(context: &Context<'_>, socket: OwnedFd, inet: Inet) -> Handled {
-    let to = endpoint(context, &socket, inet);
+    let to = destination(context, &socket, inet);
     let Endpoint::Inet { address, outside, transport, .. } = to else { return Ok(()) };
     let judged = context.judge(Access::Connect { to: to.clone() }, None);
     let bytes = inet.bytes(address);
@@ -43,12 +43,17 @@ pub fn connect(context: &Context<'_>, socket: OwnedFd, inet: Inet) -> Handled {
         };
     }
     let (here, there) = (side(context, &socket), if outside { Side::Host } else { Side::Box });
+    let state = state(&socket, transport);
     match context.shared.net() {
-        Some(net) if here != there && is_unconnected(&socket, transport) => {
-            elsewhere(context, net, judged, socket, there, &bytes)
+        Some(net) if here != there && state == CLOSE => elsewhere(context, net, judged, socket, there, &bytes),
+        // It must not be tried on this one: what stands in the way can be undone by another thread at any moment, and then
+        // the address would be the host's own.
+        Some(_) if (here, there) == (Side::Host, Side::Box) => {
+            let errno = if state == SYN_SENT { Errno::EALREADY } else { Errno::EISCONN };
+            context.conclude(judged, Reply::Errno(errno))
         }
         net => {
-            if let (Some(net), Side::Host, true) = (net, here, is_unconnected(&socket, transport)) {
+            if let (Some(net), Side::Host, true) = (net, here, state == CLOSE) {
                 net.flows.watch(socket.as_fd(), &judged.event.access);
             }
             let connect = |socket: &OwnedFd| {
@@ -183,10 +188,22 @@ pub fn take_place(shared: &Shared, stopped: &Stopped<'_>, place: Place, twin: Ow
 
 /// What `inet` means on a socket of the caller's: its own loopback, the host's, or beyond.
 pub fn endpoint(context: &Context<'_>, socket: &OwnedFd, inet: Inet) -> Endpoint {
+    let own = || side(context, socket) == Side::Box;
+    meaning(context, inet, transport(socket), own)
+}
+
+/// What it means to connect there. A loopback address is the box's own, also for a socket of the host's network that
+/// carries connections: it is exchanged for one of the box's before it is connected.
+fn destination(context: &Context<'_>, socket: &OwnedFd, inet: Inet) -> Endpoint {
     let transport = transport(socket);
+    let own = || transport == Transport::Tcp || side(context, socket) == Side::Box;
+    meaning(context, inet, transport, own)
+}
+
+fn meaning(context: &Context<'_>, inet: Inet, transport: Transport, own_loopback: impl FnOnce() -> bool) -> Endpoint {
     let Inet { address, .. } = inet;
     let ip = address.ip();
-    if context.shared.target.own_network && is_loopback(ip) && stays_inside(context, socket, transport) {
+    if context.shared.target.own_network && is_loopback(ip) && own_loopback() {
         return Endpoint::Inet { address, outside: false, transport, names: Vec::new() };
     }
     let Some(net) = context.shared.net() else {
@@ -199,12 +216,6 @@ pub fn endpoint(context: &Context<'_>, socket: &OwnedFd, inet: Inet) -> Endpoint
         return Endpoint::Inet { address, outside: true, transport, names: vec![HOST_NAME.into()] };
     }
     Endpoint::Inet { address, outside: true, transport, names: net.names.of(ip) }
-}
-
-/// Whether a loopback address is the box's own. For a socket that belongs to the host's network it would be the host's;
-/// one that carries connections is exchanged for one that does not before it is connected.
-fn stays_inside(context: &Context<'_>, socket: &OwnedFd, transport: Transport) -> bool {
-    transport == Transport::Tcp || side(context, socket) == Side::Box
 }
 
 /// Where a socket of the caller's is.
@@ -227,15 +238,18 @@ pub fn transport(socket: &OwnedFd) -> Transport {
     }
 }
 
-/// Whether a socket could be connected: one that is connected already, or listens, is told so by the kernel.
-fn is_unconnected(socket: &OwnedFd, transport: Transport) -> bool {
-    /// `TCP_CLOSE`, include/net/tcp_states.h.
-    const CLOSE: u8 = 7;
+/// Nothing is connected, nor about to be (include/net/tcp_states.h).
+const CLOSE: u8 = 7;
+/// A connection is being made.
+const SYN_SENT: u8 = 2;
+
+/// What stands in the way of connecting a socket: the state of its connection. Datagrams have none.
+fn state(socket: &OwnedFd, transport: Transport) -> u8 {
     if transport != Transport::Tcp {
-        return true;
+        return CLOSE;
     }
-    let state = socket::option(socket.as_fd(), libc::IPPROTO_TCP, libc::TCP_INFO);
-    state.is_ok_and(|info| info.bytes().first() == Some(&CLOSE))
+    let info = socket::option(socket.as_fd(), libc::IPPROTO_TCP, libc::TCP_INFO);
+    info.ok().and_then(|info| info.bytes().first().copied()).unwrap_or(0)
 }
 
 /// Whether a call on the socket waits for what it wants.

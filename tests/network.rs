@@ -1,0 +1,937 @@
+//! A box whose network has rules, in a small internet (`fixtures/internet.py`): what sockets and programs see, and what
+//! leaves the box.
+//!
+//! The internet lives on the loopback of a network namespace of its own and tells afterwards what reached whom, down to
+//! the packets. Each attempt to reach what is not allowed runs without a box first, and arrives.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use common::{Outcome, Scene, agentbox, compiler, program, root, run_logged, text};
+use serde_json::Value;
+
+const INTERNET: &str = include_str!("fixtures/internet.py");
+const SOCKETS: &str = include_str!("fixtures/sockets.py");
+const PORTS: &str = include_str!("fixtures/ports.py");
+const NET: &str = include_str!("escape/net.c");
+const RACE_NET: &str = include_str!("escape/race_net.c");
+
+const WEB: &str = "203.0.113.10";
+const WEB6: &str = "2001:db8::10";
+const SINK: &str = "203.0.113.66";
+const SINK6: &str = "2001:db8::66";
+const METADATA: &str = "169.254.169.254";
+
+/// Rules for all of the internet but who takes all.
+const OPEN: &[&str] =
+    &["--net-allow", "203.0.113.0/24", "--net-allow", "2001:db8::/32", "--net-allow", "*.example.org"];
+
+/// An ordinary user's id.
+const ORDINARY: &str = "65534";
+
+/// A scene in the internet.
+struct Internet {
+    scene: Scene,
+    python: PathBuf,
+    /// What commands run under: nothing, or what makes root another user.
+    who: Vec<&'static str>,
+    agentbox: PathBuf,
+}
+
+/// What reached whom.
+struct Report(Value);
+
+impl Report {
+    /// `what` is `connections`, `bytes`, `datagrams` or `packets`.
+    fn count(&self, what: &str, address: &str) -> u64 {
+        self.0[what][address].as_u64().unwrap_or(0)
+    }
+
+    /// What came to those who take all.
+    fn heard(&self) -> Vec<&str> {
+        let heard = self.0["heard"].as_array().expect("a list");
+        heard.iter().map(|text| text.as_str().expect("a text")).collect()
+    }
+
+    /// The names that the internet's name server was asked for.
+    fn names(&self) -> Vec<&str> {
+        let names = self.0["names"].as_array().expect("a list");
+        names.iter().map(|asked| asked[0].as_str().expect("a name")).collect()
+    }
+}
+
+/// Gives a test its internet, or leaves it with the host fact that is missing.
+macro_rules! internet {
+    () => {
+        match Internet::new() {
+            Ok(internet) => internet,
+            Err(fact) => skip!("{fact}"),
+        }
+    };
+    (c) => {{
+        if compiler().is_none() {
+            skip!("no C compiler (cc)");
+        }
+        let internet = internet!();
+        internet.scene.c("net", NET, &[]);
+        internet.scene.c("race_net", RACE_NET, &[]);
+        internet
+    }};
+}
+
+impl Internet {
+    /// The internet of the test's own user.
+    fn new() -> Result<Self, String> {
+        static WORKS: OnceLock<Result<(), String>> = OnceLock::new();
+        let python = program("python3").ok_or("no python3 in the system directories")?;
+        let scene = Scene::new();
+        scene.file("internet.py", INTERNET);
+        let internet = Self { scene, python, who: vec![], agentbox: agentbox() };
+        // Asked once for all tests of this file.
+        let works = || match internet.free(&["true"]) {
+            (outcome, _) if outcome.code == 0 => Ok(()),
+            (outcome, _) => Err(format!("no internet on a loopback of our own: {}", outcome.err.trim())),
+        };
+        WORKS.get_or_init(works).clone()?;
+        Ok(internet)
+    }
+
+    /// Lets commands, agentbox too, run as a user who has no right in the internet's namespaces.
+    fn run_by_an_ordinary_user(mut self) -> Self {
+        self.who = vec!["setpriv", "--reuid", ORDINARY, "--regid", ORDINARY, "--clear-groups", "--"];
+        // The one under test may lie where only root may go.
+        let copy = self.scene.root.join("agentbox");
+        fs::copy(&self.agentbox, &copy).expect("copy agentbox");
+        self.agentbox = copy;
+        self
+    }
+
+    /// Runs in the internet without a box.
+    fn free(&self, argv: &[&str]) -> (Outcome, Report) {
+        self.run(&[&self.who, argv].concat(), Path::new("/nonexistent"))
+    }
+
+    /// Runs in the internet in a box.
+    fn boxed(&self, flags: &[&str], argv: &[&str]) -> (Outcome, Report) {
+        self.boxed_under(&[], flags, argv)
+    }
+
+    /// Runs in a box that is itself started by `around`, which runs in the internet.
+    fn boxed_under(&self, around: &[&str], flags: &[&str], argv: &[&str]) -> (Outcome, Report) {
+        let (command, log) = self.scene.boxed_command(flags, argv);
+        let args: Vec<&str> = command.get_args().map(|arg| arg.to_str().expect("plain arguments")).collect();
+        self.run(&[&self.who, around, &[text(&self.agentbox)], &args].concat(), &log)
+    }
+
+    fn run(&self, argv: &[&str], log: &Path) -> (Outcome, Report) {
+        let (scene, report) = (&self.scene, self.scene.root.join("reached.json"));
+        let namespaces = if root() { "-nm" } else { "-Urnm" };
+        let internet = scene.root.join("internet.py");
+        let own = ["unshare", namespaces, "--propagation", "private", text(&self.python), text(&internet)];
+        if !self.who.is_empty() {
+            let done = Command::new("chown").args(["-R", ORDINARY]).arg(&scene.root).status().expect("run chown");
+            assert!(done.success(), "give the scene away");
+        }
+        let outcome = run_logged(scene.free_command(&[&own, &[text(&report)][..], argv].concat()), b"", log);
+        let reached = fs::read(&report).map_or(Value::Null, |json| serde_json::from_slice(&json).expect("a report"));
+        (outcome, Report(reached))
+    }
+}
+
+/// Lines `NAME: RESULT` by name.
+fn by_name(text: &str) -> BTreeMap<&str, &str> {
+    text.lines().filter_map(|line| line.split_once(": ")).collect()
+}
+
+// What sockets do.
+
+/// Situations that end otherwise in a box: what they end in, and why.
+const KNOWN: &[(&str, &str, &str)] = &[
+    ("held_by_a_child", "(256, 'echoed')", "no call puts a descriptor into a task that has not stopped"),
+    ("bound_public", "EACCES", "an address of the host is not the box's to take; published ports lead in"),
+];
+
+/// The situations that differ, each with what it is free and boxed.
+fn differing(internet: &Internet, only: &[&str]) -> BTreeMap<String, (String, String)> {
+    let argv = [&[text(&internet.python), "sockets.py"], only].concat();
+    let (free, _) = internet.free(&argv);
+    let (boxed, _) = internet.boxed(OPEN, &argv);
+    free.exits(0);
+    boxed.exits(0);
+    let (was, is) = (by_name(&free.out), by_name(&boxed.out));
+    assert!(was.len() > 40 || was.len() == only.len(), "all have run\n{free}");
+    let found = was.iter().map(|(name, was)| (*name, *was, is.get(name).copied().unwrap_or("nothing")));
+    let as_known = |name: &str, is: &str| KNOWN.iter().any(|(known, ends, _)| *known == name && *ends == is);
+    let differs = found.filter(|(name, was, is)| was != is && !as_known(name, is));
+    differs.map(|(name, was, is)| (name.to_string(), (was.to_string(), is.to_string()))).collect()
+}
+
+fn situations(internet: &Internet) {
+    internet.scene.file("home/work/sockets.py", SOCKETS);
+    let first = differing(internet, &[]);
+    if first.is_empty() {
+        return;
+    }
+    // Some measure how long a thing takes, which a busy machine may spoil once.
+    let names: Vec<&str> = first.keys().map(String::as_str).collect();
+    let second = differing(internet, &names);
+    assert!(second.is_empty(), "not as without a box (free, boxed): {second:#?}");
+}
+
+#[test]
+fn sockets_do_in_a_box_what_they_do_without() {
+    situations(&internet!());
+}
+
+/// Here agentbox has no right in the network that it connects in.
+#[test]
+fn sockets_do_in_a_box_of_an_ordinary_user_what_they_do_without() {
+    if !root() {
+        skip!("the test's user is an ordinary one already");
+    }
+    if program("setpriv").is_none() {
+        skip!("no setpriv (util-linux) to become an ordinary user with");
+    }
+    situations(&internet!().run_by_an_ordinary_user());
+}
+
+// What is not allowed.
+
+/// Who takes all, in each spelling, with a friend of the same family.
+const SINKS: &[(&str, &str, &str)] =
+    &[(WEB, SINK, SINK), ("::ffff:203.0.113.10", "::ffff:203.0.113.66", SINK), (WEB6, SINK6, "[2001:db8::66]")];
+const REACHING: &[&str] = &["tcp:connect", "udp:connect", "udp:sendto", "udp:sendmsg", "udp:sendmmsg"];
+
+#[test]
+fn what_is_not_allowed_gets_no_byte_and_no_packet_and_is_on_record() {
+    let internet = internet!(c);
+    let ports = ["22", "80", "4444"];
+    let lines = SINKS.iter().flat_map(|(friend, enemy, _)| {
+        ports.iter().map(move |port| format!("./net {friend} 7 {enemy} {port} {}\n", REACHING.join(" ")))
+    });
+    let line: String = lines.collect();
+    let (free, reached) = internet.free(&["sh", "-c", &line]);
+    let heard = reached.heard();
+    let times = |way: &str| heard.iter().filter(|told| **told == way).count();
+    // Datagrams are only listened to at one of the ports.
+    let expected = REACHING.iter().map(|way| if *way == "tcp:connect" { 9 } else { 3 });
+    free.must(REACHING.iter().map(|way| times(way)).eq(expected), &format!("the control arrives: {heard:?}"));
+    assert_eq!((reached.count("connections", SINK), reached.count("connections", SINK6)), (6, 3));
+
+    for (flags, place) in [(&["--net", "none"][..], " in place of --net none"), (&["--net-allow", WEB], "")] {
+        let report = internet.scene.root.join(format!("report-{}.json", flags.len() + place.len()));
+        let (boxed, reached) = internet.boxed(&[flags, &["--report", text(&report)]].concat(), &["sh", "-c", &line]);
+        assert_eq!(reached.heard(), [""; 0], "{flags:?}\n{boxed}");
+        for sink in [SINK, SINK6] {
+            let counts = ["connections", "bytes", "datagrams", "packets"].map(|what| reached.count(what, sink));
+            boxed.must(counts == [0; 4], &format!("{flags:?}: something got to {sink}: {counts:?}"));
+        }
+        let connects = boxed.out.lines().filter(|line| line.contains("connect: "));
+        boxed.must(connects.clone().count() == 18, "all have been tried");
+        boxed.must(connects.clone().all(|line| line.ends_with("EACCES")), "each connect is refused");
+        let report: Value = serde_json::from_slice(&fs::read(&report).expect("a report")).expect("JSON");
+        let fixes: Vec<_> = report["denials"].as_array().expect("denials").iter().map(|one| &one["fix"]).collect();
+        for (host, port) in SINKS.iter().flat_map(|(_, _, host)| ports.iter().map(move |port| (host, port))) {
+            let address = format!("{host}:{port}");
+            // An IPv4 address is written in two ways.
+            let times = if *host == SINK { 4 } else { 2 };
+            let denied = boxed.records.iter().filter(|record| {
+                record["op"] == "connect" && record["target"]["address"] == *address && record["verdict"] == "deny"
+            });
+            boxed.must(denied.count() == times, &format!("each connect to {address} is on record"));
+            let quoted = |prefix: &str| match host.starts_with('[') {
+                true => format!("--net-allow '{prefix}{address}'{place}"),
+                false => format!("--net-allow {prefix}{address}{place}"),
+            };
+            let told = ["", "udp://"].map(|prefix| fixes.contains(&&Value::from(quoted(prefix))));
+            boxed.must(told == [true; 2], &format!("how to allow {address} is told: {fixes:?}"));
+        }
+    }
+}
+
+/// A name, and what it is asked for, is a message to whoever serves it.
+#[test]
+fn a_name_that_is_not_allowed_is_not_asked_for() {
+    let internet = internet!();
+    const ASK: &str = "\
+import socket, struct
+def told(act):
+    try: act()
+    except OSError as e: print(type(e).__name__)
+wire = lambda name: b''.join(bytes([len(part)]) + part.encode() for part in name.split('.')) + bytes(1)
+query = lambda name: struct.pack('!6H', 7, 0x100, 1, 0, 0, 0) + wire(name) + struct.pack('!2H', 16, 1)
+def by_datagram():
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.settimeout(1)
+    s.sendto(query('two.sink.example.net'), ('203.0.113.53', 53))
+    s.recv(512)
+def by_stream():
+    text = query('three.sink.example.net')
+    s = socket.create_connection(('203.0.113.53', 53), 1)
+    s.sendall(struct.pack('!H', len(text)) + text)
+    s.recv(512)
+def by_resolver():
+    server = next(line.split()[1] for line in open('/etc/resolv.conf') if line.startswith('nameserver'))
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.settimeout(1)
+    s.sendto(query('four.sink.example.net'), (server, 53))
+    s.recv(512)
+told(lambda: socket.getaddrinfo('one.sink.example.net', 80))
+for act in [by_datagram, by_stream, by_resolver]: told(act)
+print(socket.gethostbyname('v4.example.org'))
+";
+    let argv = [text(&internet.python), "-c", ASK];
+    let tunnelled = |reached: &Report| {
+        let names = reached.names();
+        ["one", "two", "three", "four"].map(|word| names.contains(&format!("{word}.sink.example.net").as_str()))
+    };
+    let (free, reached) = internet.free(&argv);
+    free.exits(0).must(tunnelled(&reached) == [true; 4], &format!("the control is asked: {:?}", reached.names()));
+    let (boxed, reached) = internet.boxed(&["--net-allow", "*.example.org"], &argv);
+    boxed.exits(0).must(boxed.out.ends_with("203.0.113.10\n"), "an allowed name is found");
+    let asked = reached.names();
+    boxed.must(asked.iter().all(|name| name.ends_with("example.org")), &format!("a name left the box: {asked:?}"));
+    boxed.must(boxed.denied(&["resolve"], "one.sink.example.net"), "the question is on record");
+}
+
+// What only an explicit rule opens.
+
+/// Rules that are as wide as can be.
+const WIDE: &[&str] = &[
+    "--net-allow",
+    "*",
+    "--net-allow",
+    "udp://*",
+    "--net-allow",
+    "0.0.0.0/0",
+    "--net-allow",
+    "[::/0]",
+    "--net-allow",
+    "udp://0.0.0.0/0",
+    "--net-allow",
+    "*.example.org",
+];
+
+/// One `net` for each address, with a friend of its family.
+fn each(addresses: &[&str], port: &str, way: &str) -> String {
+    let friend = |address: &str| if address.contains(':') { WEB6 } else { WEB };
+    addresses.iter().map(|address| format!("./net {} 7 {address} {port} {way}\n", friend(address))).collect()
+}
+
+#[test]
+fn metadata_services_are_opened_by_their_own_address_alone() {
+    let internet = internet!(c);
+    let spellings = [METADATA, "::ffff:169.254.169.254", "100.100.100.200", "::ffff:6464:64c8", "fd00:ec2::254"];
+    let line = each(&spellings, "80", "tcp:connect");
+    let (free, reached) = internet.free(&["sh", "-c", &line]);
+    free.must(reached.heard().len() == 5, "the control arrives");
+    // Here it is not routed, so it has no control: addresses that carry an IPv4 one, and other links.
+    let line = line + &each(&["64:ff9b::a9fe:a9fe", "2002:a9fe:a9fe::1", "fe80::1", "240.0.0.1"], "80", "tcp:connect");
+    let (boxed, reached) = internet.boxed(WIDE, &["sh", "-c", &line]);
+    boxed.must(boxed.out == "tcp:connect: EACCES\n".repeat(9), "each is refused");
+    for address in [METADATA, "100.100.100.200", "fd00:ec2::254"] {
+        boxed.must(reached.count("packets", address) == 0, &format!("a packet to {address}"));
+    }
+    let named = boxed.records.iter().filter(|r| r["verdict"] == "deny" && r["message"].as_str().is_some());
+    boxed.must(named.count() == 9, "each is on record, and says what the address is");
+    let told = "allow with: --net-allow 169.254.169.254:80\n";
+    boxed.must(boxed.err.ends_with(told), "it is said what opens it");
+
+    let line = each(&spellings[..2], "80", "tcp:connect");
+    let (boxed, reached) = internet.boxed(&["--net-allow", "169.254.169.254:80"], &["sh", "-c", &line]);
+    boxed.must(reached.count("connections", METADATA) == 2, "a rule for the address opens it");
+}
+
+#[test]
+fn a_datagram_to_many_leaves_the_box_by_no_wide_rule() {
+    let internet = internet!(c);
+    let many = ["224.0.0.251", "239.255.255.250", "255.255.255.255"];
+    let line: String = ["udp:connect", "udp:sendto", "udp:sendmsg"].map(|way| each(&many, "5353", way)).concat();
+    let (free, reached) = internet.free(&["sh", "-c", &line]);
+    let packets = |reached: &Report| many.map(|address| reached.count("packets", address));
+    free.must(packets(&reached) == [3; 3], &format!("the control is sent: {:?}", packets(&reached)));
+    let (boxed, reached) = internet.boxed(WIDE, &["sh", "-c", &line]);
+    boxed.must(packets(&reached) == [0; 3], "a packet left the box");
+    boxed.must(many.iter().all(|address| boxed.denied(&["connect"], address)), "each connect is on record");
+}
+
+#[test]
+fn the_loopback_of_the_host_is_reached_by_its_name_alone() {
+    let internet = internet!(c);
+    let spellings = ["127.0.0.1", "0.0.0.0", "::1", "::", "::ffff:127.0.0.1", "::ffff:0.0.0.0"];
+    let line = each(&spellings, "8080", "tcp:connect");
+    let arrived = |reached: &Report| reached.count("connections", "127.0.0.1") + reached.count("connections", "::1");
+    let (free, reached) = internet.free(&["sh", "-c", &line]);
+    free.must(arrived(&reached) == 6, "the control arrives");
+    // A number that no host has stands for the host's loopback, once the name is allowed.
+    let line = line + &each(&["192.0.0.1", "::ffff:192.0.0.1"], "8080", "tcp:connect");
+    let (boxed, reached) = internet.boxed(WIDE, &["sh", "-c", &line]);
+    let expected = ["tcp:connect: ECONNREFUSED\n".repeat(6), "tcp:connect: EACCES\n".repeat(2)].concat();
+    boxed.must(boxed.out == expected, "the box has a loopback of its own, with nobody there");
+    boxed.must(arrived(&reached) == 0, "somebody came to the host's loopback");
+
+    let fetch = "import urllib.request as r; print(r.urlopen('http://host.agentbox.internal:8080').read().decode())";
+    let argv = [text(&internet.python), "-c", fetch];
+    let (boxed, reached) = internet.boxed(WIDE, &argv);
+    boxed.exits(1).must(arrived(&reached) == 0, "no wide rule takes in the host");
+    boxed.must(boxed.denied(&["resolve"], "host.agentbox.internal"), "its name is not found, on record");
+    let (boxed, _) = internet.boxed(&["--net-allow", "host.agentbox.internal:80"], &argv);
+    boxed.exits(1).must(boxed.denied(&["connect"], "host.agentbox.internal"), "another port is not allowed");
+    let (boxed, reached) = internet.boxed(&["--net-allow", "host.agentbox.internal:8080"], &argv);
+    boxed.exits(0).must(boxed.out == "hello from 127.0.0.1\n\n", "its page");
+    assert_eq!(arrived(&reached), 1);
+}
+
+#[test]
+fn an_answer_opens_nothing_that_its_name_should_not_lead_to() {
+    let internet = internet!();
+    const GO: &str = "\
+import socket
+for name, port in [('rebind', 80), ('inward', 8080), ('zero', 8080)]:
+    try:
+        socket.create_connection((name + '.example.org', port), 2).sendall(b'x')
+        print(name + ': done')
+    except OSError as e:
+        print(f'{name}: {type(e).__name__}')
+";
+    let argv = [text(&internet.python), "-c", GO];
+    let arrived = |reached: &Report| [METADATA, "127.0.0.1"].map(|address| reached.count("connections", address));
+    let (free, reached) = internet.free(&argv);
+    free.must(arrived(&reached) == [1, 2], "the control arrives");
+    let (boxed, reached) = internet.boxed(WIDE, &argv);
+    boxed.must(arrived(&reached) == [0, 0], "an answer led somewhere");
+    boxed.must(reached.count("packets", METADATA) == 0, "a packet to the metadata service");
+    boxed.must(!boxed.out.contains("done"), "a connection was made");
+    boxed.must(boxed.denied(&["connect"], "rebind.example.org"), "it is on record, by its name");
+}
+
+// Ways from what is allowed to what is not.
+
+/// By sockets that carry connections; each is refused.
+const BY_CONNECTION: &[&str] = &[
+    "tcp:connect",
+    "dissolved:connect",
+    "failed:connect",
+    "tcp:fast-sendto",
+    "tcp:fast-sendmsg",
+    "tcp:fast-sendmmsg",
+    "dissolved:fast-sendto",
+    "dissolved:fast-sendmsg",
+    "dissolved:fast-sendmmsg",
+    "failed:fast-sendto",
+    "failed:fast-sendmsg",
+    "failed:fast-sendmmsg",
+    "connected:passed",
+    "connected:own-table",
+    "tcp:vfork",
+    "dissolved:vfork",
+];
+/// By sockets that carry datagrams, to the sink.
+const BY_DATAGRAM: &[&str] = &[
+    "udp:connect",
+    "udp:sendto",
+    "udp:sendmsg",
+    "udp:sendmmsg",
+    "udp-connected:sendto",
+    "udp-connected:sendmsg",
+    "udp-connected:sendmmsg",
+    "udp-dissolved:connect",
+    "udp-dissolved:sendto",
+    "udp-dissolved:sendmsg",
+    "udp-dissolved:sendmmsg",
+];
+/// By the same, to the friend.
+const TO_THE_FRIEND: &[&str] = &[
+    "udp-connected:same-sendto",
+    "udp-connected:same-sendmsg",
+    "udp-connected:same-sendmmsg",
+    "udp-connected:write",
+    "udp-connected:file",
+    "udp-connected:friend-sendto",
+    "udp-connected:friend-sendmsg",
+    "udp-dissolved:friend-sendto",
+    "udp-dissolved:friend-sendmsg",
+];
+
+/// `net` with the web server for a friend and the sink for an enemy.
+fn net<'a>(ways: &[&'a str]) -> Vec<&'a str> {
+    [&["./net", WEB, "7", SINK, "4444"], ways].concat()
+}
+
+/// All that was sent has arrived.
+#[track_caller]
+fn arrives(internet: &Internet, ways: &[&str]) {
+    let (free, reached) = internet.free(&net(ways));
+    let heard = reached.heard();
+    let missing: Vec<_> = ways.iter().filter(|way| !heard.contains(way)).collect();
+    free.must(missing.is_empty(), &format!("the control does not arrive: {missing:?}"));
+}
+
+#[test]
+fn no_way_leads_a_connection_from_an_allowed_address_to_another() {
+    let internet = internet!(c);
+    let argv = net(BY_CONNECTION);
+    arrives(&internet, BY_CONNECTION);
+    let (boxed, reached) = internet.boxed(&["--net-allow", WEB], &argv);
+    let ends = by_name(&boxed.out);
+    let refused = |way: &&&str| ends.get(**way).is_some_and(|end| ["EACCES", "EOPNOTSUPP"].contains(end));
+    let others: Vec<_> = BY_CONNECTION.iter().filter(|way| !refused(way)).collect();
+    boxed.must(others.is_empty(), &format!("not refused: {others:?}"));
+    boxed.must(reached.count("packets", SINK) == 0, "a packet to what is not allowed");
+    boxed.must(reached.count("connections", WEB) == 7, "what is allowed was reached");
+    let denied = |r: &&Value| r["op"] == "connect" && r["target"]["address"] == "203.0.113.66:4444";
+    boxed.must(boxed.records.iter().filter(denied).count() == 7, "each connect is on record");
+}
+
+#[test]
+fn a_socket_that_may_ask_for_its_way_sends_nothing() {
+    let internet = internet!(c);
+    let ways = [BY_DATAGRAM, TO_THE_FRIEND].concat();
+    arrives(&internet, &ways);
+    let (boxed, reached) = internet.boxed(&["--net-allow", WEB], &net(&ways));
+    boxed.must(by_name(&boxed.out).len() == ways.len(), "all have been tried");
+    boxed.must(!boxed.out.contains("cannot"), "the way may be asked for");
+    let packets = [WEB, SINK].map(|address| reached.count("packets", address));
+    boxed.must(packets == [0, 0], &format!("packets left the box: {packets:?}, {:?}", reached.heard()));
+    let end = boxed.records.last().expect("records");
+    boxed.must(end["counts"]["route"]["allow"] == 16, "each question is counted");
+}
+
+#[test]
+fn datagrams_that_may_go_to_one_address_go_to_no_other() {
+    let internet = internet!(c);
+    let sent = ["udp-sent:sendto", "udp-sent:sendmsg", "udp-sent:sendmmsg"];
+    let ways = [BY_DATAGRAM, &sent, TO_THE_FRIEND].concat();
+    let rules = ["--net-allow", "udp://203.0.113.10:7"];
+    let (boxed, reached) = internet.boxed(&rules, &net(&ways));
+    boxed.must(by_name(&boxed.out).len() == ways.len(), "all have been tried");
+    boxed.must(!boxed.out.contains("cannot"), "the friend may be sent to");
+    let heard = reached.heard();
+    boxed.must(TO_THE_FRIEND.iter().all(|way| heard.contains(way)), &format!("what is allowed arrives: {heard:?}"));
+    boxed.must(reached.count("packets", SINK) == 0, &format!("a packet to what is not allowed: {heard:?}"));
+}
+
+/// A packet for the friend that is to go by way of the enemy leaves with the enemy's address on it.
+#[test]
+fn the_sender_chooses_no_route() {
+    let internet = internet!(c);
+    let ways: [(&str, &[&str]); 4] = [
+        ("tcp:options", &[WEB, "7", SINK, "4444"]),
+        ("udp:options", &[WEB, "7", SINK, "4444"]),
+        ("udp-connected:control", &[WEB, "7", SINK, "4444"]),
+        ("tcp:header", &[WEB6, "7", SINK6, "4444"]),
+    ];
+    for (way, places) in ways {
+        let argv = [&["./net"], places, &[way]].concat();
+        let enemy = places[2];
+        let (free, reached) = internet.free(&argv);
+        let sends = way == "udp:options" || reached.count("packets", enemy) > 0;
+        free.must(sends && free.out.ends_with("done\n"), "the control goes by way of the enemy");
+        let rules = ["--net-allow", "*", "--net-allow", "udp://203.0.113.10:7", "--net-deny", enemy];
+        let (boxed, reached) = internet.boxed(&rules, &argv);
+        boxed.must(reached.count("packets", enemy) == 0, &format!("{way}: a packet went by way of the enemy"));
+        boxed.must(!boxed.out.contains("cannot"), "the friend may be reached");
+    }
+}
+
+#[test]
+fn a_socket_of_the_host_opens_no_port_there() {
+    let internet = internet!(c);
+    let ports = internet.scene.file("ports.py", PORTS);
+    let around = [text(&internet.python), text(&ports)];
+    let states = ["dissolved", "failed", "bound-failed"];
+    let acts = ["listen", "bind-any", "bind-loopback"];
+    let mut ways: Vec<String> = states.iter().flat_map(|s| acts.map(|act| format!("{s}:{act}"))).collect();
+    // One that is bound is bound once.
+    ways.retain(|way| !way.starts_with("bound-failed:bind"));
+    ways.push("udp-dissolved:bind-datagram".into());
+    let argv = net(&ways.iter().map(String::as_str).collect::<Vec<_>>());
+    let (free, _) = internet.free(&[&around[..], &argv].concat());
+    let opened =
+        |way: &String| free.out.lines().any(|line| line.starts_with(&format!("{way}: ")) && !line.ends_with("done"));
+    free.must(ways.iter().all(opened) && free.out.matches("done").count() == ways.len(), "the control opens ports");
+    for more in [&[][..], &["--net-allow", "udp://203.0.113.10"]] {
+        let flags = [&["--net-allow", WEB], more].concat();
+        let (boxed, _) = internet.boxed_under(&around, &flags, &argv);
+        let refused = |way: &String| boxed.out.contains(&format!("{way}: EACCES\n"));
+        boxed.must(ways.iter().all(refused), "each is refused");
+        boxed.must(boxed.denied(&["bind"], "0.0.0.0"), "that is on record");
+    }
+    // The box's own sockets listen as they like, and are seen by nobody outside.
+    let own = ["tcp:listen", "tcp:bind-any", "tcp:bind-loopback", "udp:bind-datagram"];
+    let (boxed, _) = internet.boxed_under(&around, &["--net-allow", WEB], &net(&own));
+    let expected: String = own.iter().map(|way| format!("{way}: \n{way}: done\n")).collect();
+    boxed.must(boxed.out == expected, "ports of the box are not the host's");
+}
+
+/// Families and protocols that open connections by ways nobody decides.
+#[test]
+fn sockets_of_other_kinds_are_not_made() {
+    let internet = internet!(c);
+    let kinds = [
+        "raw",
+        "raw6",
+        "packet",
+        "vsock",
+        "netlink",
+        "sctp",
+        "sctp-many",
+        "mptcp",
+        "mptcp6",
+        "smc",
+        "dccp",
+        "udplite",
+        "udplite6",
+        "l2tp",
+        "rds",
+        "tipc",
+        "xdp",
+        "ring",
+    ];
+    let ways: Vec<String> = kinds.iter().chain(&["route"]).map(|kind| format!("socket:{kind}")).collect();
+    let argv = net(&ways.iter().map(String::as_str).collect::<Vec<_>>());
+    let (free, _) = internet.free(&argv);
+    let (boxed, _) = internet.boxed(OPEN, &argv);
+    let (was, is) = (by_name(&free.out), by_name(&boxed.out));
+    free.must(was["socket:raw"] == "done" && was["socket:route"] == "done", "the control makes sockets");
+    let errors = ["EAFNOSUPPORT", "EPROTONOSUPPORT", "EPERM", "ENOSYS"];
+    for kind in kinds {
+        let way = format!("socket:{kind}");
+        if was[way.as_str()] != "done" {
+            println!("no control on this host: {way} ends in {}", was[way.as_str()]);
+        }
+        boxed.must(errors.contains(&is[way.as_str()]), &format!("{way} is refused"));
+    }
+    boxed.must(is["socket:route"] == "done", "the C library may list addresses");
+}
+
+// Races.
+
+fn tries() -> u32 {
+    std::env::var("AGENTBOX_RACE_TRIES").ok().map_or(300, |tries| tries.parse().expect("a number of tries"))
+}
+
+/// How many tries came through, were refused, ended otherwise.
+fn tally(outcome: &Outcome) -> [u64; 3] {
+    let numbers: Vec<u64> = outcome.out.split_whitespace().filter_map(|number| number.parse().ok()).collect();
+    numbers.try_into().unwrap_or_else(|_| panic!("no tally\n{outcome}"))
+}
+
+/// How many records of `op` for `address` say `verdict`, by the log's last line.
+fn on_record(outcome: &Outcome, address: &str, verdict: &str) -> u64 {
+    let end = outcome.records.last().expect("records");
+    let sums = end["destinations"].as_array().cloned().unwrap_or_default();
+    let its = sums.iter().filter(|one| one["addresses"][0] == address);
+    its.map(|one| one[verdict].as_u64().unwrap_or(0)).sum()
+}
+
+/// One thread turns the address from what is allowed to what is not and back, while another makes the call.
+fn turning_address(call: &str, rule: &str, port: &str) {
+    let internet = internet!(c);
+    let count = tries();
+    let tries = count.to_string();
+    let what = if call == "connect" { "connections" } else { "datagrams" };
+    let argv = ["./race_net", call, &tries, WEB, "7", SINK, port];
+    let hit = (0..20).any(|_| {
+        let (free, reached) = internet.free(&argv);
+        free.exits(0);
+        reached.count(what, SINK) > 0
+    });
+    assert!(hit, "{call}: the control never hits what is denied");
+    let raced = (0..20).any(|_| {
+        let (boxed, reached) = internet.boxed(&["--net-allow", rule], &argv);
+        let [through, refused, other] = tally(boxed.exits(0));
+        boxed.must(reached.count("packets", SINK) == 0, &format!("{call}: a packet to what is denied"));
+        boxed.must(through + refused + other == u64::from(count) && other == 0, &format!("{call}: all are told of"));
+        boxed.must(reached.count(what, WEB) == through, &format!("{call}: what came through arrived, and no more"));
+        boxed.must(on_record(&boxed, WEB, "allowed") == through, &format!("{call}: what came through is on record"));
+        boxed.must(on_record(&boxed, SINK, "denied") == refused, &format!("{call}: what was refused is on record"));
+        println!("{call}: {through} of {tries} came through, {refused} were refused ({:.1?})", boxed.took);
+        through > 0 && refused > 0
+    });
+    assert!(raced, "{call}: never was one allowed and another denied: the race was not run");
+}
+
+#[test]
+fn a_turning_address_never_connects_to_what_is_denied() {
+    turning_address("connect", "203.0.113.10:7", "4444");
+}
+
+#[test]
+fn a_turning_address_never_sends_to_what_is_denied() {
+    turning_address("sendto", "udp://203.0.113.10:7", "4444");
+}
+
+/// One thread turns the socket under the other's call: its number, or what it is connected to.
+fn turning_socket(how: &str, enemy: &str, port: &str) {
+    let internet = internet!(c);
+    let tries = (tries() * 5).to_string();
+    let argv = ["./race_net", how, &tries, WEB, "7", enemy, port];
+    let hit = (0..20).any(|_| {
+        let (free, reached) = internet.free(&argv);
+        free.exits(0);
+        // In the time between two tries the connection need not have been made.
+        reached.count("packets", enemy) > 0
+    });
+    assert!(hit, "{how}: the control never hits what is denied");
+    let (boxed, reached) = internet.boxed(&["--net-allow", "203.0.113.10:7"], &argv);
+    let [through, refused, other] = tally(boxed.exits(0));
+    boxed.must(through == 0, &format!("{how}: {through} came through"));
+    boxed.must(reached.count("packets", enemy) == 0, &format!("{how}: a packet to what is denied"));
+    boxed.must(reached.count("connections", WEB) > 0, &format!("{how}: the socket has turned"));
+    println!("{how}: {refused} refused, {other} ended otherwise ({:.1?})", boxed.took);
+}
+
+#[test]
+fn a_turning_descriptor_never_connects_to_what_is_denied() {
+    turning_socket("number", SINK, "4444");
+    turning_socket("number", "127.0.0.1", "8080");
+}
+
+#[test]
+fn a_connection_that_dissolves_under_a_connect_never_leads_to_the_host_s_loopback() {
+    turning_socket("dissolve", "127.0.0.1", "8080");
+}
+
+// Programs that know nothing of the box: no proxy, no variable.
+
+/// Runs `argv` without a box and in one; both must say `expected`.
+#[track_caller]
+fn says(internet: &Internet, flags: &[&str], argv: &[&str], expected: &str) {
+    let (free, _) = internet.free(argv);
+    free.exits(0).must(free.out.trim() == expected, "the control fetches the page");
+    let flags = [&["--net-allow", "*.example.org"], flags].concat();
+    let (boxed, reached) = internet.boxed(&flags, argv);
+    boxed.exits(0).must(boxed.out.trim() == expected, "the program fetches the page");
+    let names = |r: &&Value| r["op"] == "connect" && r["target"]["names"][0] == "v4.example.org";
+    boxed.must(boxed.records.iter().any(|r| names(&r) && r["verdict"] == "allow"), "that is on record, by name");
+    assert!(reached.count("connections", WEB) > 0);
+}
+
+const HELLO: &str = "hello from 203.0.113.10";
+
+/// A program of the host that fetches a page with these arguments.
+#[track_caller]
+fn fetches(name: &str, args: &[&str]) {
+    let internet = internet!();
+    let Some(program) = program(name) else { skip!("no {name} in the system directories") };
+    says(&internet, &[], &[&[text(&program)], args].concat(), HELLO);
+}
+
+#[test]
+fn curl_fetches() {
+    fetches("curl", &["-sS", "http://v4.example.org/"]);
+}
+
+#[test]
+fn wget_fetches() {
+    fetches("wget", &["-q", "-O", "-", "http://v4.example.org/"]);
+}
+
+/// Linked statically: no library stands between it and the kernel.
+#[test]
+fn busybox_fetches() {
+    fetches("busybox", &["wget", "-q", "-O", "-", "http://v4.example.org/"]);
+}
+
+#[test]
+fn node_fetches() {
+    fetches("node", &["-e", "fetch('http://v4.example.org/').then(r => r.text()).then(t => console.log(t.trim()))"]);
+}
+
+#[test]
+fn python_fetches_with_urllib() {
+    let fetch = "import urllib.request as r; print(r.urlopen('http://v4.example.org').read().decode())";
+    fetches("python3", &["-c", fetch]);
+}
+
+/// Non-blocking connects, watched by epoll, many at a time.
+#[test]
+fn python_fetches_with_asyncio() {
+    let fetch = "\
+import asyncio
+async def fetch():
+    reader, writer = await asyncio.open_connection('v4.example.org', 80)
+    writer.write(b'GET / HTTP/1.0\\r\\n\\r\\n')
+    await reader.readuntil(b'\\r\\n\\r\\n')
+    line = await reader.readline()
+    writer.close()
+    return line.decode().strip()
+async def main():
+    print(*set(await asyncio.gather(*[fetch() for _ in range(100)])))
+asyncio.run(main())
+";
+    fetches("python3", &["-c", fetch]);
+}
+
+/// Compiles once per user, outside of any box.
+fn built(scene: &Scene, mut command: Command) {
+    scene.dress(&mut command);
+    command.env("GOCACHE", common::base().join(format!("agentbox-go-{}", nix::unistd::geteuid())));
+    command.env("CGO_ENABLED", "0").env("GO111MODULE", "off");
+    run_logged(command, b"", Path::new("/nonexistent")).exits(0);
+}
+
+/// Go asks the name server itself, and has no C library.
+#[test]
+fn go_fetches() {
+    let internet = internet!();
+    let Some(go) = program("go") else { skip!("no Go compiler (go)") };
+    const FETCH: &str = r#"package main
+import ("fmt"; "io"; "net/http"; "os")
+func main() {
+    answer, err := http.Get("http://v4.example.org/")
+    if err != nil { fmt.Println(err); os.Exit(1) }
+    body, _ := io.ReadAll(answer.Body)
+    fmt.Print(string(body))
+}
+"#;
+    internet.scene.file("home/work/fetch.go", FETCH);
+    let mut command = Command::new(go);
+    command.args(["build", "-o", "fetch", "fetch.go"]);
+    built(&internet.scene, command);
+    says(&internet, &[], &["./fetch"], HELLO);
+}
+
+/// A selector is an epoll instance that knows the socket before it is connected.
+#[test]
+fn java_fetches_by_stream_and_by_selector() {
+    let internet = internet!();
+    let (Some(java), Some(_)) = (program("java"), program("javac")) else { skip!("no Java (java, javac)") };
+    const FETCH: &str = r#"
+import java.net.*; import java.nio.*; import java.nio.channels.*;
+public class Fetch {
+    public static void main(String[] args) throws Exception {
+        byte[] page = new URL("http://v4.example.org/").openStream().readAllBytes();
+        Selector selector = Selector.open();
+        SocketChannel channel = SocketChannel.open();
+        channel.configureBlocking(false);
+        channel.register(selector, SelectionKey.OP_CONNECT);
+        if (!channel.connect(new InetSocketAddress("v4.example.org", 7))) {
+            selector.select(5000);
+            if (!channel.finishConnect()) throw new Exception("not connected");
+        }
+        channel.write(ByteBuffer.wrap("ping".getBytes()));
+        channel.keyFor(selector).interestOps(SelectionKey.OP_READ);
+        selector.selectedKeys().clear();
+        if (selector.select(5000) != 1) throw new Exception("nothing to read");
+        ByteBuffer got = ByteBuffer.allocate(10);
+        if (channel.read(got) != 4) throw new Exception("too little");
+        System.out.println(new String(page).trim() + ", " + new String(got.array(), 0, 4));
+    }
+}
+"#;
+    internet.scene.file("home/work/Fetch.java", FETCH);
+    let mut command = Command::new("javac");
+    command.args(["-J-XX:TieredStopAtLevel=1", "-nowarn", "Fetch.java"]);
+    built(&internet.scene, command);
+    let argv = [text(&java), "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-XX:-UsePerfData", "-cp", ".", "Fetch"];
+    says(&internet, &[], &argv, "hello from 203.0.113.10, ping");
+}
+
+/// A repository is cloned over plain HTTP.
+#[test]
+fn git_clones() {
+    let internet = internet!();
+    let Some(git) = program("git") else { skip!("no git") };
+    let scene = &internet.scene;
+    let make = "git init -q -b main a && cd a && echo content >file && git add file \
+                && git -c user.name=a -c user.email=a@example.org commit -q -m first && cd .. \
+                && git clone -q --bare a srv/a.git && git -C srv/a.git update-server-info";
+    fs::create_dir(scene.work.join("srv")).expect("make srv");
+    scene.free_sh(make).exits(0);
+    // Serves until its input ends.
+    let serve = "\
+import functools, http.server, subprocess, sys, threading
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_): pass
+server = http.server.ThreadingHTTPServer(('203.0.113.20', 8000), functools.partial(Quiet, directory='srv'))
+threading.Thread(target=server.serve_forever, daemon=True).start()
+sys.exit(subprocess.run(sys.argv[1:]).returncode)
+";
+    let around = [text(&internet.python), "-c", serve];
+    let clone = |to| [text(&git), "clone", "-q", "http://db.example.org:8000/a.git", to];
+    let (free, _) = internet.free(&[&around[..], &clone("free")].concat());
+    free.exits(0);
+    let (boxed, _) = internet.boxed_under(&around, &["--net-allow", "db.example.org:8000"], &clone("boxed"));
+    boxed.exits(0);
+    for to in ["free", "boxed"] {
+        assert_eq!(fs::read_to_string(scene.work.join(to).join("file")).expect("the clone's file"), "content\n");
+    }
+}
+
+/// Each waits for its own; nobody else does.
+#[test]
+fn a_thousand_connects_that_wait_hold_up_nobody() {
+    let internet = internet!();
+    const WAIT: &str = "\
+import os, resource, socket, threading, time
+resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
+threading.stack_size(128 << 10)
+sockets = [socket.socket() for _ in range(1000)]
+ends = []
+def wait(s):
+    try: s.connect(('203.0.113.98', 80))
+    except OSError: ends.append(1)
+threads = [threading.Thread(target=wait, args=(s,), daemon=True) for s in sockets]
+begun = time.monotonic()
+[t.start() for t in threads]
+longest = 0
+for i in range(300):
+    now = time.monotonic()
+    with open(f'f{i}', 'w') as f: f.write('x')
+    os.rename(f'f{i}', f'g{i}')
+    longest = max(longest, time.monotonic() - now)
+s = socket.create_connection(('203.0.113.10', 7), 5)
+s.sendall(b'x')
+assert s.recv(1) == b'x'
+print(len(os.listdir('.')), len(ends), sum(t.is_alive() for t in threads), longest < 2, time.monotonic() - begun < 20)
+";
+    fs::remove_dir_all(&internet.scene.work).expect("empty the workspace");
+    fs::create_dir(&internet.scene.work).expect("make the workspace");
+    let argv = [text(&internet.python), "-c", WAIT];
+    let (boxed, _) = internet.boxed(OPEN, &argv);
+    boxed.exits(0).must(boxed.out == "300 0 1000 True True\n", "files are written, connections made");
+    let allowed = boxed.records.last().expect("records")["counts"]["connect"]["allow"].as_u64();
+    boxed.must(allowed == Some(1001), "each is counted");
+}
+
+// What is written wrongly.
+
+#[test]
+fn a_network_rule_that_is_none_ends_the_run_before_it_begins() {
+    let scene = Scene::new();
+    for (flag, rule) in [
+        ("--net-allow", "exa mple.org"),
+        ("--net-allow", "example.org:70000"),
+        ("--net-allow", "10.0.0.1/8"),
+        ("--net-deny", "ftp://example.org"),
+        ("--publish", "0"),
+        ("--publish", "localhost:80:80"),
+    ] {
+        let refused = scene.agentbox(&["run", flag, rule, "--", "touch", "ran"]);
+        refused.exits(125).must(refused.err.lines().count() == 1, "one line");
+        refused.must(refused.err.contains(flag) || refused.err.contains(rule), "it names what is wrong");
+        refused.must(!scene.work.join("ran").exists(), "the command has not run");
+    }
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("an address").port();
+    let refused = scene.agentbox(&["run", "--publish", &format!("{port}:80"), "--", "touch", "ran"]);
+    refused.exits(125).must(refused.err.lines().count() == 1, "one line");
+    refused.must(refused.err.contains(&port.to_string()), "it names the port");
+    refused.must(!scene.work.join("ran").exists(), "the command has not run");
+}
+
+#[test]
+fn a_list_of_nothing_allows_nothing() {
+    let internet = internet!(c);
+    let policy = internet.scene.file("home/p.yaml", "version: 1\nextends: [default]\nnetwork: {allow: []}\n");
+    let (boxed, reached) = internet.boxed(&["-p", text(&policy)], &net(&["tcp:connect", "udp:connect", "udp:sendto"]));
+    boxed.must(boxed.out.matches("EACCES").count() == 3, "each is refused");
+    boxed.must(reached.count("packets", SINK) == 0, "a packet left the box");
+}
