@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::io::{self, IsTerminal};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -39,6 +40,8 @@ pub struct HostFacts {
     /// The first standard stream that the command will hold and that has a name on the host (a file, a FIFO, a terminal):
     /// through it, mode, owner and times can be set, wherever it lies.
     pub named_stream: Option<&'static str>,
+    /// The first standard stream that is a socket of the host's which could be turned to somebody else.
+    pub socket_stream: Option<&'static str>,
     /// This process already runs under a seccomp filter: inside a container or another box.
     pub filtered: bool,
 }
@@ -67,6 +70,7 @@ impl HostFacts {
             resolv_conf: resolv_conf(Path::new("/etc/resolv.conf")),
             ipv6: has_ipv6(),
             named_stream: named_stream(),
+            socket_stream: socket_stream(),
             filtered: filtered(),
         }
     }
@@ -84,6 +88,23 @@ fn named_stream() -> Option<&'static str> {
         has_name && !replaced(*terminal) && !is_null(&link)
     });
     named.next().map(|(_, (name, _))| name)
+}
+
+/// Of IP sockets any could: one that is connected can be dissolved. Of unix sockets those that send without connecting.
+fn socket_stream() -> Option<&'static str> {
+    let (input, output, error) = (io::stdin(), io::stdout(), io::stderr());
+    let streams =
+        [("standard input", input.as_fd()), ("standard output", output.as_fd()), ("standard error", error.as_fd())];
+    let turns = |fd: BorrowedFd<'_>| {
+        let number = |name| sys::socket::option(fd, libc::SOL_SOCKET, name).map(|value| value.int());
+        match (number(libc::SO_DOMAIN), number(libc::SO_TYPE)) {
+            (Ok(libc::AF_UNIX), Ok(kind)) => kind == libc::SOCK_DGRAM,
+            (Ok(_), _) => true,
+            // No socket at all.
+            (Err(_), _) => false,
+        }
+    };
+    streams.into_iter().find(|(_, fd)| turns(*fd)).map(|(name, _)| name)
 }
 
 fn is_null(path: &str) -> bool {

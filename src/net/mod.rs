@@ -81,8 +81,6 @@ pub struct Net {
     pub flows: Flows,
     /// Sockets in place of others.
     pub twins: twin::Twins,
-    /// The network that connections are made in.
-    pub host_network: u64,
     doors: Arc<Doors>,
     /// Runs what waits.
     handle: runtime::Handle,
@@ -99,8 +97,7 @@ impl Net {
         let Start { gate, box_network, rules, ping, published } = start;
         let inside = Arc::new(Inside::start(box_network, ping)?);
         let (names, askers) = (Arc::new(Names::default()), Arc::new(Askers::default()));
-        let host_network =
-            host_network().map_err(|errno| NetError::Step("tell the host's network from the box's", errno))?;
+        host_network().map_err(|errno| NetError::Step("tell the host's network from the box's", errno))?;
         let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(NetError::Thread)?;
         let handle = runtime.handle().clone();
         let doors = Doors::new(Arc::clone(&gate), Arc::clone(&inside));
@@ -115,7 +112,7 @@ impl Net {
             resolver.serve(sockets).map_err(NetError::Thread)?;
         }
         let (thread, twins) = (Mutex::new(Some(thread(runtime)?)), twin::Twins::default());
-        Ok(Arc::new(Self { names, askers, inside, flows, twins, host_network, doors, handle, thread }))
+        Ok(Arc::new(Self { names, askers, inside, flows, twins, doors, handle, thread }))
     }
 
     /// Runs `work` on the network's thread.
@@ -166,7 +163,8 @@ fn drop_rights() -> Result<(), NetError> {
     Ok(())
 }
 
-fn host_network() -> Result<u64, Errno> {
+/// Stands for the network namespace of the calling thread: see [`socket::network_of`].
+pub fn host_network() -> Result<u64, Errno> {
     let socket = socket::new(libc::AF_INET, libc::SOCK_STREAM, 0)?;
     socket::network_of(socket.as_fd())
 }

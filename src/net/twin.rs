@@ -62,6 +62,10 @@ impl Twins {
         let from = if on == Side::Host { Side::Box } else { Side::Host };
         let untouched = self.untouched(from, kind, inside)?;
         for (option, untouched) in CARRIED.iter().zip(untouched.iter()) {
+            // Most sockets are like new in most of what they do not have.
+            if untouched.is_none() {
+                continue;
+            }
             let Ok(value) = socket::option(original, option.level, option.name) else { continue };
             if untouched.is_some_and(|untouched| untouched == value) {
                 continue;

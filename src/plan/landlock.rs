@@ -17,7 +17,8 @@ pub struct Rules {
     pub abi: i32,
     /// Trees and what may be done below them.
     pub trees: Vec<Tree>,
-    /// Whether TCP bind and connect are refused outright: only where no network namespace does it.
+    /// Whether TCP bind and connect are refused outright: where sockets of the host's network may be in the box. The
+    /// supervisor carries out what is allowed, and is not confined.
     pub no_tcp: bool,
 }
 
@@ -72,7 +73,8 @@ pub fn rules(policy: &Policy, host: &HostFacts, view: bool, network: bool) -> Ru
             trees.push(tree);
         }
     }
-    Rules { abi: host.landlock_abi, trees, no_tcp: !network && !view }
+    let no_tcp = policy.network.mode == NetworkMode::Rules || (!network && !view);
+    Rules { abi: host.landlock_abi, trees, no_tcp }
 }
 
 impl Rights {

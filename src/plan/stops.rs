@@ -78,14 +78,29 @@ pub fn stops(policy: &Policy, host: &HostFacts, view: bool) -> Stops {
         change,
         metadata: metadata(policy, host, view),
         act: "programs and connections are always decided".into(),
-        messages: datagrams(policy),
-        sockets: (policy.network.mode == NetworkMode::Rules)
-            .then(|| format!("{} lets connections out", policy.network.rule)),
+        messages: datagrams(policy, host),
+        sockets: sockets(policy, host, view),
     }
 }
 
+fn sockets(policy: &Policy, host: &HostFacts, view: bool) -> Option<String> {
+    match policy.network.mode {
+        NetworkMode::Rules => Some(format!("{} lets connections out", policy.network.rule)),
+        NetworkMode::None if !view => Some("without a network namespace sockets are the host's".into()),
+        NetworkMode::None => inherited(host),
+        NetworkMode::Host => None,
+    }
+}
+
+fn inherited(host: &HostFacts) -> Option<String> {
+    host.socket_stream.map(|stream| format!("{stream} is a socket of the host"))
+}
+
 /// A datagram socket that may reach one host could send to any other, even when it is connected.
-fn datagrams(policy: &Policy) -> Option<String> {
+fn datagrams(policy: &Policy, host: &HostFacts) -> Option<String> {
+    if policy.network.mode != NetworkMode::Host && host.socket_stream.is_some() {
+        return inherited(host);
+    }
     let rule = policy.network.allow.iter().find(|rule| rule.to.transport != Transport::Tcp)?;
     Some(format!("{} lets datagrams out", rule.rule))
 }
@@ -191,6 +206,7 @@ mod tests {
             resolv_conf: None,
             ipv6: false,
             named_stream: None,
+            socket_stream: None,
             filtered: false,
         }
     }
@@ -245,6 +261,29 @@ mod tests {
         let stops = stops(&policy.without_view(), &host(), false);
         assert!(stops.read_open.unwrap().ends_with("cannot be masked without a mount view"));
         assert!(stops.metadata.all().is_some());
+    }
+
+    #[test]
+    fn sockets_stop_where_they_may_be_the_hosts_and_messages_where_datagrams_leave() {
+        let stops_on = |host: &HostFacts, rules: &str, view: bool| {
+            let (policy, _top) = policy(&format!("{DEFAULT}network: {rules}\n"));
+            let Stops { sockets, messages, .. } = stops(&policy, host, view);
+            (sockets, messages)
+        };
+        let stops = |rules: &str, view: bool| stops_on(&host(), rules, view);
+        let handed_in = HostFacts { socket_stream: Some("standard input"), ..host() };
+        let why = Some("standard input is a socket of the host".to_string());
+        assert_eq!(stops_on(&handed_in, "none", true), (why.clone(), why.clone()));
+        assert_eq!(stops_on(&handed_in, "rules", true).1, why);
+        assert_eq!(stops_on(&handed_in, "host", true), (None, None));
+        assert_eq!(stops("none", true), (None, None));
+        assert_eq!(stops("host", true), (None, None));
+        let without = "without a network namespace sockets are the host's".to_string();
+        assert_eq!(stops("none", false), (Some(without), None));
+        let (sockets, messages) = stops("{allow: ['a.example.org', 'udp://b.example.org']}", true);
+        assert_eq!(sockets.as_deref(), Some("./p.yaml network.allow lets connections out"));
+        assert_eq!(messages.as_deref(), Some("./p.yaml network.allow[1] lets datagrams out"));
+        assert_eq!(stops("{allow: ['a.example.org']}", true).1, None);
     }
 
     #[test]

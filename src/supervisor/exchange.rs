@@ -10,6 +10,7 @@
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Mutex;
+use std::time::Duration;
 
 use nix::dir::Dir;
 use nix::errno::Errno;
@@ -51,7 +52,7 @@ pub fn exchange(shared: &Shared, stopped: &Stopped<'_>, place: Place, new: &Owne
     if others.are_there() {
         exchange_duplicates(shared, stopped, process, inode, new)?;
     }
-    if others.are_there() {
+    if others.stay() {
         shared.gate.note(format!(
             "a socket that process {process} connected is held elsewhere, too: the descriptor there stays unconnected"
         ));
@@ -104,6 +105,15 @@ impl Others {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(socket, EpollEvent::new(EpollFlags::EPOLLOUT, 0))?;
         Ok(Self(epoll))
+    }
+
+    /// Whether it is more than a call that is just being carried out.
+    fn stay(&self) -> bool {
+        const CALL: Duration = Duration::from_millis(1);
+        self.are_there() && {
+            std::thread::sleep(CALL);
+            self.are_there()
+        }
     }
 
     fn are_there(&self) -> bool {

@@ -196,7 +196,8 @@ pub fn endpoint(context: &Context<'_>, socket: &OwnedFd, inet: Inet) -> Endpoint
 /// carries connections: it is exchanged for one of the box's before it is connected.
 fn destination(context: &Context<'_>, socket: &OwnedFd, inet: Inet) -> Endpoint {
     let transport = transport(socket);
-    let own = || transport == Transport::Tcp || side(context, socket) == Side::Box;
+    let exchanged = transport == Transport::Tcp && context.shared.net().is_some();
+    let own = || exchanged || side(context, socket) == Side::Box;
     meaning(context, inet, transport, own)
 }
 
@@ -207,7 +208,9 @@ fn meaning(context: &Context<'_>, inet: Inet, transport: Transport, own_loopback
         return Endpoint::Inet { address, outside: false, transport, names: Vec::new() };
     }
     let Some(net) = context.shared.net() else {
-        return Endpoint::Inet { address, outside: true, transport, names: Vec::new() };
+        // Without a network of its own the box's loopback is the host's.
+        let names = if is_loopback(ip) { vec![HOST_NAME.into()] } else { Vec::new() };
+        return Endpoint::Inet { address, outside: true, transport, names };
     };
     if ip == IpAddr::V4(HOST_ADDRESS) {
         let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), address.port());
@@ -216,14 +219,16 @@ fn meaning(context: &Context<'_>, inet: Inet, transport: Transport, own_loopback
     Endpoint::Inet { address, outside: true, transport, names: net.names.of(ip) }
 }
 
-/// Where a socket of the caller's is.
+/// Where a socket of the caller's is. One that it was handed in as a standard stream can be the host's, too.
 pub fn side(context: &Context<'_>, socket: &OwnedFd) -> Side {
-    match context.shared.net() {
+    if !context.shared.target.own_network {
+        return Side::Host;
+    }
+    match (context.shared.host_network(), socket::network_of(socket.as_fd())) {
+        (Some(host), Ok(network)) if network != host => Side::Box,
+        (None, _) => Side::Box,
         // Where that cannot be told, it counts as the host's, with which less can be done.
-        Some(net) if socket::network_of(socket.as_fd()) == Ok(net.host_network) => Side::Host,
-        Some(_) => Side::Box,
-        None if context.shared.target.own_network => Side::Box,
-        None => Side::Host,
+        _ => Side::Host,
     }
 }
 

@@ -24,7 +24,7 @@ use super::view::View;
 use super::waits::Waits;
 use super::{Box, Made, handle, lock};
 use crate::gate::Gate;
-use crate::net::Net;
+use crate::net::{self, Net};
 use crate::sys::{self, file};
 
 /// More workers than this are never started; when all wait, calls that would wait, too, are refused.
@@ -74,6 +74,8 @@ pub(super) struct Shared {
     listener: OnceLock<OwnedFd>,
     /// The way out, where the network has rules.
     net: OnceLock<Arc<Net>>,
+    /// The network that workers are in, once it was asked for; `None` where the kernel cannot tell (before Linux 5.14).
+    host_network: OnceLock<Option<u64>>,
     lead: Mutex<Lead>,
     /// The lead is free, or the box is gone.
     free: Condvar,
@@ -111,6 +113,7 @@ impl Supervisor {
             epolls: Epolls::default(),
             listener: OnceLock::new(),
             net: OnceLock::new(),
+            host_network: OnceLock::new(),
             lead: Mutex::new(Lead { taken: true, workers: 1, ..Lead::default() }),
             free: Condvar::new(),
             idle: Condvar::new(),
@@ -355,6 +358,11 @@ impl Shared {
     /// The way out, where the network has rules.
     pub(super) fn net(&self) -> Option<&Arc<Net>> {
         self.net.get()
+    }
+
+    /// Stands for the host's network: [`crate::sys::socket::network_of`].
+    pub(super) fn host_network(&self) -> Option<u64> {
+        *self.host_network.get_or_init(|| net::host_network().ok())
     }
 
     /// A call that was parked, as it still waits.
