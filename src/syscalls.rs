@@ -252,8 +252,8 @@ const MCAST_JOIN_SOURCE_GROUP: u32 = 46;
 
 use Arg::{
     Address, AddressLength, Argv, AtFlags, Backlog, Count, Data, Device, Dir, Envp, EpollFlags, Fd, Gid, How, Length,
-    Message, Mode, NewDir, NewPath, OpenFlags, OptionLength, OptionLevel, OptionName, OptionValue, Path, RenameFlags, SendFlags, Size, Text, Timespecs, Timevals, Uid,
-    Utimbuf, XattrArgs, XattrFlags, XattrName, XattrSize, XattrValue,
+    Message, Mode, NewDir, NewPath, OpenFlags, OptionLength, OptionLevel, OptionName, OptionValue, Path, RenameFlags,
+    SendFlags, Size, Text, Timespecs, Timevals, Uid, Utimbuf, XattrArgs, XattrFlags, XattrName, XattrSize, XattrValue,
 };
 
 const fn stop(name: &'static str, x86_64: i32, aarch64: i32, family: Family, args: &'static [Arg]) -> Row {

@@ -999,3 +999,103 @@ fn a_list_of_nothing_allows_nothing() {
     boxed.must(boxed.out.matches("EACCES").count() == 3, "each is refused");
     boxed.must(reached.count("packets", SINK) == 0, "a packet left the box");
 }
+
+// Where sockets are the host's.
+
+/// Turns a stream socket that was handed in as standard input, and a datagram socket that is.
+const HANDED_IN: &str = r#"
+import ctypes, socket, struct, subprocess, sys
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+def attempt(what, act):
+    try:
+        act()
+        print(f"{what}: done")
+    except OSError as e:
+        print(f"{what}: {e.strerror}")
+
+if sys.argv[1] == "outside":
+    kind = socket.SOCK_STREAM if sys.argv[-1] == "stream" else socket.SOCK_DGRAM
+    sock = socket.socket(socket.AF_INET, kind)
+    sock.connect(("203.0.113.10", 7))
+    subprocess.run(sys.argv[2:], stdin=sock.fileno())
+else:
+    sock = socket.socket(fileno=0)
+    if sys.argv[1] == "stream":
+        for to in [("203.0.113.66", 80), ("127.0.0.1", 8080)]:
+            libc.connect(0, struct.pack("H14x", socket.AF_UNSPEC), 16)
+            attempt(f"connect {to[0]}", lambda: sock.connect(to))
+        libc.connect(0, struct.pack("H14x", socket.AF_UNSPEC), 16)
+        attempt("listen", lambda: sock.listen())
+    else:
+        attempt("send to", lambda: sock.sendto(b"out", ("203.0.113.66", 53)))
+        attempt("send message", lambda: sock.sendmsg([b"out"], [], 0, ("203.0.113.66", 53)))
+        attempt("speak to its own peer", lambda: sock.send(b"in"))
+"#;
+
+#[test]
+fn a_socket_that_was_handed_in_is_not_turned_to_somebody_else() {
+    let internet = internet!();
+    let script = internet.scene.file("home/work/handed_in.py", HANDED_IN);
+    let python = [text(&internet.python), text(&script)];
+    let around = [&python[..], &["outside"]].concat();
+    for (how, attempts) in [("stream", 3), ("datagram", 2)] {
+        let argv = [&python[..], &[how]].concat();
+        let (free, reached) = internet.free(&[&around[..], &argv].concat());
+        free.exits(0).must(free.out.matches(": done").count() == 3, "the control is stopped");
+        assert!(reached.count("packets", SINK) > 0, "nothing arrives");
+        for flags in [&[][..], &["--net-allow", "www.example.org"]] {
+            let (boxed, reached) = internet.boxed_under(&around, flags, &argv);
+            // With rules the socket is exchanged for one of the box's, on whose loopback nobody listens.
+            let ends = [": Permission denied", "127.0.0.1: Connection refused"];
+            let refused: usize = ends.iter().map(|end| boxed.out.matches(end).count()).sum();
+            boxed.exits(0).must(refused == attempts, "not all is refused");
+            boxed.must(how == "stream" || boxed.out.contains("own peer: done"), "it speaks to whom it was made for");
+            assert_eq!((reached.count("packets", SINK), reached.count("connections", "127.0.0.1")), (0, 0));
+        }
+    }
+}
+
+/// Connects, listens and sends where no user namespace can be had.
+const DEGRADED: &str = r#"
+import socket
+
+def attempt(what, act):
+    try:
+        act()
+        print(f"{what}: done")
+    except OSError as e:
+        print(f"{what}: {e.strerror}")
+
+for host, port in [("203.0.113.10", 7), ("203.0.113.66", 80), ("127.0.0.1", 8080)]:
+    attempt(f"connect {host}", lambda: socket.create_connection((host, port)))
+attempt("listen", lambda: socket.socket().listen())
+attempt("bind", lambda: socket.socket().bind(("127.0.0.1", 0)))
+attempt("datagrams", lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+"#;
+
+#[test]
+fn without_a_network_of_its_own_a_box_connects_by_rules_and_nothing_else() {
+    let internet = internet!();
+    let script = internet.scene.file("home/work/degraded.py", DEGRADED);
+    let python = [text(&internet.python), text(&script)];
+    let (free, _) = internet.free(&python);
+    free.exits(0).must(free.out.matches(": done").count() == 6, "the control is stopped");
+    // In a user namespace of its own the limit is nobody else's.
+    let none = "echo 0 >/proc/sys/user/max_user_namespaces && exec \"$@\"";
+    let around = ["unshare", "-Ur", "sh", "-c", none, "sh"];
+    let degraded = ["view", "processes", "network"].map(|layer| ["--allow-degraded", layer]).concat();
+    for (flags, done) in [
+        (&["--net-allow", WEB][..], &["connect 203.0.113.10"][..]),
+        (&["--net-allow", "host.agentbox.internal:8080"], &["connect 127.0.0.1"]),
+        (&[], &[]),
+    ] {
+        let (boxed, reached) = internet.boxed_under(&around, &[&degraded[..], flags].concat(), &python);
+        let succeeded: Vec<&str> = boxed.out.lines().filter_map(|line| line.strip_suffix(": done")).collect();
+        boxed.exits(0).must(succeeded == done, &format!("{flags:?} lets through {succeeded:?}"));
+        assert_eq!(reached.count("packets", SINK), 0);
+    }
+    let (refused, _) = internet.boxed_under(&around, &["--net-allow", WEB], &python);
+    refused.exits(125).must(refused.err.contains("--allow-degraded"), "it says what it lacks");
+}
