@@ -4,6 +4,7 @@
 //! the host's network takes its place, and has to be in all that can be told of it what the box made of its own.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -105,12 +106,15 @@ fn bind_as(original: BorrowedFd<'_>, twin: BorrowedFd<'_>, kind: Kind) -> Result
     let mut address = socket::bound_to(original)?;
     let (Some(port), Some(host)) = (address.get(PORT), host_part(&address)) else { return Ok(()) };
     let mut chosen = u16::from_be_bytes([port[0], port[1]]);
-    let any = host.iter().all(|byte| *byte == 0);
     if kind.kind == libc::SOCK_DGRAM {
+        // The box has no other address to bind to: that it got by being connected, and gets anew.
+        if !host.is_loopback() {
+            return Ok(());
+        }
         address[PORT].fill(0);
         chosen = 0;
     }
-    if chosen == 0 && any {
+    if chosen == 0 && host.is_unspecified() {
         return Ok(());
     }
     match socket::bind(twin, &address) {
@@ -125,13 +129,14 @@ fn bind_as(original: BorrowedFd<'_>, twin: BorrowedFd<'_>, kind: Kind) -> Result
 /// Where the ports begin that Linux gives out by itself (`ip_local_port_range`, as it ships).
 const CHOSEN_BY_THE_KERNEL: u16 = 32768;
 
-fn host_part(address: &[u8]) -> Option<&[u8]> {
+fn host_part(address: &[u8]) -> Option<IpAddr> {
     let family = u16::from_ne_bytes(*address.first_chunk()?);
-    match i32::from(family) {
-        libc::AF_INET => address.get(4..8),
-        libc::AF_INET6 => address.get(8..24),
-        _ => None,
-    }
+    let host: IpAddr = match i32::from(family) {
+        libc::AF_INET => address.get(4..)?.first_chunk::<4>().copied()?.into(),
+        libc::AF_INET6 => address.get(8..)?.first_chunk::<16>().copied()?.into(),
+        _ => return None,
+    };
+    Some(host.to_canonical())
 }
 
 /// An option that a program may have set before it connects.
