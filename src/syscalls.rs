@@ -314,6 +314,8 @@ const FS_IOC_SETFLAGS: u32 = 0x4008_6602; // inode flags: a change no path call 
 const FS_IOC32_SETFLAGS: u32 = 0x4004_6602;
 const FS_IOC_FSSETXATTR: u32 = 0x401c_5820;
 
+const IPV6_FLOWLABEL_MGR: u32 = 32;
+
 const AF_UNIX: u32 = libc::AF_UNIX as u32;
 const AF_INET: u32 = libc::AF_INET as u32;
 const AF_INET6: u32 = libc::AF_INET6 as u32;
@@ -536,6 +538,8 @@ pub static TABLE: &[Row] = &[
             &[Test::Is(1, libc::IPPROTO_IPV6 as u32), Test::Is(2, libc::IPV6_RTHDR as u32)],
             &[Test::Is(1, libc::IPPROTO_IPV6 as u32), Test::Is(2, libc::IPV6_2292RTHDR as u32)],
             &[Test::Is(1, libc::IPPROTO_IPV6 as u32), Test::Is(2, libc::IPV6_2292PKTOPTIONS as u32)],
+            // A flow label can carry a route, too (`fl_create`, net/ipv6/ip6_flowlabel.c).
+            &[Test::Is(1, libc::IPPROTO_IPV6 as u32), Test::Is(2, IPV6_FLOWLABEL_MGR)],
         ],
     ),
     refuse_when("socketpair", 53, 199, EAFNOSUPPORT, &[UNIX_DATAGRAM, UNIX_RAW]),

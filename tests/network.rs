@@ -529,6 +529,19 @@ fn datagrams_that_may_go_to_one_address_go_to_no_other() {
     boxed.must(reached.count("packets", SINK) == 0, &format!("a packet to what is not allowed: {heard:?}"));
 }
 
+/// The kernel makes an address of parts of two where a socket is connected anew while it holds back what it was to send.
+#[test]
+fn what_is_held_back_for_one_address_goes_to_no_other() {
+    let internet = internet!(c);
+    let rules = ["--net-allow", "udp://203.0.113.10:7", "--net-allow", "udp://[2001:db8::10]:7"];
+    let (boxed, reached) = internet.boxed(&rules, &["./net", WEB6, "7", SINK6, "4444", "udp-connected:hold-back"]);
+    boxed.must(!boxed.out.contains("cannot") && boxed.out.ends_with("done\n"), "it is sent");
+    let packets = reached.0["packets"].as_object().expect("counts");
+    // The web server's IPv4 address in hexadecimal.
+    let made_up = packets.keys().filter(|address| address.starts_with("cb00:710a")).count();
+    boxed.must(made_up == 0, &format!("packets to made-up addresses: {packets:?}"));
+}
+
 /// A packet for the friend that is to go by way of the enemy leaves with the enemy's address on it.
 #[test]
 fn the_sender_chooses_no_route() {
@@ -558,21 +571,25 @@ fn a_socket_of_the_host_opens_no_port_there() {
     let ports = internet.scene.file("ports.py", PORTS);
     let around = [text(&internet.python), text(&ports)];
     let states = ["dissolved", "failed", "bound-failed"];
-    let acts = ["listen", "bind-any", "bind-loopback"];
+    let acts = ["listen", "bind-any", "bind-loopback", "bind-none"];
     let mut ways: Vec<String> = states.iter().flat_map(|s| acts.map(|act| format!("{s}:{act}"))).collect();
     // One that is bound is bound once.
     ways.retain(|way| !way.starts_with("bound-failed:bind"));
-    ways.push("udp-dissolved:bind-datagram".into());
-    let argv = net(&ways.iter().map(String::as_str).collect::<Vec<_>>());
+    let connectionless = ["bind-datagram", "bind-none-datagram", "speak"].map(|act| format!("udp-dissolved:{act}"));
+    let all: Vec<&str> = ways.iter().chain(&connectionless).map(String::as_str).collect();
+    let argv = net(&all);
     let (free, _) = internet.free(&[&around[..], &argv].concat());
     let opened =
-        |way: &String| free.out.lines().any(|line| line.starts_with(&format!("{way}: ")) && !line.ends_with("done"));
-    free.must(ways.iter().all(opened) && free.out.matches("done").count() == ways.len(), "the control opens ports");
+        |way: &&str| free.out.lines().any(|line| line.starts_with(&format!("{way}: ")) && !line.ends_with("done"));
+    free.must(all.iter().all(opened) && free.out.matches("done").count() == all.len(), "the control opens ports");
     for more in [&[][..], &["--net-allow", "udp://203.0.113.10"]] {
         let flags = [&["--net-allow", WEB], more].concat();
         let (boxed, _) = internet.boxed_under(&around, &flags, &argv);
         let refused = |way: &String| boxed.out.contains(&format!("{way}: EACCES\n"));
         boxed.must(ways.iter().all(refused), "each is refused");
+        // One that sends datagrams is the box's own again, once it is dissolved.
+        let unseen = |way: &String| boxed.out.contains(&format!("{way}: \n{way}: done\n"));
+        boxed.must(connectionless.iter().all(unseen), "none of them is open to the host");
         boxed.must(boxed.denied(&["bind"], "0.0.0.0"), "that is on record");
     }
     // The box's own sockets listen as they like, and are seen by nobody outside.

@@ -4,6 +4,7 @@
 //! the host's network takes its place, and has to be in all that can be told of it what the box made of its own.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -73,7 +74,7 @@ impl Twins {
             // What the other side refuses it refuses to anybody: the program would have been told, but it was not there.
             let _ = option.set(twin.as_fd(), &value);
         }
-        bind_as(original, twin.as_fd(), kind)?;
+        bind_as(original, twin.as_fd(), kind, on)?;
         Ok(twin)
     }
 
@@ -100,18 +101,20 @@ fn fresh_socket(side: Side, kind: Kind, inside: &Inside) -> Result<OwnedFd, Errn
 
 /// Binds `twin` as `original` is bound, if it is. A port that the kernel chose for the original may be taken here: then
 /// it chooses another. So it does for every datagram socket: one with a port that is known would be open to all.
-fn bind_as(original: BorrowedFd<'_>, twin: BorrowedFd<'_>, kind: Kind) -> Result<(), Errno> {
+///
+/// An address that the box could bind to is of its own loopback. The host's is another, and who comes from there is often
+/// trusted; so the kernel chooses that, too.
+fn bind_as(original: BorrowedFd<'_>, twin: BorrowedFd<'_>, kind: Kind, on: Side) -> Result<(), Errno> {
     const PORT: std::ops::Range<usize> = 2..4;
     let mut address = socket::bound_to(original)?;
-    let (Some(port), Some(host)) = (address.get(PORT), host_part(&address)) else { return Ok(()) };
-    let mut chosen = u16::from_be_bytes([port[0], port[1]]);
-    let any = host.iter().all(|byte| *byte == 0);
-    if kind.kind == libc::SOCK_DGRAM {
-        address[PORT].fill(0);
-        chosen = 0;
-    }
-    if chosen == 0 && any {
+    let (Some(port), Some((place, host))) = (address.get(PORT), host_part(&address)) else { return Ok(()) };
+    let chosen = u16::from_be_bytes([port[0], port[1]]);
+    let any = host.is_unspecified() || on == Side::Host && host.is_loopback();
+    if kind.kind == libc::SOCK_DGRAM || chosen == 0 && any {
         return Ok(());
+    }
+    if any {
+        address[place].fill(0);
     }
     match socket::bind(twin, &address) {
         Err(Errno::EADDRINUSE) if chosen >= CHOSEN_BY_THE_KERNEL => {
@@ -125,13 +128,15 @@ fn bind_as(original: BorrowedFd<'_>, twin: BorrowedFd<'_>, kind: Kind) -> Result
 /// Where the ports begin that Linux gives out by itself (`ip_local_port_range`, as it ships).
 const CHOSEN_BY_THE_KERNEL: u16 = 32768;
 
-fn host_part(address: &[u8]) -> Option<&[u8]> {
+/// Where the address without its port stands, and what it is.
+fn host_part(address: &[u8]) -> Option<(std::ops::Range<usize>, IpAddr)> {
     let family = u16::from_ne_bytes(*address.first_chunk()?);
-    match i32::from(family) {
-        libc::AF_INET => address.get(4..8),
-        libc::AF_INET6 => address.get(8..24),
-        _ => None,
-    }
+    let (place, host): (_, IpAddr) = match i32::from(family) {
+        libc::AF_INET => (4..8, address.get(4..)?.first_chunk::<4>().copied()?.into()),
+        libc::AF_INET6 => (8..24, address.get(8..)?.first_chunk::<16>().copied()?.into()),
+        _ => return None,
+    };
+    Some((place, host.to_canonical()))
 }
 
 /// An option that a program may have set before it connects.

@@ -91,6 +91,9 @@ impl Control {
             let int = |from: usize| header[from..].first_chunk().map_or(0, |bytes| i32::from_ne_bytes(*bytes));
             match (kind.family, int(8), int(12)) {
                 (libc::AF_UNIX, libc::SOL_SOCKET, libc::SCM_RIGHTS) => control.translate(target, at + HEADER, end)?,
+                // The kernel would take the worker for the sender: what the caller says of itself would be refused, and what
+                // it says of the worker believed.
+                (_, libc::SOL_SOCKET, libc::SCM_CREDENTIALS) => return Err(Errno::EPERM),
                 (libc::AF_INET | libc::AF_INET6, level, name)
                     if kind.kind == libc::SOCK_DGRAM && !HARMLESS.contains(&(level, name)) =>
                 {

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 
-use super::address::{Inet, Parsed, of_path, parse};
+use super::address::{Inet, Parsed, of_path, parse, parse_v4};
 use super::notification::Reply;
 use super::resolve::{Last, Resolved, Spot, resolve};
 use super::{Context, Handled, Stop, lock, outside};
@@ -66,6 +66,9 @@ pub fn connect(context: &Context<'_>) -> Handled {
             }
             if let (true, Some(net)) = (dissolves, context.shared.net()) {
                 net.flows.dissolve(socket.as_fd());
+                if outside::would_hear_anybody(context, &socket) {
+                    return outside::bring_in(context, net, judged, socket);
+                }
             }
             act(context, judged, &socket, |socket| socket::connect(socket.as_fd(), &address))
         }
@@ -107,9 +110,12 @@ pub fn bind(context: &Context<'_>) -> Handled {
     let socket = socket_of(context)?;
     context.still_there()?;
     let Some(parsed) = parse(&address) else { return Err(Stop::Errno(Errno::EINVAL)) };
-    if let Parsed::Path(path) = parsed {
-        return bind_path(context, &socket, &path);
-    }
+    let parsed = match parsed {
+        Parsed::Path(path) => return bind_path(context, &socket, &path),
+        // IPv4 takes an address of no family, too (`__inet_bind`, net/ipv4/af_inet.c).
+        Parsed::Unspecified => parse_v4(&address).map_or(Parsed::Unspecified, Parsed::Inet),
+        parsed => parsed,
+    };
     let abstract_name = match &parsed {
         Parsed::Abstract(name) => Some(name.clone()),
         _ => None,

@@ -46,6 +46,9 @@ pub fn connect(context: &Context<'_>, socket: OwnedFd, inet: Inet) -> Handled {
     let state = state(&socket, transport);
     match context.shared.net() {
         Some(net) if here != there && state == CLOSE => elsewhere(context, net, judged, socket, there, &bytes),
+        // One that sends datagrams is connected once, before the box has it: what it still holds back for one destination
+        // (`MSG_MORE`) goes astray when it is connected to another (`inet->cork.fl` in `__ip4_datagram_connect`).
+        Some(net) if outside && transport != Transport::Tcp => elsewhere(context, net, judged, socket, there, &bytes),
         // It must not be tried on this one: what stands in the way can be undone by another thread at any moment, and then
         // the address would be the host's own.
         Some(_) if (here, there) == (Side::Host, Side::Box) => {
@@ -104,6 +107,19 @@ fn route(
         take_place(context.shared, context.call.stopped, place(context, socket), twin)
     });
     context.conclude(judged, super::fs::reply(made))
+}
+
+/// Whether a socket would take datagrams from anybody on the host's network, were it connected to nobody: the next send,
+/// even one that fails, gives it a port (`inet_send_prepare`, net/ipv4/af_inet.c).
+pub fn would_hear_anybody(context: &Context<'_>, socket: &OwnedFd) -> bool {
+    transport(socket) != Transport::Tcp && side(context, socket) == Side::Host
+}
+
+/// Dissolves the connection of a datagram socket of the host's network: one of the box's takes its place.
+pub fn bring_in(context: &Context<'_>, net: &Net, judged: Judged, socket: OwnedFd) -> Handled {
+    let made = net.twins.make(socket.as_fd(), Side::Box, &net.inside);
+    let done = made.and_then(|twin| take_place(context.shared, context.call.stopped, place(context, socket), twin));
+    context.conclude(judged, super::fs::reply(done))
 }
 
 /// Connects a twin of `socket` on the other side and puts it in its place.

@@ -173,7 +173,15 @@ fn datagram(
     let to = outside::endpoint(context, &socket, inet);
     let Endpoint::Inet { address, outside, transport, .. } = to else { return Err(Stop::Errno(Errno::EINVAL)) };
     let bytes = inet.bytes(address);
-    let send_on = |socket: &OwnedFd| socket::send_message(socket.as_fd(), data, &bytes, control.bytes(), flags);
+    let send_on = |socket: &OwnedFd| {
+        let now = |flags| socket::send_message(socket.as_fd(), data, &bytes, control.bytes(), flags);
+        let waits = outside::waits(socket) && flags & libc::MSG_DONTWAIT == 0;
+        match now(flags | libc::MSG_DONTWAIT) {
+            // What was sent before is not on its way yet: a neighbour does not answer, or the line is slow.
+            Err(Errno::EAGAIN) if waits => context.wait(|| now(flags)),
+            sent => sent,
+        }
+    };
     if !outside {
         // The box's own loopback is its own business.
         let done = send_on(&socket);

@@ -4,6 +4,7 @@
 //! the network's thread. What would end the caller's wait, a signal it handles or its death, must end the wait for it: so
 //! the main thread looks after them all a few times a second, and interrupts the worker with a signal of its own.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use nix::errno::Errno;
@@ -88,21 +89,44 @@ impl Waits {
     ///
     /// A worker that was interrupted a moment before its wait began is interrupted again the next time.
     pub fn look_after(&self, alive: impl Fn(u64) -> bool) -> usize {
-        let mut list = lock(&self.list);
-        for wait in list.iter_mut() {
-            if is_over(wait, &alive) {
+        let waits: Vec<(u64, Target)> = lock(&self.list).iter().map(|wait| (wait.call, wait.target)).collect();
+        // Looking takes a while where there are many, and whoever is to wait must not wait for that.
+        let found: HashMap<u64, Found> =
+            waits.iter().map(|(call, target)| (*call, Found::look(*target, alive(*call)))).collect();
+        for wait in lock(&self.list).iter_mut() {
+            if found.get(&wait.call).is_some_and(|found| wait.is_over(*found)) {
                 wait.waiter.interrupt();
             }
         }
-        list.len()
+        waits.len()
     }
 }
 
-fn is_over(wait: &mut Wait, alive: impl Fn(u64) -> bool) -> bool {
-    if !alive(wait.call) {
-        return true;
+/// What became of a caller.
+#[derive(Clone, Copy)]
+enum Found {
+    Dead,
+    /// It has a signal to handle, or its process has one.
+    Alive {
+        interrupted: bool,
+        process_interrupted: bool,
+    },
+}
+
+impl Found {
+    fn look(target: Target, alive: bool) -> Self {
+        if !alive {
+            return Self::Dead;
+        }
+        let Status { interrupted, process_interrupted, .. } = Status::read(target);
+        Self::Alive { interrupted, process_interrupted }
     }
-    let status = Status::read(wait.target);
-    let suspected = std::mem::replace(&mut wait.suspected, status.process_interrupted);
-    status.interrupted || (suspected && status.process_interrupted)
+}
+
+impl Wait {
+    fn is_over(&mut self, found: Found) -> bool {
+        let Found::Alive { interrupted, process_interrupted } = found else { return true };
+        let suspected = std::mem::replace(&mut self.suspected, process_interrupted);
+        interrupted || (suspected && process_interrupted)
+    }
 }

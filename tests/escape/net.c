@@ -214,6 +214,28 @@ static long take(int fd, const char *address, int listens) {
     return look(listens ? listen(fd, 5) : 0);
 }
 
+/* An address of no family is taken for IPv4's. */
+static long take_none(int fd, int listens) {
+    struct place at = place("0.0.0.0", "20902");
+    at.at.any.sa_family = AF_UNSPEC;
+    if (bind(fd, &at.at.any, at.length)) return -1;
+    return look(listens ? listen(fd, 5) : 0);
+}
+
+/* A send that names nobody fails, but the socket has a port from then on. */
+static long speak(int fd) {
+    send(fd, "", 1, MSG_NOSIGNAL);
+    return look(0);
+}
+
+/* What is held back for the friend goes out once the socket is connected to another, by IPv4. */
+static long hold_back(int fd) {
+    struct place other = place("::ffff:203.0.113.10", "7");
+    must(send(fd, way, strlen(way), MSG_MORE), "hold back");
+    reach(fd, other);
+    return send(fd, way, strlen(way), 0);
+}
+
 static long act(const char *name, int fd) {
     if (!strcmp(name, "connect")) return reach_and_tell(fd);
     if (!strcmp(name, "vfork")) return by_vfork(fd);
@@ -226,6 +248,10 @@ static long act(const char *name, int fd) {
     if (!strcmp(name, "bind-any")) return take(fd, "0.0.0.0", 1);
     if (!strcmp(name, "bind-loopback")) return take(fd, "127.0.0.1", 1);
     if (!strcmp(name, "bind-datagram")) return take(fd, "0.0.0.0", 0);
+    if (!strcmp(name, "bind-none")) return take_none(fd, 1);
+    if (!strcmp(name, "bind-none-datagram")) return take_none(fd, 0);
+    if (!strcmp(name, "speak")) return speak(fd);
+    if (!strcmp(name, "hold-back")) return hold_back(fd);
     if (!strcmp(name, "write")) return write(fd, way, strlen(way));
     if (!strcmp(name, "file")) return by_file(fd);
     if (!strncmp(name, "fast-", 5)) return datagram(name + 5, fd, &enemy, MSG_FASTOPEN, NULL, 0);
