@@ -11,12 +11,12 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::message::{self, Code, Data, Query, Spelled, Unfit, kind};
@@ -89,6 +89,36 @@ pub struct Resolver {
     upstream: Upstream,
     asking: Semaphore,
     waiting: Arc<Semaphore>,
+    under_way: UnderWay,
+}
+
+/// What the host's resolvers said: the number of the question, and the answer.
+type Said = Result<(u16, Vec<u8>), Errno>;
+
+/// The questions that the host's resolvers are being asked. Who asks the same meanwhile, by the same transport, waits for
+/// the same answer: programs that start many connections at once ask for one name as often, and name servers drop bursts.
+#[derive(Debug, Default)]
+struct UnderWay(Mutex<Questions>);
+
+/// By the question as it goes out, and whether it goes by TCP.
+type Questions = HashMap<(Vec<u8>, bool), Arc<OnceCell<Said>>>;
+
+impl UnderWay {
+    async fn ask(&self, question: Vec<u8>, stream: bool, ask: impl Future<Output = Said>) -> Said {
+        let key = (question, stream);
+        let said = Arc::clone(self.lock().entry(key.clone()).or_default());
+        let answer = said.get_or_init(|| ask).await.clone();
+        let mut under_way = self.lock();
+        // By now it may be asked anew.
+        if under_way.get(&key).is_some_and(|current| Arc::ptr_eq(current, &said)) {
+            under_way.remove(&key);
+        }
+        answer
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Questions> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Who asks, and when.
@@ -172,7 +202,7 @@ impl Resolver {
             known.entry(name).or_default().push(address);
         }
         let (asking, waiting) = (Semaphore::new(ASKING), Arc::new(Semaphore::new(WAITING)));
-        Self { gate, names, askers, hosts: known, upstream, asking, waiting }
+        Self { gate, names, askers, hosts: known, upstream, asking, waiting, under_way: UnderWay::default() }
     }
 
     /// Serves until the runtime ends. To be called on it.
@@ -345,8 +375,12 @@ impl Resolver {
     /// Asks the host's resolvers and remembers what they say, before the client can act on it.
     async fn forward(&self, forward: Forward) -> Vec<u8> {
         let Forward { query, name, client, asked, _permit } = forward;
-        let _turn = self.asking.acquire().await;
-        let (message, outcome) = match self.upstream.ask(&query, client.transport == Transport::Tcp).await {
+        let stream = client.transport == Transport::Tcp;
+        let ask = async {
+            let _turn = self.asking.acquire().await;
+            self.upstream.ask(&query, stream).await
+        };
+        let (message, outcome) = match self.under_way.ask(query.upstream(0), stream, ask).await {
             Ok((id, packet)) => self.learn(&query, &name, id, &packet),
             Err(errno) => (query.answer(Code::Failure, None), Outcome::Errno(errno as i32)),
         };
@@ -750,6 +784,34 @@ mod tests {
                 ("a.example.org A EAGAIN", "a.example.org A gone")
             );
             assert_eq!(recorded.len(), WAITING + 1);
+        });
+    }
+
+    #[test]
+    fn what_is_asked_meanwhile_is_asked_of_the_host_once() {
+        run(async {
+            let server = Server::start(one(0x0102_0304)).await;
+            let bench = bench(&[server.at]);
+            let client = Client::new(Transport::Udp, "127.0.0.1:7".parse().unwrap());
+            let question = |name: &str, kind: u16| {
+                let Taken::Forward(forward) = bench.resolver.take(&ask(name, kind, Some(1232)), client) else {
+                    panic!("{name} is not forwarded")
+                };
+                let resolver = Arc::clone(&bench.resolver);
+                tokio::spawn(async move { resolver.forward(*forward).await })
+            };
+            let same = ["a.example.org", "A.Example.org", "a.example.org"].map(|name| question(name, kind::A));
+            let others = [question("b.example.org", kind::A), question("a.example.org", kind::AAAA)];
+            for waiting in same.into_iter().chain(others) {
+                let answer = waiting.await.unwrap();
+                let read = Packet::parse(&answer).unwrap();
+                assert_eq!((read.rcode(), read.answers.len()), (RCODE::NoError, 1));
+            }
+            assert_eq!(server.asked(), 3);
+            assert!(bench.resolver.under_way.lock().is_empty());
+            assert_eq!(bench.ask("a.example.org", kind::A).await.1, ["1.2.3.4"]);
+            assert_eq!(server.asked(), 4, "an answer is for those who wait for it");
+            assert_eq!(bench.recorded().len(), 6, "each question is on record");
         });
     }
 

@@ -136,7 +136,7 @@ impl fmt::Display for At {
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// A key that there is not.
-    #[error("{at}: unknown key `{key}`{}", nearest(.key, .valid))]
+    #[error("{at}: unknown key `{key}`{}", instead(.key, .valid))]
     UnknownKey {
         /// Where.
         at: At,
@@ -247,6 +247,14 @@ pub enum FileError {
         /// Its words.
         text: String,
     },
+}
+
+/// What to write in place of an unknown key.
+fn instead(key: &str, valid: &[&'static str]) -> String {
+    match key {
+        "port" | "ports" if valid.contains(&"host") => ": ports stand behind the host, as in `example.org:443`".into(),
+        _ => nearest(key, valid),
+    }
 }
 
 /// ": did you mean `x`?" if a valid word is near, else the list of them.

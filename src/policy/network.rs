@@ -177,7 +177,8 @@ pub enum PublishError {
 }
 
 impl Publish {
-    /// Reads `[ADDRESS:]PORT[:PORT]`; without an address the port is published on the host's loopback alone.
+    /// Reads `[ADDRESS:]PORT[:PORT]`; without an address the port is published on the host's loopback alone, and without a
+    /// second port it is the same in the box.
     pub fn parse(text: &str, rule: RuleId) -> Result<Self, PublishError> {
         let (address, ports) = address_and_ports(text)?;
         let (host, inside) = match ports.split_once(':') {
@@ -208,11 +209,11 @@ fn address_and_ports(text: &str) -> Result<(IpAddr, &str), PublishError> {
     if let Some(rest) = text.strip_prefix('[') {
         let (address, ports) = rest.split_once("]:").ok_or(PublishError::Form)?;
         let address = address.parse().map_err(|_| wrong(address))?;
-        return if ports.contains(':') { Ok((IpAddr::V6(address), ports)) } else { Err(PublishError::Form) };
+        return Ok((IpAddr::V6(address), ports));
     }
     match text.matches(':').count() {
         0 | 1 if !text.contains('.') => Ok((IpAddr::V4(Ipv4Addr::LOCALHOST), text)),
-        2 => {
+        1 | 2 => {
             let (address, ports) = text.split_once(':').ok_or(PublishError::Form)?;
             Ok((IpAddr::V4(address.parse().map_err(|_| wrong(address))?), ports))
         }

@@ -12,6 +12,11 @@ use crate::policy::network::reserved::Reserved;
 use crate::policy::network::{Destinations, Host, HostName, Network, NetworkRule, Subnet};
 use crate::policy::{NetworkMode, Policy};
 
+/// Where name servers listen.
+const DNS_PORT: u16 = 53;
+/// What helps a program that looks names up and is kept from any name server.
+const LOOKS_UP: &str = "--net-allow HOST for each name it looks up (run it with --net rules, and the log says which)";
+
 /// An address outside, and the names that the box was given it for.
 struct Target {
     ip: IpAddr,
@@ -186,6 +191,10 @@ pub(super) fn suggest(policy: &Policy, access: &Access) -> Option<String> {
         Access::Connect { to } | Access::Send { to } | Access::Route { to } => {
             let Endpoint::Inet { address, transport, names, .. } = to else { return None };
             let target = Target::new(*address, names);
+            if policy.network.mode == NetworkMode::None && address.port() == DNS_PORT {
+                // A rule for the name server would open nothing: with rules, names are looked up for the box.
+                return Some(LOOKS_UP.into());
+            }
             format!("--net-allow {}", quoted(&written(*transport, &opened_by(&target)?, address.port())))
         }
         Access::Resolve(question) => format!("--net-allow {}", HostName::new(&question.name).ok()?),

@@ -353,7 +353,7 @@ fn the_suggested_rule_does_allow_it() {
         (connect("192.0.2.1:443", &["old.example", "new.example"]), "new.example:443"),
         (connect("[2001:db8::1]:443", &[]), "'[2001:db8::1]:443'"),
         (connect("[2001:db8::1]:443", &["b c"]), "'[2001:db8::1]:443'"),
-        (connect("udp://192.0.2.1:53", &["dns.example"]), "udp://dns.example:53"),
+        (connect("udp://192.0.2.1:123", &["time.example"]), "udp://time.example:123"),
         (connect("icmp://192.0.2.1:0", &[]), "icmp://192.0.2.1"),
         (connect("icmp://[2001:db8::1]:0", &[]), "icmp://2001:db8::1"),
         (connect("127.0.0.1:80", &[HOST_NAME]), "host.agentbox.internal:80"),
@@ -377,6 +377,20 @@ fn the_suggested_rule_does_allow_it() {
             let again = lab.load(&request).unwrap().policy;
             assert_eq!(decide(&again, &event).effect, YES, "{flag}");
         }
+    }
+}
+
+#[test]
+fn a_name_server_is_suggested_only_where_the_box_has_one_already() {
+    let lab = Lab::new();
+    let suggestion = |net: &str, to: &str| {
+        let policy = lab.policy(&format!("network: {net}\n"));
+        let event = event(Access::Connect { to: outside(to, &[]) });
+        suggest(&policy, &event, &decide(&policy, &event)).unwrap()
+    };
+    for to in ["udp://192.0.2.53:53", "192.0.2.53:53"] {
+        assert_eq!(suggestion("rules", to), format!("--net-allow {to}"));
+        assert!(suggestion("none", to).starts_with("--net-allow HOST for each name it looks up"), "{to}");
     }
 }
 

@@ -32,6 +32,10 @@ fn every_mistake_is_one_line_with_its_place_and_what_to_do() {
         ("version: 1\nnetwork: hots\n", "p.yaml:2:1: `hots` is not one of the choices: did you mean `host`?"),
         ("version: 1\nnetwork: [a]\n", "p.yaml:2:1: expected `none`, `rules`, `host`, or the keys mode, allow"),
         ("version: 1\nnetwork: {alow: []}\n", "p.yaml:2:11: unknown key `alow`: did you mean `allow`?"),
+        (
+            "version: 1\nnetwork: {allow: [{host: a, port: 80}]}\n",
+            "p.yaml:2:29: unknown key `port`: ports stand behind the host, as in `example.org:443`",
+        ),
         ("version: 1\nnetwork: {allow: a}\n", "p.yaml:2:18: expected a list"),
         ("version: 1\nnetwork: {allow: [80]}\n", "p.yaml:2:19: expected a string or a mapping"),
         ("version: 1\nnetwork: {publish: [1.5]}\n", "p.yaml:2:21: expected a port such as 8000"),
