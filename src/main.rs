@@ -33,6 +33,7 @@ fn run(cli: &Cli) -> Result<u8> {
         Command::Run(args) => cmd::run::run(args),
         Command::Log(args) => cmd::log::log(args),
         Command::Doctor { json } => cmd::doctor::doctor(*json),
+        Command::Why(args) => cmd::why::why(args, &cmd::policy::world()?),
         Command::Trust(args) => cmd::trust::run(args, &cmd::policy::world()?),
         Command::Policy { command } => policy_command(command, &cmd::policy::world()?),
     }

@@ -7,6 +7,7 @@ pub mod log;
 pub mod policy;
 pub mod run;
 pub mod trust;
+pub mod why;
 
 use std::io::{self, Write};
 
