@@ -214,6 +214,21 @@ pub enum PolicyCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Put every decision of a log to the policy of now, and print those that would change
+    #[command(
+        after_help = "Exit status: 0 none would change, 1 some would or the log is broken in places, 125 no answer."
+    )]
+    Replay {
+        /// The run: its id, the start of it, a file, or `last`
+        #[arg(value_name = "LOG|RUN")]
+        run: String,
+        /// The policy and what is added to it.
+        #[command(flatten)]
+        policy: Box<PolicyArgs>,
+        /// Print JSON, one object a line; the last one counts
+        #[arg(long)]
+        json: bool,
+    },
     /// Check policy files
     Check {
         /// The files.

@@ -47,6 +47,7 @@ fn policy_command(command: &PolicyCommand, world: &policy::World) -> Result<u8> 
             let plan = plan.then(|| cmd::run::plan_of(&loaded.policy)).transpose()?;
             Ok(cmd::policy::show(&loaded.policy, *json, plan))
         }
+        PolicyCommand::Replay { run, policy, json } => cmd::replay::replay(run, policy, *json, world),
         PolicyCommand::Check { files } => Ok(cmd::policy::check(files, world)),
         PolicyCommand::List { json } => Ok(cmd::policy::list(*json)),
     }

@@ -5,6 +5,7 @@
 pub mod doctor;
 pub mod log;
 pub mod policy;
+pub mod replay;
 pub mod run;
 pub mod trust;
 pub mod why;

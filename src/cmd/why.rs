@@ -51,7 +51,7 @@ pub fn why(args: &cli::Why, world: &World) -> Result<u8> {
 }
 
 /// What the flags ask for; what is asked about a run starts where that run started.
-fn request(args: &cli::PolicyArgs, run: Option<&Found>) -> Request {
+pub(super) fn request(args: &cli::PolicyArgs, run: Option<&Found>) -> Request {
     let request = super::policy::request(args);
     let about = run.and_then(|found| found.about.as_ref().ok()?.as_ref());
     let started = about.and_then(|about| unescape_bytes(&about.cwd)).map(|bytes| {
@@ -62,7 +62,7 @@ fn request(args: &cli::PolicyArgs, run: Option<&Found>) -> Request {
 }
 
 /// The policy as `run` would hold it on this host, and whether there is no view.
-fn as_run_has_it(policy: Policy) -> (Policy, bool) {
+pub(super) fn as_run_has_it(policy: Policy) -> (Policy, bool) {
     let whole = HostFacts::probe().no_user_namespace.is_some();
     (if whole { policy.without_view() } else { policy }, whole)
 }
