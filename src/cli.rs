@@ -199,6 +199,20 @@ pub enum LogCommand {
     },
 }
 
+/// What a file of cases looks like.
+const CASES: &str = "\
+A file of cases:
+  policy: [default, ./team.yaml, {version: 1, exec: {deny: [curl]}}]   # default: [default]
+  workdir: .                  # from the file's directory; default: an empty directory
+  cases:
+    - {write: src/main.rs, expect: allow}
+    - {write: .git/config, expect: deny, rule: \"./team.yaml filesystem.deny_write[0]\"}
+    - {read: /etc/shadow, expect: deny}        # also create, delete
+    - {connect: \"example.org:443\", expect: deny}
+    - {resolve: example.org, expect: deny}
+    - {exec: [curl, -s], expect: deny}
+Exit status: 0 all as expected, 1 some not, 125 bad input.";
+
 /// `agentbox policy …`.
 #[derive(Debug, Subcommand)]
 pub enum PolicyCommand {
@@ -228,6 +242,13 @@ pub enum PolicyCommand {
         /// Print JSON, one object a line; the last one counts
         #[arg(long)]
         json: bool,
+    },
+    /// Put the cases in YAML files to policies: what is expected, and what the policy answers
+    #[command(after_help = CASES)]
+    Test {
+        /// The files.
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
     },
     /// Check policy files
     Check {

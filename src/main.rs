@@ -48,6 +48,7 @@ fn policy_command(command: &PolicyCommand, world: &policy::World) -> Result<u8> 
             Ok(cmd::policy::show(&loaded.policy, *json, plan))
         }
         PolicyCommand::Replay { run, policy, json } => cmd::replay::replay(run, policy, *json, world),
+        PolicyCommand::Test { files } => cmd::cases::test(files, world),
         PolicyCommand::Check { files } => Ok(cmd::policy::check(files, world)),
         PolicyCommand::List { json } => Ok(cmd::policy::list(*json)),
     }

@@ -5,6 +5,7 @@
 //! and `real` looks at the file system; nothing reads the environment.
 
 mod build;
+pub mod cases;
 pub mod decide;
 pub mod env;
 pub mod file;
