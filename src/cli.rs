@@ -28,6 +28,9 @@ pub enum Command {
         #[command(subcommand)]
         command: PolicyCommand,
     },
+    /// Say what the policy answers to an act, by which rule, and what would allow it
+    #[command(after_help = "Exit status: 0 allowed, 1 denied, 125 no answer.")]
+    Why(Box<Why>),
     /// Trust the exact content of a project's policy file
     Trust(Trust),
     /// Say what this host can hold, and how to mend what it cannot
@@ -196,6 +199,20 @@ pub enum LogCommand {
     },
 }
 
+/// What a file of cases looks like.
+const CASES: &str = "\
+A file of cases:
+  policy: [default, ./team.yaml, {version: 1, exec: {deny: [curl]}}]   # default: [default]
+  workdir: .                  # from the file's directory; default: an empty directory
+  cases:
+    - {write: src/main.rs, expect: allow}
+    - {write: .git/config, expect: deny, rule: \"./team.yaml filesystem.deny_write[0]\"}
+    - {read: /etc/shadow, expect: deny}        # also create, delete
+    - {connect: \"example.org:443\", expect: deny}
+    - {resolve: example.org, expect: deny}
+    - {exec: [curl, -s], expect: deny}
+Exit status: 0 all as expected, 1 some not, 125 bad input.";
+
 /// `agentbox policy …`.
 #[derive(Debug, Subcommand)]
 pub enum PolicyCommand {
@@ -211,6 +228,28 @@ pub enum PolicyCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Put every decision of a log to the policy of now, and print those that would change
+    #[command(
+        after_help = "Exit status: 0 none would change, 1 some would or the log is broken in places, 125 no answer."
+    )]
+    Replay {
+        /// The run: its id, the start of it, a file, or `last`
+        #[arg(value_name = "LOG|RUN")]
+        run: String,
+        /// The policy and what is added to it.
+        #[command(flatten)]
+        policy: Box<PolicyArgs>,
+        /// Print JSON, one object a line; the last one counts
+        #[arg(long)]
+        json: bool,
+    },
+    /// Put the cases in YAML files to policies: what is expected, and what the policy answers
+    #[command(after_help = CASES)]
+    Test {
+        /// The files.
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
     /// Check policy files
     Check {
         /// The files.
@@ -223,6 +262,78 @@ pub enum PolicyCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// `agentbox why`: the policy flags of `run`, and one question.
+#[derive(Debug, Args)]
+pub struct Why {
+    /// What is asked.
+    #[command(flatten)]
+    pub question: Question,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// The policy and what is added to it; here its grants have their short names alone.
+    #[command(flatten)]
+    pub policy: WhyPolicy,
+}
+
+/// One question.
+#[derive(Debug, Clone, Default, Args)]
+#[group(required = true, multiple = false)]
+pub struct Question {
+    /// May PATH be written to, or made if it is not there?
+    #[arg(long = "write", id = "ask_write", value_name = "PATH", help_heading = "Questions")]
+    pub write: Option<PathBuf>,
+    /// May PATH be read?
+    #[arg(long = "read", id = "ask_read", value_name = "PATH", help_heading = "Questions")]
+    pub read: Option<PathBuf>,
+    /// May PATH be made?
+    #[arg(long, value_name = "PATH", help_heading = "Questions")]
+    pub create: Option<PathBuf>,
+    /// May PATH be removed?
+    #[arg(long, value_name = "PATH", help_heading = "Questions")]
+    pub delete: Option<PathBuf>,
+    /// May [tcp://|udp://|icmp://]HOST:PORT be reached, or the unix socket unix:PATH?
+    #[arg(long, value_name = "HOST:PORT", help_heading = "Questions")]
+    pub connect: Option<String>,
+    /// May NAME be looked up?
+    #[arg(long, value_name = "NAME", help_heading = "Questions")]
+    pub resolve: Option<String>,
+    /// May this program be started with these arguments? Takes all that follows
+    #[arg(long, value_name = "ARGV", num_args = 1.., allow_hyphen_values = true, help_heading = "Questions")]
+    pub exec: Option<Vec<std::ffi::OsString>>,
+    /// What was decided in record SEQ of RUN, and what would be now? (`agentbox log --json` shows numbers)
+    #[arg(long, value_name = "RUN:SEQ", help_heading = "Questions")]
+    pub event: Option<String>,
+    /// The same for the last denial of the last run
+    #[arg(long, help_heading = "Questions")]
+    pub last: bool,
+}
+
+/// The flags of [`PolicyArgs`], where `--read` and `--write` are questions.
+#[derive(Debug, Clone, Default)]
+pub struct WhyPolicy(pub PolicyArgs);
+
+impl clap::FromArgMatches for WhyPolicy {
+    fn from_arg_matches(matches: &clap::ArgMatches) -> Result<Self, clap::Error> {
+        PolicyArgs::from_arg_matches(matches).map(Self)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &clap::ArgMatches) -> Result<(), clap::Error> {
+        self.0.update_from_arg_matches(matches)
+    }
+}
+
+impl Args for WhyPolicy {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        let short = |arg: clap::Arg| arg.long(None::<&str>);
+        PolicyArgs::augment_args(command).mut_arg("read", short).mut_arg("write", short)
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
 }
 
 /// `agentbox trust`.
@@ -272,6 +383,23 @@ mod tests {
     fn an_unknown_flag_is_not_taken_for_the_command() {
         assert!(Cli::try_parse_from(["agentbox", "run", "--no-such-flag", "ls"]).is_err());
         assert!(Cli::try_parse_from(["agentbox", "run", "--", "--odd-name"]).is_ok());
+    }
+
+    #[test]
+    fn the_questions_of_why_take_the_long_names_of_grants() {
+        let why = |args: &[&str]| {
+            let cli = Cli::try_parse_from([&["agentbox", "why"], args].concat()).ok()?;
+            let Command::Why(why) = cli.command else { panic!("not why") };
+            Some(why)
+        };
+        let asked = why(&["-w", "out", "--write", "x", "--net", "host"]).unwrap();
+        assert_eq!(asked.question.write, Some("x".into()));
+        assert_eq!((asked.policy.0.write, asked.policy.0.net), (vec!["out".into()], Some(Net::Host)));
+        let asked = why(&["--json", "--exec", "git", "push", "--force", "--json"]).unwrap();
+        assert_eq!(asked.question.exec.unwrap(), ["git", "push", "--force", "--json"]);
+        for bad in [&[][..], &["-w", "x"], &["--write", "x", "--read", "y"], &["--write", "x", "--last"]] {
+            assert!(why(bad).is_none(), "{bad:?}");
+        }
     }
 
     #[test]

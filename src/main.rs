@@ -33,6 +33,7 @@ fn run(cli: &Cli) -> Result<u8> {
         Command::Run(args) => cmd::run::run(args),
         Command::Log(args) => cmd::log::log(args),
         Command::Doctor { json } => cmd::doctor::doctor(*json),
+        Command::Why(args) => cmd::why::why(args, &cmd::policy::world()?),
         Command::Trust(args) => cmd::trust::run(args, &cmd::policy::world()?),
         Command::Policy { command } => policy_command(command, &cmd::policy::world()?),
     }
@@ -46,6 +47,8 @@ fn policy_command(command: &PolicyCommand, world: &policy::World) -> Result<u8> 
             let plan = plan.then(|| cmd::run::plan_of(&loaded.policy)).transpose()?;
             Ok(cmd::policy::show(&loaded.policy, *json, plan))
         }
+        PolicyCommand::Replay { run, policy, json } => cmd::replay::replay(run, policy, *json, world),
+        PolicyCommand::Test { files } => cmd::cases::test(files, world),
         PolicyCommand::Check { files } => Ok(cmd::policy::check(files, world)),
         PolicyCommand::List { json } => Ok(cmd::policy::list(*json)),
     }

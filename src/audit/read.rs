@@ -101,6 +101,8 @@ pub struct Located {
 pub struct Line {
     /// Its number, from 1.
     pub number: u64,
+    /// The record's own number, if the line says one.
+    pub seq: Option<u64>,
     /// The line as it is, without its newline.
     pub raw: Vec<u8>,
     /// The record, if it is one.
@@ -156,7 +158,7 @@ impl<R: BufRead> Reader<R> {
         }
         self.number += 1;
         let whole = raw.pop_if(|last| *last == b'\n').is_some();
-        let mut line = Line { number: self.number, raw, entry: None, faults: Vec::new() };
+        let mut line = Line { number: self.number, seq: None, raw, entry: None, faults: Vec::new() };
         if !whole {
             self.end_of_unfinished(&mut line)?;
         } else {
@@ -199,6 +201,7 @@ impl<R: BufRead> Reader<R> {
                 line.faults.push(Located { line: line.number, fault: foreign(&line.raw, &error) });
             }
             Ok(header) => {
+                line.seq = Some(header.seq);
                 line.faults.extend(self.link(line.number, &header, &line.raw));
                 let fault = self.body(&header, &line.raw, &mut line.entry);
                 line.faults.extend(fault.map(|fault| Located { line: line.number, fault }));

@@ -58,7 +58,8 @@ fn wants_colour(lookup: impl Fn(&str) -> Option<OsString>) -> bool {
     !no_colour && !dumb
 }
 
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
+/// Whether output ended because nobody reads it any more.
+pub(super) fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let kinds = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind);
     kinds.into_iter().any(|kind| kind == io::ErrorKind::BrokenPipe)
 }
@@ -98,7 +99,7 @@ fn print(found: &Found, json: bool, denied: bool, output: &mut Output<'_>) -> an
 }
 
 /// A running writer's last line may be seen half written: that is no fault.
-fn being_written(log: &Path, found: &Located) -> bool {
+pub(super) fn being_written(log: &Path, found: &Located) -> bool {
     found.fault == Fault::Torn && read::still_written(log)
 }
 
@@ -121,7 +122,8 @@ fn warn_about_run(found: &Found, output: &mut Output<'_>) -> io::Result<u8> {
     }
 }
 
-fn located(log: &Path, fault: &Located) -> String {
+/// Says what is wrong, and where.
+pub(super) fn located(log: &Path, fault: &Located) -> String {
     format!("{} line {}: {}", printable(&log.to_string_lossy()), fault.line, fault.fault)
 }
 

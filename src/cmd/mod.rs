@@ -2,11 +2,14 @@
 //!
 //! Each takes its flags as plain data and returns the exit status, or an error that main prints once.
 
+pub mod cases;
 pub mod doctor;
 pub mod log;
 pub mod policy;
+pub mod replay;
 pub mod run;
 pub mod trust;
+pub mod why;
 
 use std::io::{self, Write};
 

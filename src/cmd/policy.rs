@@ -24,6 +24,7 @@ pub fn request(args: &PolicyArgs) -> Request {
     Request {
         own: Vec::new(),
         policies: args.policy.clone(),
+        inline: Vec::new(),
         read: args.read.clone(),
         write: args.write.clone(),
         deny: args.deny.clone(),

@@ -167,12 +167,17 @@ fn refuse_denied_command(policy: &Policy, command: &[OsString]) -> Result<()> {
 
 /// The real path of the program that the command's own PATH leads to.
 fn find_program(policy: &Policy, name: &Path) -> Option<PathBuf> {
+    let found = candidates(policy, name).into_iter().find(|file| file.is_file())?;
+    found.canonicalize().ok()
+}
+
+/// Where a program may be, in the order in which it is looked for: as written, or along the command's own PATH.
+pub(super) fn candidates(policy: &Policy, name: &Path) -> Vec<PathBuf> {
     if name.as_os_str().as_bytes().contains(&b'/') {
-        return policy.workdir.join(name).canonicalize().ok();
+        return vec![policy.workdir.join(name)];
     }
-    let path = policy.env.vars.get(OsStr::new("PATH"))?;
-    let mut found = std::env::split_paths(path).map(|dir| policy.workdir.join(dir).join(name));
-    found.find(|file| file.is_file())?.canonicalize().ok()
+    let path = policy.env.vars.get(OsStr::new("PATH")).map_or(OsStr::new("/usr/bin:/bin"), OsString::as_os_str);
+    std::env::split_paths(path).map(|dir| policy.workdir.join(dir).join(name)).collect()
 }
 
 /// Nothing weakens silently: a layer that the policy needs and the host lacks stops the run, unless the user accepts it.

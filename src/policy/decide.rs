@@ -10,6 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
+use super::fix::Fix;
 use super::index::Granted;
 use super::rules::{Probe, ProgramPattern, contains};
 use super::{Exception, FileRules, Guard, GuardKind, Policy, ProgramRule, Root};
@@ -254,6 +255,14 @@ pub(super) fn is_writable(files: &FileRules, path: &Path) -> bool {
     longest(files, &Probe::new(path)).is_some_and(|(_, changes)| changes)
 }
 
+/// Whether what stands at `path` outside is what stands there in the box's view: in a tree that is shown, or above one.
+pub(super) fn shows(files: &FileRules, path: &Path) -> bool {
+    match holding(files, &Probe::new(path)).next() {
+        Some((root, Granted::Read(_) | Granted::Write(_))) if root.exists => true,
+        _ => is_top(files, bytes(path)),
+    }
+}
+
 /// Whether `path` is shown because something below it is, or is one of the box's own file systems.
 fn is_top(files: &FileRules, path: &[u8]) -> bool {
     if contains(b"/proc", path) || contains(b"/dev", path) {
@@ -382,13 +391,18 @@ fn unix(policy: &Policy, path: &Path, own: bool) -> Verdict {
 
 /// The smallest change to the command line, or failing that to the policy, that would allow what was denied.
 pub fn suggest(policy: &Policy, event: &Event, verdict: &Verdict) -> Option<String> {
+    remedy(policy, event, verdict).map(|fix| fix.to_string())
+}
+
+/// The same as a value.
+pub fn remedy(policy: &Policy, event: &Event, verdict: &Verdict) -> Option<Fix> {
     if verdict.effect == Effect::Allow {
         return None;
     }
     match (verdict.reason, &event.access) {
         (Reason::DenyRule, _) => Some(match verdict.rule.0.strip_prefix("command line ") {
-            Some(flag) => format!("a command line without {flag}"),
-            None => format!("a policy without the rule {}", verdict.rule),
+            Some(flag) => Fix::WithoutFlag(flag.into()),
+            None => Fix::WithoutRule(verdict.rule.clone()),
         }),
         (Reason::NotGranted | Reason::Protected, Access::File { op, at }) => grant_of(policy, verdict, *op, at),
         (Reason::NotGranted | Reason::Protected, Access::Move { from, to, .. }) => {
@@ -404,45 +418,38 @@ pub fn suggest(policy: &Policy, event: &Event, verdict: &Verdict) -> Option<Stri
             grant_of(policy, verdict, FileOp::Mknod, &place)
         }
         (Reason::NotGranted, Access::Connect { to: Endpoint::Unix { path, .. } }) => {
-            Some(format!("--net-unix {}", shown(policy, path.as_path())))
+            Some(Fix::Unix(shown(policy, path.as_path())))
         }
-        (Reason::NotGranted, Access::Exec(exec)) => Some(format!("exec: {{allow: [{}]}} in the policy", exec.program)),
-        (Reason::NotGranted | Reason::NoNetwork, access) => network::suggest(policy, access),
+        (Reason::NotGranted, Access::Exec(exec)) => Some(Fix::Program(exec.program.to_string())),
+        (Reason::NotGranted | Reason::NoNetwork, access) => network::remedy(policy, access),
         _ => None,
     }
 }
 
-/// The flag that grants one name.
-fn grant_of(policy: &Policy, verdict: &Verdict, op: FileOp, place: &Place) -> Option<String> {
+/// The grant of one name.
+fn grant_of(policy: &Policy, verdict: &Verdict, op: FileOp, place: &Place) -> Option<Fix> {
     let path = place.path.as_path();
     if verdict.reason == Reason::Protected {
         let guard = policy.files.guards.iter().find(|g| g.rule == verdict.rule && !g.rule.0.starts_with("built-in"))?;
         let parent = path.parent().filter(|parent| guard.pattern.is_granted_by(parent));
-        return Some(format!("-w {}", shown(policy, parent.unwrap_or(path))));
+        return Some(Fix::Write(shown(policy, parent.unwrap_or(path))));
     }
     match op {
-        FileOp::Read => Some(format!("-r {}", shown(policy, path))),
+        FileOp::Read => Some(Fix::Read(shown(policy, path))),
         FileOp::Write | FileOp::Truncate | FileOp::Chmod | FileOp::Chown | FileOp::Utime | FileOp::Xattr => {
-            Some(format!("-w {}", shown(policy, path)))
+            Some(Fix::Write(shown(policy, path)))
         }
         // A name comes and goes by a change to its directory.
         FileOp::Create | FileOp::Mkdir | FileOp::Mknod | FileOp::Symlink | FileOp::Unlink | FileOp::Rmdir => {
             let parent = path.parent()?;
             // What cannot be granted is not suggested: the root as a whole, and the directories that the box makes itself.
             let made = ["/", "/dev", "/proc", "/sys"].iter().any(|made| parent == Path::new(made));
-            (!made).then(|| format!("-w {}", shown(policy, parent)))
+            (!made).then(|| Fix::Write(shown(policy, parent)))
         }
     }
 }
 
-/// A path as one would type it in the working directory.
+/// A path as one would write it in the working directory; empty for that itself.
 fn shown(policy: &Policy, path: &Path) -> String {
-    let text = path.strip_prefix(&policy.workdir).unwrap_or(path).to_string_lossy().into_owned();
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:@%=".contains(c);
-    match text.as_str() {
-        "" => ".".into(),
-        t if t.chars().all(plain) && !t.starts_with('-') => text,
-        t if t.starts_with('-') => format!("'./{}'", t.replace('\'', r"'\''")),
-        t => format!("'{}'", t.replace('\'', r"'\''")),
-    }
+    path.strip_prefix(&policy.workdir).unwrap_or(path).to_string_lossy().into_owned()
 }

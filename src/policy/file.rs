@@ -270,22 +270,25 @@ impl PolicyFile {
     /// Reads the text of a policy; `file` is what errors call it.
     pub fn parse(file: &str, bytes: &[u8]) -> Result<Self, FileError> {
         let file: Arc<str> = file.into();
-        let whole = || At { file: file.clone(), mark: None };
-        if bytes.len() > MAX_BYTES {
-            return Err(FileError::TooLarge { at: whole() });
-        }
-        let text = std::str::from_utf8(bytes)
-            .map_err(|e| FileError::NotText { at: at_byte(&file, bytes, e.valid_up_to()) })?;
-        if let Some(at) = text.find(|c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t')) {
-            return Err(FileError::NotText { at: at_byte(&file, bytes, at) });
-        }
-        if text.lines().all(|l| l.trim().is_empty() || l.trim_start().starts_with('#') || l.trim() == "---") {
-            return Err(FileError::Empty { at: whole() });
-        }
-        let written =
-            serde_yaml::from_str_with_options::<Written>(text, options()).map_err(|e| translate(&file, &e))?;
-        written.check(&file)
+        read::<Written>(&file, bytes)?.check(&file)
     }
+}
+
+/// Reads YAML text into a shape, within the limits of a policy file.
+pub(super) fn read<T: de::DeserializeOwned>(file: &Arc<str>, bytes: &[u8]) -> Result<T, FileError> {
+    let whole = || At { file: file.clone(), mark: None };
+    if bytes.len() > MAX_BYTES {
+        return Err(FileError::TooLarge { at: whole() });
+    }
+    let text =
+        std::str::from_utf8(bytes).map_err(|e| FileError::NotText { at: at_byte(file, bytes, e.valid_up_to()) })?;
+    if let Some(at) = text.find(|c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t')) {
+        return Err(FileError::NotText { at: at_byte(file, bytes, at) });
+    }
+    if text.lines().all(|l| l.trim().is_empty() || l.trim_start().starts_with('#') || l.trim() == "---") {
+        return Err(FileError::Empty { at: whole() });
+    }
+    serde_yaml::from_str_with_options(text, options()).map_err(|e| translate(file, &e))
 }
 
 fn at_byte(file: &Arc<str>, bytes: &[u8], offset: usize) -> At {
@@ -351,7 +354,8 @@ fn translate(file: &Arc<str>, error: &serde_yaml::Error) -> FileError {
     }
 }
 
-fn mark(location: Location) -> Option<Mark> {
+/// The place that the parser means.
+pub(super) fn mark(location: Location) -> Option<Mark> {
     let number = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
     (location.line() > 0).then(|| Mark { line: number(location.line()), column: number(location.column()) })
 }
@@ -359,7 +363,7 @@ fn mark(location: Location) -> Option<Mark> {
 /// The keys of DESIGN 7, those to come included: they are known so that they can be refused by name.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a policy: `version: 1` and sections of rules")]
-struct Written {
+pub(super) struct Written {
     version: Spanned<u32>,
     #[serde(default)]
     extends: Items,
@@ -511,7 +515,7 @@ impl<'de> Visitor<'de> for ProtectVisitor {
 
 impl Written {
     /// Refuses what is not there yet and flattens the rest.
-    fn check(self, file: &Arc<str>) -> Result<PolicyFile, FileError> {
+    pub(super) fn check(self, file: &Arc<str>) -> Result<PolicyFile, FileError> {
         if self.version.value != 1 {
             let at = At { file: file.clone(), mark: mark(self.version.referenced) };
             return Err(FileError::Version { at, version: self.version.value });

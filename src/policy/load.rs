@@ -30,6 +30,8 @@ pub(crate) const SHIPPED: &[(&str, &str, &str)] = include!(concat!(std::env!("OU
 pub struct Request {
     /// Shipped profiles and policy files; empty: find one.
     pub policies: Vec<String>,
+    /// Policies that stand in another file: what that is called and what they say. They add to the named ones.
+    pub inline: Vec<(Arc<str>, PolicyFile)>,
     /// `--read`.
     pub read: Vec<PathBuf>,
     /// `--write`.
@@ -434,7 +436,10 @@ impl Reader<'_> {
         for name in &request.policies {
             self.named(name, &self.world.cwd, None)?;
         }
-        if !request.policies.is_empty() {
+        for (index, (name, file)) in request.inline.iter().enumerate() {
+            self.push(&format!("inline:{index}"), name, &self.world.cwd, None, || Ok(file.clone()))?;
+        }
+        if !(request.policies.is_empty() && request.inline.is_empty()) {
             return Ok(Vec::new());
         }
         if let Some(name) = self.world.vars.get(OsStr::new("AGENTBOX_POLICY")).filter(|v| !v.is_empty()) {

@@ -1,13 +1,15 @@
 //! The policy: what a run may do, checked and immutable, every rule with its origin.
 //!
 //! `load` finds YAML text (`file`), profiles and flags, and `build` turns them into a [`Policy`]; `rules` holds the
-//! matchers for names and programs, `network` those for hosts; `decide` answers an [`Event`](crate::event::Event) from the policy alone. Only `load` and `trust` read files,
+//! matchers for names and programs, `network` those for hosts; `decide` answers an [`Event`](crate::event::Event) from the policy alone, and `fix` words what would change the answer. Only `load` and `trust` read files,
 //! and `real` looks at the file system; nothing reads the environment.
 
 mod build;
+pub mod cases;
 pub mod decide;
 pub mod env;
 pub mod file;
+pub mod fix;
 mod glob;
 mod index;
 pub mod load;
@@ -24,8 +26,9 @@ use std::sync::Arc;
 
 use crate::event::{Level, RuleId};
 
-pub use decide::{decide, kept_from_running, suggest};
+pub use decide::{decide, kept_from_running, remedy, suggest};
 pub use file::{Exception, NetworkMode};
+pub use fix::Fix;
 pub use index::Guards;
 use index::Trees;
 pub use load::{LoadError, Loaded, Request, World, load};
@@ -86,6 +89,11 @@ impl FileRules {
     /// Whether the trees let the name at `path` be changed, whatever guards say.
     pub fn is_writable(&self, path: &Path) -> bool {
         decide::is_writable(self, path)
+    }
+
+    /// Whether what stands at `path` outside is what stands there in the box's view.
+    pub fn shows(&self, path: &Path) -> bool {
+        decide::shows(self, path)
     }
 
     /// Whether the trees let the name at `path` be changed, and no rule against that closes it.

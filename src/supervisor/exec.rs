@@ -30,7 +30,7 @@ const MOST_ARGUMENTS: usize = 8 << 20;
 /// How much of the argument vector a record keeps.
 const RECORDED: usize = 64 << 10;
 /// How deep `#!` lines may name scripts: the kernel's own limit (`BINPRM_BUF_SIZE` loops, exec.c).
-const MOST_INTERPRETERS: usize = 5;
+pub const MOST_INTERPRETERS: usize = 5;
 
 /// What was approved.
 struct Approved {
@@ -109,22 +109,29 @@ fn interpreters(context: &Context<'_>, program: &OwnedFd) -> Result<Vec<Interpre
     Err(Stop::Errno(Errno::ELOOP))
 }
 
-/// The interpreter and its argument from a file's `#!` line, read as the kernel reads it (`binfmt_script.c`): the first
-/// 256 bytes, blanks trimmed, everything behind the interpreter as one argument.
+/// The interpreter and its argument from a file's `#!` line.
 ///
 /// A file that may be run but not read has no line that we can see; then what runs is verified to be that file itself.
 fn script_line(file: &OwnedFd) -> Option<(CString, Option<CString>)> {
     let mut buffer = [0; 24];
     let opened =
         file::openat(libc::AT_FDCWD, own_fd(file.as_raw_fd(), &mut buffer), libc::O_RDONLY | libc::O_NONBLOCK, 0);
-    // The kernel's buffer has 256 bytes, of which the last is a NUL of its own.
-    let mut head = [0u8; 255];
+    let mut head = [0u8; HEAD];
     let length = nix::sys::uio::pread(&opened.ok()?, &mut head, 0).ok()?;
-    let line = head[..length].strip_prefix(b"#!")?;
+    interpreter_of(&head[..length])
+}
+
+/// How much of a file the kernel reads for its `#!` line: its buffer has 256 bytes, of which the last is a NUL of its own.
+pub const HEAD: usize = 255;
+
+/// The interpreter and its argument from the first [`HEAD`] bytes of a file, read as the kernel reads them
+/// (`binfmt_script.c`): blanks trimmed, everything behind the interpreter as one argument.
+pub fn interpreter_of(head: &[u8]) -> Option<(CString, Option<CString>)> {
+    let line = head.strip_prefix(b"#!")?;
     let cut = line.iter().position(|byte| *byte == b'\n' || *byte == 0);
     let line = trim_blanks(&line[..cut.unwrap_or(line.len())]);
     let end = line.iter().position(|byte| is_blank(*byte));
-    if cut.is_none() && end.is_none() && length == head.len() {
+    if cut.is_none() && end.is_none() && head.len() == HEAD {
         // The interpreter's name is cut: the kernel takes such a file for no script.
         return None;
     }

@@ -37,6 +37,7 @@ impl Message {
         }
         let address = match name {
             0 => None,
+            _ if name_length == 0 => None,
             name => Some(target.bytes(name, name_length as usize)?),
         };
         if count > MOST_PIECES {

@@ -39,6 +39,7 @@ use notification::{Because, Call, Reply, Stopped};
 use resolve::{Caller, Unresolved};
 use workers::Shared;
 
+pub use exec::{HEAD, MOST_INTERPRETERS, interpreter_of};
 pub use repository::{Finding, inspect};
 pub use workers::{Supervisor, SupervisorError};
 

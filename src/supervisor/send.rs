@@ -60,6 +60,7 @@ pub fn messages(context: &Context<'_>) -> Handled {
             Err(stop) if done == 0 => return Err(stop),
             Err(_) => break,
         };
+        context.still_there()?;
         let told = sent.and_then(|sent| target.write(at.wrapping_add(SENT), &(sent as u32).to_ne_bytes()));
         match told {
             Ok(()) => done += 1,
@@ -105,6 +106,9 @@ fn send(context: &Context<'_>, message: Message) -> Result<Sent, Stop> {
     let Some(address) = &message.address else {
         return Ok(Sent { judged: None, done: plain(context, &socket, &message, &control, flags) });
     };
+    if address.is_empty() && kind.kind == libc::SOCK_DGRAM && kind.family != libc::AF_NETLINK {
+        return Err(Stop::Errno(Errno::EINVAL));
+    }
     match destination(kind, address) {
         Some(inet) => datagram(context, socket, inet, &message.data, &control, flags),
         // A socket of the box's own reaches nobody else, whatever it is told.

@@ -8,14 +8,13 @@ use std::sync::Arc;
 
 use super::{granted, verdict};
 use crate::event::{Access, Effect, Endpoint, HOST_NAME, Question, Reason, RuleId, Transport, Verdict, Visit};
+use crate::policy::fix::{Before, Fix};
 use crate::policy::network::reserved::Reserved;
 use crate::policy::network::{Destinations, Host, HostName, Network, NetworkRule, Subnet};
 use crate::policy::{NetworkMode, Policy};
 
 /// Where name servers listen.
 const DNS_PORT: u16 = 53;
-/// What helps a program that looks names up and is kept from any name server.
-const LOOKS_UP: &str = "--net-allow HOST for each name it looks up (run it with --net rules, and the log says which)";
 
 /// An address outside, and the names that the box was given it for.
 struct Target {
@@ -185,30 +184,27 @@ fn is_covered(allow: &NetworkRule, denies: &[&NetworkRule]) -> bool {
     allow.to.ports.are_within(same.map(|deny| &deny.to.ports))
 }
 
-/// The rule that would open it, as a flag.
-pub(super) fn suggest(policy: &Policy, access: &Access) -> Option<String> {
-    let flag = match access {
+/// The rule that would open it.
+pub(super) fn remedy(policy: &Policy, access: &Access) -> Option<Fix> {
+    let before = match policy.network.mode {
+        NetworkMode::None if *policy.network.rule.0 == *"command line --net" => Before::NoneByFlag,
+        NetworkMode::None => Before::None,
+        NetworkMode::Rules | NetworkMode::Host => Before::Rules,
+    };
+    match access {
         Access::Connect { to } | Access::Send { to } | Access::Route { to } => {
             let Endpoint::Inet { address, transport, names, .. } = to else { return None };
             let target = Target::new(*address, names);
             if policy.network.mode == NetworkMode::None && address.port() == DNS_PORT {
                 // A rule for the name server would open nothing: with rules, names are looked up for the box.
-                return Some(LOOKS_UP.into());
+                return Some(Fix::Names);
             }
-            format!("--net-allow {}", quoted(&written(*transport, &opened_by(&target)?, address.port())))
+            Some(Fix::Reach { rule: written(*transport, &opened_by(&target)?, address.port()), before })
         }
-        Access::Resolve(question) => format!("--net-allow {}", HostName::new(&question.name).ok()?),
-        Access::Accept(visit) => format!("--publish {}:{}", quoted(&visit.at.to_string()), visit.port),
-        Access::File { .. } | Access::Move { .. } | Access::Exec(_) | Access::Bind { .. } | Access::Call { .. } => {
-            return None;
-        }
-    };
-    let in_place_of = if *policy.network.rule.0 == *"command line --net" && policy.network.mode == NetworkMode::None {
-        " in place of --net none"
-    } else {
-        ""
-    };
-    Some(format!("{flag}{in_place_of}"))
+        Access::Resolve(question) => Some(Fix::Reach { rule: HostName::new(&question.name).ok()?.to_string(), before }),
+        Access::Accept(visit) => Some(Fix::Publish { port: format!("{}:{}", visit.at, visit.port), before }),
+        Access::File { .. } | Access::Move { .. } | Access::Exec(_) | Access::Bind { .. } | Access::Call { .. } => None,
+    }
 }
 
 /// The narrowest host in a rule that opens the target: the last name that the box was given it for, or the address; `None`
@@ -233,9 +229,4 @@ fn written(transport: Transport, host: &str, port: u16) -> String {
         _ if host.contains(':') => format!("{prefix}[{host}]:{port}"),
         _ => format!("{prefix}{host}:{port}"),
     }
-}
-
-/// Brackets are wildcards to a shell.
-fn quoted(text: &str) -> String {
-    if text.contains('[') { format!("'{text}'") } else { text.into() }
 }

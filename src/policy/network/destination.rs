@@ -290,6 +290,14 @@ impl Ports {
         self.0.iter().all(covered)
     }
 
+    /// The port, if it is one alone.
+    pub fn single(&self) -> Option<u16> {
+        match self.0.as_slice() {
+            [(first, last)] if first == last => Some(*first),
+            _ => None,
+        }
+    }
+
     /// Whether it is every port.
     pub fn is_all(&self) -> bool {
         self.0 == [(0, u16::MAX)]

@@ -1,0 +1,303 @@
+//! `agentbox why` says what the box says: the same rule for the same act, and an edit that does allow it.
+
+mod common;
+
+use std::fs;
+use std::os::unix::net::UnixListener;
+
+use common::{Outcome, Scene, agentbox, program, text};
+use serde_json::Value;
+
+/// What a record calls an open for writing.
+const CHANGES: &[&str] = &["write", "create", "truncate"];
+
+/// An act that a box denies, and the question that stands for it.
+struct Act {
+    name: &'static str,
+    flags: Vec<String>,
+    argv: Vec<String>,
+    question: Vec<String>,
+    /// The operations that the record may call it.
+    ops: &'static [&'static str],
+    /// Whether the command ends well once it is allowed.
+    ends_well: bool,
+}
+
+fn words(parts: &[&str]) -> Vec<String> {
+    parts.iter().map(|part| part.to_string()).collect()
+}
+
+fn strs(words: &[String]) -> Vec<&str> {
+    words.iter().map(String::as_str).collect()
+}
+
+fn sh(name: &'static str, flags: &[&str], line: &str, question: &[&str], ops: &'static [&'static str]) -> Act {
+    Act {
+        name,
+        flags: words(flags),
+        argv: words(&["/bin/sh", "-c", line]),
+        question: words(question),
+        ops,
+        ends_well: true,
+    }
+}
+
+fn python(name: &'static str, flags: &[&str], code: &str, question: &[&str], ops: &'static [&'static str]) -> Act {
+    let argv = words(&["python3", "-c", &format!("import socket\n{code}")]);
+    Act { argv, ..sh(name, flags, "", question, ops) }
+}
+
+/// Asks, and gives the exit status and the answer.
+fn why(scene: &Scene, flags: &[String], question: &[String]) -> (i32, Value) {
+    let asked = scene.agentbox(&[&words(&["why", "--json"]), flags, question].concat());
+    let answer = serde_json::from_str(&asked.out).unwrap_or_else(|e| panic!("no answer to {question:?}: {e}\n{asked}"));
+    (asked.code, answer)
+}
+
+/// The first record of the act that says `verdict`.
+fn record<'a>(outcome: &'a Outcome, ops: &[&str], verdict: &str) -> Option<&'a Value> {
+    let is_op = |record: &&Value| ops.iter().any(|op| record["op"] == *op);
+    outcome.records.iter().filter(is_op).find(|record| record["verdict"] == verdict)
+}
+
+/// Runs the act boxed, asks why, and tries every edit that is suggested.
+#[track_caller]
+fn holds(scene: &Scene, act: &Act, undo: impl Fn()) {
+    let Act { name, flags, argv, question, ops, ends_well } = act;
+    let denied = scene.boxed(&strs(flags), argv);
+    let Some(then) = record(&denied, ops, "deny") else { panic!("{name}: it was not denied\n{denied}") };
+    let (code, now) = why(scene, flags, question);
+    assert_eq!(code, 1, "{name}: {now:#}");
+    assert_eq!(then["rule"], now["rule"], "{name}: {then}\n{now:#}");
+    assert_eq!(then["message"], now["message"], "{name}");
+
+    let mut edits = Vec::new();
+    if let Some(flag) = now["allow"]["flag"].as_str() {
+        let more = flag.split_whitespace().map(|word| word.trim_matches('\'').to_string()).collect();
+        edits.push([flags.clone(), more].concat());
+    }
+    if let Some(yaml) = now["allow"]["yaml"].as_str() {
+        let at = flags.iter().position(|flag| flag == "-p");
+        let base = at.map_or("default", |at| flags[at + 1].as_str());
+        let file = scene.file("edited.yaml", format!("version: 1\nextends: [{base}]\n{yaml}\n"));
+        let mut rest = flags.clone();
+        at.map(|at| rest.drain(at..at + 2).count());
+        edits.push([words(&["-p", text(&file)]), rest].concat());
+    }
+    if let Some(flag) = now["allow"]["edit"].as_str().and_then(|edit| edit.strip_prefix("a command line without ")) {
+        let gone: Vec<&str> = flag.split_whitespace().collect();
+        let at = flags.windows(2).position(|pair| pair == gone).unwrap_or_else(|| panic!("{name}: {flag}"));
+        edits.push([&flags[..at], &flags[at + 2..]].concat());
+    }
+    assert!(!edits.is_empty(), "{name}: nothing is suggested: {now:#}");
+    for edited in edits {
+        undo();
+        let outcome = scene.boxed(&strs(&[words(&["--audit-level", "all"]), edited.clone()].concat()), argv);
+        outcome.must(record(&outcome, ops, "deny").is_none(), &format!("{name}: still denied with {edited:?}"));
+        outcome.must(!ends_well || outcome.code == 0, &format!("{name}: with {edited:?}"));
+        assert_eq!(why(scene, &edited, question).0, 0, "{name}: why says no to {edited:?}");
+    }
+}
+
+#[test]
+fn files_are_denied_for_the_reason_that_why_tells() {
+    let scene = Scene::new();
+    for name in ["outside/f", "outside/g", "home/work/a.key", "home/work/a.lock"] {
+        scene.file(name, "old\n");
+    }
+    scene.file("home/work/.git/config", "[core]\n");
+    scene.file("home/work/.git/hooks/one.sample", "");
+    std::os::unix::fs::symlink(scene.outside.join("f"), scene.work.join("link")).expect("make a link");
+    let outside = text(&scene.outside);
+    let (f, g, new) = (format!("{outside}/f"), format!("{outside}/g"), format!("{outside}/new"));
+    // In a file: a later `-r` of what an edit lets be written would take that back.
+    let reads = format!("version: 1\nextends: [default]\nfilesystem: {{read: [{outside}]}}\n");
+    let reads = scene.file("reads.yaml", reads);
+    let read = ["-p", text(&reads)];
+    let acts = [
+        sh("write what may be read", &read, &format!("echo x > {f}"), &["--write", &f], CHANGES),
+        sh("write through a link", &read, "echo x > link", &["--write", "link"], CHANGES),
+        sh("write by way of ..", &read, "echo x > ../../outside/f", &["--write", "../../outside/f"], CHANGES),
+        sh("make a file", &read, &format!("echo x > {new}"), &["--write", &new], CHANGES),
+        sh("make a directory", &read, &format!("mkdir {new}"), &["--create", &new], &["mkdir"]),
+        sh("remove a file", &read, &format!("rm -f {g}"), &["--delete", &g], &["unlink"]),
+        sh("write a protected name", &[], "echo x >> .git/config", &["--write", ".git/config"], CHANGES),
+        sh("make a protected name", &[], "echo x > .git/hooks/two", &["--write", ".git/hooks/two"], CHANGES),
+        sh("read what may not be", &["--deny-read", "**/*.key"], "cat a.key", &["--read", "a.key"], &["read"]),
+        sh(
+            "change what may not be",
+            &["--deny-write", "**/*.lock"],
+            "echo x > a.lock",
+            &["--write", "a.lock"],
+            CHANGES,
+        ),
+        sh("touch what is closed", &["--deny", "**/*.lock"], "echo x > a.lock", &["--create", "a.lock"], CHANGES),
+    ];
+    let undo = || {
+        let _ = fs::remove_dir_all(scene.outside.join("new"));
+        let _ = fs::remove_file(scene.outside.join("new"));
+        fs::write(scene.outside.join("g"), "old\n").expect("write g");
+    };
+    for act in &acts {
+        undo();
+        holds(&scene, act, undo);
+    }
+}
+
+#[test]
+fn programs_are_denied_for_the_reason_that_why_tells() {
+    let scene = Scene::new();
+    scene.file("deny.yaml", "version: 1\nextends: [default]\nexec: {deny: [{run: uname, message: not that}]}\n");
+    let shells = "[sh, dash, bash, busybox]";
+    let some = format!("version: 1\nextends: [base]\nfilesystem: {{write: [.]}}\nexec: {{allow: {shells}}}\n");
+    scene.file("some.yaml", some);
+    scene.script("home/work/script", "#!/usr/bin/env -S uname\n");
+    scene.script("home/work/direct", "#! /usr/bin/uname -s\n");
+    let (deny, some) = (scene.root.join("deny.yaml"), scene.root.join("some.yaml"));
+    let some = sh("what nothing allows", &["-p", text(&some)], "uname", &["--exec", "uname"], &["exec"]);
+    holds(&scene, &some, || ());
+    for (argv, found) in [(&["uname", "-a"][..], true), (&["./direct"], true), (&["./script"], false)] {
+        let flags = words(&["-p", text(&deny)]);
+        let outcome = scene.boxed(&strs(&flags), &[&["/usr/bin/env"], argv].concat());
+        let then = record(&outcome, &["exec"], "deny").unwrap_or_else(|| panic!("{argv:?} was not denied\n{outcome}"));
+        let question = words(&[&["--exec"], argv].concat());
+        let (code, now) = why(&scene, &flags, &question);
+        if found {
+            assert_eq!((code, &then["rule"], &now["message"]), (1, &now["rule"], &"not that".into()), "{now:#}");
+            assert_eq!(now["allow"]["edit"], format!("a policy without the rule {}", then["rule"].as_str().unwrap()));
+        } else {
+            // The script itself may run; what `env` then starts is another question.
+            assert_eq!(code, 0, "{now:#}");
+        }
+    }
+}
+
+#[test]
+fn connections_are_denied_for_the_reason_that_why_tells() {
+    if program("python3").is_none() {
+        skip!("no python3");
+    }
+    let scene = Scene::new();
+    let socket = scene.outside.join("s");
+    let _listening = UnixListener::bind(&socket).expect("listen on a socket file");
+    let unix = format!("socket.socket(socket.AF_UNIX).connect('{}')", text(&socket));
+    let at = format!("unix:{}", text(&socket));
+    holds(&scene, &python("a socket file", &[], &unix, &["--connect", &at], &["connect"]), || ());
+
+    let host = std::net::TcpListener::bind("127.0.0.1:0").expect("listen");
+    let port = host.local_addr().expect("an address").port();
+    let to = format!("host.agentbox.internal:{port}");
+    let code = format!("socket.create_connection(('host.agentbox.internal', {port}), 20)");
+    let rules = ["--net", "rules"];
+    let service = python("a service of this machine", &rules, &code, &["--connect", &to], &["resolve", "connect"]);
+    holds(&scene, &service, || ());
+
+    let short = "s = socket.socket(); s.settimeout(0.3); s.connect(('198.51.100.7', 81))";
+    for flags in [&rules[..], &[], &["--net", "rules", "--net-deny", "198.51.100.0/24"]] {
+        let address = python("an address", flags, short, &["--connect", "198.51.100.7:81"], &["connect"]);
+        let mut act = Act { ends_well: false, ..address };
+        if flags.len() > 2 {
+            // Without the denial nothing allows it either.
+            act.flags.extend(words(&["--net-allow", "198.51.100.7:81"]));
+        }
+        holds(&scene, &act, || ());
+    }
+    let metadata = "s = socket.socket(); s.settimeout(0.3); s.connect(('169.254.169.254', 80))";
+    let act = python("metadata", &["--net-allow", "*"], metadata, &["--connect", "169.254.169.254:80"], &["connect"]);
+    holds(&scene, &Act { ends_well: false, ..act }, || ());
+
+    let lookup = "socket.getaddrinfo('a.example.invalid', 443)";
+    let act = python("a name", &rules, lookup, &["--resolve", "a.example.invalid"], &["resolve"]);
+    holds(&scene, &Act { ends_well: false, ..act }, || ());
+}
+
+#[test]
+fn what_is_not_in_the_view_is_said_to_be_hidden() {
+    let scene = Scene::new();
+    let secret = scene.file("home/.secret", "s\n");
+    let seen = scene.boxed(&[], &["cat", text(&secret)]);
+    seen.must(seen.code != 0, "the box read it");
+    let asked = scene.agentbox(&["why", "--read", text(&secret)]);
+    asked.exits(1).must(asked.out.contains("not in the view"), "it is hidden");
+    asked.must(asked.out.contains(&format!("allow   -r {}\n", text(&secret))), "what shows it");
+    scene.boxed(&["-r", text(&secret)], &["cat", text(&secret)]).exits(0);
+    scene.agentbox(&["why", "-r", text(&secret), "--read", text(&secret)]).exits(0);
+    // What would be written to where its directory is not.
+    let file = scene.file("outside/f", "");
+    let line = format!("echo x > {}", text(&file));
+    let outcome = scene.boxed_sh(&[], &line);
+    outcome.must(outcome.code != 0, "the box wrote it");
+    let (code, answer) = why(&scene, &[], &words(&["--write", text(&file)]));
+    assert_eq!((code, &answer["rule"]), (1, &record(&outcome, CHANGES, "allow").expect("a record")["rule"]));
+    assert_eq!(answer["allow"]["flag"], format!("-w {}", text(&file)));
+    scene.boxed_sh(&["-w", text(&file)], &line).exits(0);
+    let own = scene.agentbox(&["why", "--write", text(&scene.home.join("new"))]);
+    own.exits(0).must(own.out.contains("vanishes with it"), "whose directory it is");
+    // A link whose directory is not in the view leads nowhere.
+    std::os::unix::fs::symlink("/etc", scene.home.join("link")).expect("make a link");
+    let link = scene.home.join("link/passwd");
+    assert_eq!(scene.boxed(&[], &["cat", text(&link)]).code, 1);
+    scene.agentbox(&["why", "--read", text(&link)]).exits(1);
+    // A program of a directory that is not in the view.
+    let tool = scene.script("home/bin/tool", "#!/bin/sh\n");
+    scene.agentbox(&["why", "--exec", text(&tool)]).exits(1);
+    scene.agentbox(&["why", "-r", text(&scene.home.join("bin")), "--exec", text(&tool)]).exits(0);
+}
+
+#[test]
+fn the_answer_is_short_and_the_exit_status_tells() {
+    let scene = Scene::new();
+    let path = "/etc/hosts";
+    let denied = scene.agentbox(&["why", "--write", path]);
+    let expected = format!(
+        "denied  write {path}\nrule    default.yaml filesystem (nothing grants it)\nallow   -w {path}\n        \
+         filesystem: {{write: [{path}]}}\n"
+    );
+    assert_eq!((denied.code, denied.out.as_str(), denied.err.as_str()), (1, expected.as_str(), ""));
+    let allowed = scene.agentbox(&["why", "--write", "new"]);
+    let expected = format!("allowed create {}/new\nrule    default.yaml filesystem.write[0]\n", text(&scene.work));
+    assert_eq!((allowed.code, allowed.out.as_str()), (0, expected.as_str()));
+    for bad in [
+        &["why"][..],
+        &["why", "--read", "a", "--write", "b"],
+        &["why", "--connect", "example.org"],
+        &["why", "--connect", "https://example.org/"],
+        &["why", "--exec", "no-such-program-here"],
+        &["why", "--event", "last:x"],
+        &["why", "--last"],
+        &["why", "-p", "./nothing.yaml", "--read", "a"],
+    ] {
+        let outcome = scene.agentbox(bad);
+        outcome.exits(125).must(outcome.out.is_empty() && !outcome.err.is_empty(), "one message");
+    }
+    let hostile = scene.agentbox(&["why", "--read", "/x/\u{1b}[2J"]);
+    hostile.must(!hostile.out.contains('\u{1b}'), "nothing drives the terminal");
+}
+
+#[test]
+fn a_record_is_put_to_the_policy_of_now() {
+    let scene = Scene::new();
+    scene.file("outside/f", "");
+    let path = scene.outside.join("f");
+    let line = format!("echo x > {}; exit 0", text(&path));
+    let binary = agentbox();
+    let ran = common::run(
+        scene.free_command(&[text(&binary), "run", "-q", "-r", text(&scene.outside), "--", "/bin/sh", "-c", &line]),
+        b"",
+    );
+    ran.exits(0);
+    let read = words(&["-r", text(&scene.outside)]);
+    let last = scene.agentbox(&["why", "-r", text(&scene.outside), "--last"]);
+    last.exits(1).must(last.out.starts_with("then    denied by default.yaml filesystem  "), "what was decided then");
+    let now = scene.agentbox(&["why", "-w", text(&path), "--last"]);
+    now.exits(0).must(now.out.contains("\nallowed write "), "what would be now");
+    now.must(now.out.contains("not the policy that the run had"), "it says so");
+    last.must(!last.out.contains("not the policy"), "it is the same policy");
+    let (_, answer) = why(&scene, &read, &words(&["--last"]));
+    let seq = answer["then"]["seq"].as_u64().expect("a number");
+    let same = why(&scene, &read, &words(&["--event", &format!("last:{seq}")])).1;
+    assert_eq!(answer, same);
+    assert_eq!(answer, why(&scene, &read, &words(&["--event", &seq.to_string()])).1);
+    scene.agentbox(&["why", "--event", "last:1"]).exits(125);
+    scene.agentbox(&["why", "--event", "last:9999"]).exits(125);
+}
