@@ -17,8 +17,10 @@ use crate::event::{Access, Endpoint, Transport};
 use crate::gate::{Gate, Moved, Toward};
 use crate::sys::diag::{self, Report};
 
-/// How long the kernel's last words about sockets are waited for, once the box's processes have ended.
+/// How long the next of the kernel's last words about sockets is waited for, once the box's processes have ended.
 const LAST_WORDS: Duration = Duration::from_millis(20);
+/// How often, while they keep coming.
+const PATIENCE: usize = 10;
 
 /// The connections whose bytes are being counted.
 #[derive(Debug, Clone, Default)]
@@ -98,7 +100,7 @@ impl Flows {
         let uncounted = shared.give_up();
         if uncounted > 0 {
             let count = if uncounted == 1 { "1 connection".into() } else { format!("{uncounted} connections") };
-            shared.gate.note(format!("byte counts are incomplete: the kernel's word on {count} did not arrive"));
+            shared.gate.remark(format!("byte counts are incomplete: the kernel's word on {count} did not arrive"));
         }
     }
 }
@@ -147,9 +149,16 @@ impl Shared {
     }
 
     fn wait(&self) {
-        let left = |open: &mut Open| !open.flows.is_empty();
-        let waited = self.none_left.wait_timeout_while(self.open(), LAST_WORDS, left);
-        drop(waited.unwrap_or_else(PoisonError::into_inner));
+        let mut open = self.open();
+        for _ in 0..PATIENCE {
+            let before = open.flows.len();
+            let left = |open: &mut Open| !open.flows.is_empty();
+            let waited = self.none_left.wait_timeout_while(open, LAST_WORDS, left);
+            open = waited.unwrap_or_else(PoisonError::into_inner).0;
+            if open.flows.is_empty() || open.flows.len() == before {
+                return;
+            }
+        }
     }
 
     /// Asks the kernel for the sockets that are still open, and counts them as far as they are.
@@ -177,7 +186,7 @@ impl Shared {
         let open: HashSet<u64> = self.still_open().into_iter().map(|report| report.cookie).collect();
         let gone: Vec<u64> = known.into_iter().filter(|cookie| !open.contains(cookie)).collect();
         if !gone.is_empty() {
-            self.gate.note(format!("byte counts are incomplete: {} reports were lost", gone.len()));
+            self.gate.remark(format!("byte counts are incomplete: {} reports were lost", gone.len()));
         }
         for cookie in gone {
             self.settle(Report { cookie, bytes: None });
