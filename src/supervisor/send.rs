@@ -107,7 +107,9 @@ fn send(context: &Context<'_>, message: Message) -> Result<Sent, Stop> {
         return Ok(Sent { judged: None, done: plain(context, &socket, &message, &control, flags) });
     };
     if address.is_empty() && kind.kind == libc::SOCK_DGRAM && kind.family != libc::AF_NETLINK {
-        return Err(Stop::Errno(Errno::EINVAL));
+        // No datagram is longer, and that is looked at first.
+        let errno = if message.data.len() > usize::from(u16::MAX) { Errno::EMSGSIZE } else { Errno::EINVAL };
+        return Err(Stop::Errno(errno));
     }
     match destination(kind, address) {
         Some(inet) => datagram(context, socket, inet, &message.data, &control, flags),
