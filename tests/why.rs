@@ -257,6 +257,11 @@ fn the_answer_is_short_and_the_exit_status_tells() {
     let allowed = scene.agentbox(&["why", "--write", "new"]);
     let expected = format!("allowed create {}/new\nrule    default.yaml filesystem.write[0]\n", text(&scene.work));
     assert_eq!((allowed.code, allowed.out.as_str()), (0, expected.as_str()));
+    scene.file("home/work/notes", "");
+    let plain = scene.agentbox(&["why", "--exec", "./notes"]);
+    plain.exits(0).must(plain.out.ends_with("note    its mode does not let it be run\n"), "what no rule says");
+    let missing = scene.agentbox(&["why", "--write", ".git/hooks/pre-push"]);
+    missing.exits(1).must(missing.out.contains("-w .git/hooks") && missing.out.contains("there already"), "make it");
     for bad in [
         &["why"][..],
         &["why", "--read", "a", "--write", "b"],

@@ -111,6 +111,11 @@ impl Answer {
         let verdict = hidden_or(policy, hidden, looked_up(policy, &event));
         let fix = remedy(policy, &wanted.as_ref().map_or_else(|| event.clone(), put), &verdict);
         let fix = fix.filter(|fix| !(missing && matches!(fix, Fix::Read(_) | Fix::Unix(_))));
+        if let Some(Fix::Read(path) | Fix::Write(path) | Fix::Unix(path)) = &fix
+            && policy.workdir.join(path).symlink_metadata().is_err()
+        {
+            notes.push("the flag takes only what is there already; a policy file also what is not".into());
+        }
         notes.extend(proviso.filter(|_| verdict.effect == Effect::Allow).map(str::to_string));
         let target = aim.unwrap_or_else(|| target(&access));
         Self { access, target, verdict, fix, notes }

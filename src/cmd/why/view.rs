@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
@@ -161,9 +161,12 @@ impl<'a> View<'a> {
                 asked.hidden = Some(spot.path.clone());
                 asked.notes.push("it is not in the view: the box finds no such file, and nothing is recorded".into());
             }
-            Err(_) => {
+            Err(error) => {
                 asked.missing = true;
-                asked.notes.push("there is no such file".into());
+                asked.notes.push(match error.kind() {
+                    ErrorKind::PermissionDenied => "it cannot be seen from here whether there is such a file".into(),
+                    _ => "there is no such file".into(),
+                });
             }
         }
     }
@@ -172,13 +175,13 @@ impl<'a> View<'a> {
     pub fn exec(&self, argv: &[OsString]) -> Result<Asked> {
         let name = argv.first().filter(|name| !name.is_empty()).context("the command is an empty name")?;
         let Some((written, spot)) = self.program(Path::new(name))? else {
-            bail!("there is no program {} on the command's PATH", escape_bytes(name.as_bytes()));
+            bail!("there is no program {}, in the box or outside", escape_bytes(name.as_bytes()));
         };
         let called = written.file_name().unwrap_or(name);
         let mut asked = Asked::plain(Access::File { op: FileOp::Read, at: place(&spot) });
         self.say_hidden(&mut asked, &spot);
-        if asked.hidden.is_none() && spot.state == State::Directory {
-            asked.notes.push("it is a directory".into());
+        if asked.hidden.is_none() && !may_run(&spot) {
+            asked.notes.push("its mode does not let it be run".into());
         }
         let interpreter = if asked.hidden.is_some() { None } else { self.interpreter(&spot.path, &mut asked.notes)? };
         let hidden = asked.hidden.is_some();
@@ -201,10 +204,10 @@ impl<'a> View<'a> {
         let mut outside = None;
         for written in candidates(self.policy, name) {
             let spot = self.walk(&written, Last::Followed)?;
-            let runs = || access(spot.path.as_path(), AccessFlags::X_OK).is_ok() && spot.path.as_path().is_file();
+            let named = name.as_os_str().as_bytes().contains(&b'/') && spot.path.as_path().exists();
             match spot.state {
-                State::Other if runs() => return Ok(Some((written, spot))),
-                _ if outside.is_none() && runs() => outside = Some((written, spot)),
+                State::Other if named || may_run(&spot) => return Ok(Some((written, spot))),
+                _ if outside.is_none() && (named || may_run(&spot)) => outside = Some((written, spot)),
                 _ => {}
             }
         }
@@ -339,6 +342,10 @@ impl<'a> View<'a> {
         let shown = self.whole || self.policy.files.shows(path) || leads();
         shown.then(|| path.symlink_metadata().ok()).flatten().map(|found| found.file_type())
     }
+}
+
+fn may_run(spot: &Spot) -> bool {
+    access(spot.path.as_path(), AccessFlags::X_OK).is_ok() && spot.path.as_path().is_file()
 }
 
 fn place(spot: &Spot) -> Place {
