@@ -15,8 +15,9 @@ use sha2::{Digest, Sha256};
 
 use super::file::{At, Entry, PolicyFile, Protect};
 use super::load::{Layer, LoadError, Request, RuleError, SHIPPED, World};
+use super::programs::ProgramPattern;
 use super::real::{Found, Real, resolved};
-use super::rules::{Base, Pattern, PatternError, ProgramPattern, contains, escaped};
+use super::rules::{Base, Pattern, PatternError, contains, escaped};
 use super::{Exception, FileRules, Guard, GuardKind, Guards, Network, Policy, ProgramRule, Root, worktree};
 use crate::event::{Level, RuleId};
 

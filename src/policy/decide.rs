@@ -11,7 +11,8 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use super::index::Granted;
-use super::rules::{Probe, ProgramPattern, contains};
+use super::programs::ProgramPattern;
+use super::rules::{Probe, contains};
 use super::{Exception, FileRules, Guard, GuardKind, Policy, ProgramRule, Root};
 use crate::event::{Access, Effect, Endpoint, Event, Exec, FileOp, MoveOp, Place, Reason, RuleId, Stream, Verdict};
 

@@ -1,7 +1,7 @@
 //! The policy: what a run may do, checked and immutable, every rule with its origin.
 //!
 //! `load` finds YAML text (`file`), profiles and flags, and `build` turns them into a [`Policy`]; `rules` holds the
-//! matchers for names and programs, `network` those for hosts; `decide` answers an [`Event`](crate::event::Event) from the policy alone. Only `load` and `trust` read files,
+//! matcher for names, `programs` the one for programs, `network` those for hosts; `decide` answers an [`Event`](crate::event::Event) from the policy alone. Only `load` and `trust` read files,
 //! and `real` looks at the file system; nothing reads the environment.
 
 mod build;
@@ -12,6 +12,7 @@ mod glob;
 mod index;
 pub mod load;
 pub mod network;
+pub mod programs;
 mod real;
 mod review;
 pub mod rules;
@@ -30,8 +31,9 @@ pub use index::Guards;
 use index::Trees;
 pub use load::{LoadError, Loaded, Request, World, load};
 pub use network::{Network, Publish};
+pub use programs::ProgramPattern;
+pub use rules::Pattern;
 use rules::Probe;
-pub use rules::{Pattern, ProgramPattern};
 
 /// What a run may do.
 ///

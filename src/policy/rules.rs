@@ -1,4 +1,4 @@
-//! The matchers: [`Pattern`] for names in the file system, [`ProgramPattern`] for programs.
+//! The matcher for names in the file system: [`Pattern`].
 //!
 //! Paths are bytes here, never text: a name that is not UTF-8 is matched like any other. A pattern is compiled once,
 //! component by component; matching allocates nothing and takes time in proportion to the path, whatever the pattern.
@@ -10,7 +10,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::glob::{braces, check_ranges, class_end, first_brace, glob_matches};
+use super::glob::{braces, check_ranges, class_end, glob_matches};
 use super::index;
 
 /// Where relative patterns start and what `~` and variables stand for.
@@ -679,7 +679,7 @@ pub(crate) fn contains(tree: &[u8], path: &[u8]) -> bool {
 }
 
 /// Checks one component and strips its escapes if it is a plain name.
-fn component(text: &[u8]) -> Result<Part, PatternError> {
+pub(super) fn component(text: &[u8]) -> Result<Part, PatternError> {
     let (mut plain, mut wild, mut at) = (Vec::with_capacity(text.len()), false, 0);
     while let Some(&byte) = text.get(at) {
         match byte {
@@ -705,71 +705,4 @@ fn component(text: &[u8]) -> Result<Part, PatternError> {
         return Err(PatternError::LongName);
     }
     Ok(if wild { Part::Glob(text.into()) } else { Part::Name(plain.into()) })
-}
-
-/// Which programs a rule speaks of.
-#[derive(Debug, Clone)]
-pub enum ProgramPattern {
-    /// `*`: every program.
-    Any,
-    /// A name, wildcards allowed.
-    Name(Arc<str>),
-    /// A path pattern.
-    Path(Pattern),
-}
-
-impl ProgramPattern {
-    /// Compiles `text`.
-    pub fn parse(text: &str, base: &Base) -> Result<Self, PatternError> {
-        match text {
-            "" => Err(PatternError::Empty),
-            "*" => Ok(Self::Any),
-            _ if text.starts_with(['/', '~', '$']) || text.starts_with("./") || text.starts_with("**/") => {
-                Pattern::parse(text, base).map(Self::Path)
-            }
-            _ if text.contains('/') => Err(PatternError::Program),
-            _ if first_brace(text.as_bytes())?.is_some() => Err(PatternError::Program),
-            _ => component(text.as_bytes()).map(|_| Self::Name(text.into())),
-        }
-    }
-
-    /// Whether it names the program at `path`, by its path or its last name.
-    pub fn matches(&self, path: &Path) -> bool {
-        match self {
-            Self::Any => true,
-            Self::Name(name) => path.file_name().is_some_and(|own| glob_matches(name.as_bytes(), own.as_bytes())),
-            Self::Path(pattern) => pattern.matches(path),
-        }
-    }
-
-    /// Hands out what it compiles to, piece by piece: equal for equal meanings.
-    pub(crate) fn pieces(&self, mut take: impl FnMut(&[u8])) {
-        match self {
-            Self::Any => take(b"any"),
-            Self::Name(name) => {
-                take(b"name");
-                take(name.as_bytes());
-            }
-            Self::Path(pattern) => pattern.pieces(take),
-        }
-    }
-
-    /// Whether it is a name rule that speaks of `name`.
-    pub fn matches_name(&self, name: &str) -> bool {
-        match self {
-            Self::Any => true,
-            Self::Name(own) => glob_matches(own.as_bytes(), name.as_bytes()),
-            Self::Path(_) => false,
-        }
-    }
-}
-
-impl fmt::Display for ProgramPattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Any => "*",
-            Self::Name(name) => name,
-            Self::Path(pattern) => pattern.text(),
-        })
-    }
 }
