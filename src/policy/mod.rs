@@ -10,12 +10,15 @@ pub mod env;
 pub mod file;
 mod glob;
 mod index;
+mod launchers;
 pub mod load;
 pub mod network;
+mod options;
 pub mod programs;
 mod real;
 mod review;
 pub mod rules;
+mod shell;
 pub mod trust;
 mod worktree;
 
@@ -31,7 +34,7 @@ pub use index::Guards;
 use index::Trees;
 pub use load::{LoadError, Loaded, Request, World, load};
 pub use network::{Network, Publish};
-pub use programs::ProgramPattern;
+pub use programs::{ProgramPattern, ProgramRule, Programs};
 pub use rules::Pattern;
 use rules::Probe;
 
@@ -160,22 +163,13 @@ pub struct Guard {
 #[derive(Debug, Clone, Default)]
 pub struct ExecRules {
     /// What may run.
-    pub allow: Vec<ProgramRule>,
-    /// What may not, whatever `allow` says.
-    pub deny: Vec<ProgramRule>,
+    pub allow: Programs,
+    /// What a person must be asked about, whatever `allow` says.
+    pub ask: Programs,
+    /// What may not, whatever `ask` and `allow` say.
+    pub deny: Programs,
     /// The rule to name when nothing allows a program.
     pub otherwise: Option<RuleId>,
-}
-
-/// One program rule.
-#[derive(Debug, Clone)]
-pub struct ProgramRule {
-    /// `*`, a name (`sudo`, `python3*`) or an absolute path pattern.
-    pub program: ProgramPattern,
-    /// Where it stands.
-    pub rule: RuleId,
-    /// Its own words.
-    pub message: Option<Arc<str>>,
 }
 
 /// The command's environment.

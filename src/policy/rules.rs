@@ -65,6 +65,12 @@ pub enum PatternError {
     /// Braces that multiply beyond 64 alternatives, or more than 60 components.
     #[error("the pattern is too large: write several")]
     TooLarge,
+    /// `a**` in an argument.
+    #[error("`**` is for paths: in an argument `*` stands for any characters, and at the end for any arguments")]
+    Stars,
+    /// Arguments said twice.
+    #[error("the arguments stand in `run` and in `args`: write them in one place")]
+    Twice,
     /// A path where only a name or an absolute path can stand.
     #[error("a program is `*`, a name such as `git`, or a path that starts with `/`, `~` or `./`")]
     Program,
@@ -104,6 +110,18 @@ impl Base<'_> {
         }
         whole.extend(rest);
         Ok(whole)
+    }
+
+    /// Works out `~` and variables in the pattern of an argument, which is no path: it is not made absolute.
+    pub(super) fn argument(&self, text: &str) -> Result<Vec<u8>, PatternError> {
+        if text.contains('\0') {
+            return Err(PatternError::Zero);
+        }
+        if text == "~" || text.starts_with("~/") {
+            let rest = self.variables(&text[1..], true)?;
+            return Ok([escaped(self.home.as_os_str().as_bytes()), rest].concat());
+        }
+        self.variables(text, true)
     }
 
     /// Replaces `$NAME`, `${NAME}` and `${NAME:-default}`.
