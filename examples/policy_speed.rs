@@ -33,11 +33,7 @@ fn main() {
     measure(&policy, "rename file", rename(false));
     measure(&policy, "rename directory", rename(true));
     let program = BoxPath::new("/usr/bin/git").expect("an absolute path");
-    measure(
-        &policy,
-        "exec",
-        Access::Exec(Exec { program, called: "git".into(), interpreter: None, argv: vec![], argc: 0 }),
-    );
+    measure(&policy, "exec", Access::Exec(Exec::of(program, "git", vec!["git".into(), "status".into()])));
     for count in [1, 100, 10_000] {
         grow(&mut world, count);
     }

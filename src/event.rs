@@ -278,10 +278,37 @@ pub struct Exec {
     /// The interpreter that the file's `#!` line names, resolved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interpreter: Option<BoxPath>,
+    /// What the last interpreter is given before the script's own arguments: its name, what its `#!` line adds, the
+    /// script's name. Escaped; empty where the file is no script.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub line: Vec<String>,
+    /// The file that the dynamic loader is told to run, where the program or its interpreter is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loaded: Option<Loaded>,
     /// The argument vector, escaped as paths are; cut at 64 KiB in all.
     pub argv: Vec<String>,
     /// How many arguments there were.
     pub argc: usize,
+    /// The arguments beyond the cut, escaped: they are judged, and not recorded.
+    #[serde(skip)]
+    pub rest: Vec<String>,
+}
+
+impl Exec {
+    /// The start of a program about which no more is known than its file, what it was called, and its arguments.
+    pub fn of(program: BoxPath, called: impl Into<String>, argv: Vec<String>) -> Self {
+        let (called, argc) = (called.into(), argv.len());
+        Self { program, called, interpreter: None, line: Vec::new(), loaded: None, argv, argc, rest: Vec::new() }
+    }
+}
+
+/// A program that the dynamic loader runs without an exec of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loaded {
+    /// The resolved file.
+    pub program: BoxPath,
+    /// Which of the loader's arguments names it; the program's own come behind it.
+    pub at: usize,
 }
 
 /// A question to the box's resolver.
@@ -426,6 +453,8 @@ pub enum Reason {
     Granted,
     /// A deny rule names it.
     DenyRule,
+    /// An ask rule names it.
+    AskRule,
     /// It is on the protected list.
     Protected,
     /// It would move, replace or alias a directory above a denied or protected name.

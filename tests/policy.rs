@@ -172,7 +172,7 @@ fn every_bad_file_gives_one_line_and_125() {
         ("missing file", "version: 1\nextends: [./nope.yaml]\n".into()),
         ("circle", "version: 1\nextends: [./bad.yaml]\n".into()),
         ("not yet", "version: 1\nlimits: {memory: 1G}\n".into()),
-        ("argv", "version: 1\nexec: {deny: ['git push']}\n".into()),
+        ("argv", "version: 1\nexec: {deny: ['git \"push']}\n".into()),
         ("bomb", bomb.into()),
         ("large", vec![b'a'; 10 << 20]),
         ("deep", format!("version: 1\nenv: {}", "[".repeat(100_000)).into()),
@@ -268,6 +268,37 @@ fn a_broken_file_is_not_trusted() {
     let (code, _, err) = Lab::new().run(&["trust"]);
     assert_eq!(code, 125);
     assert!(err.contains("there is no agentbox.yaml here or above"), "{err}");
+}
+
+#[test]
+fn rules_for_programs_are_shown_with_their_arguments() {
+    let lab = Lab::new();
+    lab.write(
+        "exec.yaml",
+        "version: 1\nextends: [default]\nexec:\n  allow: ['git status *', curl]\n  ask: ['git push *']\n  \
+         deny: [{run: git, args: [commit, -m, a b], message: no}, {run: tool, args: []}, curl]\n",
+    );
+    let (code, out, err) = lab.run(&["policy", "show", "-p", "./exec.yaml"]);
+    let note = "./exec.yaml:4:27: exec.allow[1]: curl is denied all the same, by ./exec.yaml:6:83: exec.deny[2]";
+    assert_eq!((code, err.as_str()), (0, &*format!("agentbox: {note}\n")));
+    let shown: Vec<String> = out.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    for line in [
+        "run git status * ./exec.yaml exec.allow[0]",
+        "ask git push * ./exec.yaml exec.ask[0]",
+        "not run git commit -m 'a b' ./exec.yaml exec.deny[0]",
+        "not run tool (no arguments) ./exec.yaml exec.deny[1]",
+    ] {
+        assert!(shown.iter().any(|shown| shown == line), "no `{line}` in\n{out}");
+    }
+    let (_, json, _) = lab.run(&["policy", "show", "--json", "-p", "./exec.yaml"]);
+    let exec = &serde_json::from_str::<serde_json::Value>(&json).unwrap()["exec"];
+    assert_eq!(
+        exec["ask"][0],
+        serde_json::json!({"program": "git", "args": ["push", "*"], "message": null, "rule": "./exec.yaml exec.ask[0]"})
+    );
+    let denied = exec["deny"].as_array().unwrap();
+    assert!(denied.iter().any(|rule| rule["args"] == serde_json::json!([])), "{exec}");
+    assert!(denied.iter().any(|rule| rule["program"] == "sudo" && rule["args"].is_null()), "{exec}");
 }
 
 #[test]

@@ -691,7 +691,7 @@ mod tests {
     use std::os::unix::ffi::OsStrExt;
 
     use super::*;
-    use crate::event::{BoxPath, Transport};
+    use crate::event::{BoxPath, Loaded, Transport};
 
     fn place(path: &[u8]) -> Place {
         Place { own_repository: true, ..Place::of(BoxPath::new(OsStr::from_bytes(path)).unwrap()) }
@@ -702,8 +702,11 @@ mod tests {
             program: BoxPath::new("/usr/bin/python3").unwrap(),
             called: "agent.py".into(),
             interpreter: BoxPath::new("/bin/sh"),
+            line: vec!["/bin/sh".into(), "agent.py".into()],
+            loaded: Some(Loaded { program: BoxPath::new("/usr/bin/x").unwrap(), at: 1 }),
             argv: vec!["a".into(), "b\n\u{1b}".into()],
             argc: 2,
+            rest: Vec::new(),
         };
         let file = |op| Access::File { op, at: place(b"/x/\xff\n\x1b") };
         let two = |op| Access::Move { op, from: place(b"/a\\b"), to: place(b"/b") };

@@ -79,8 +79,9 @@ fn first_denial(denials: &[Denial]) -> Option<&Denial> {
 
 fn describe(denial: &Denial) -> String {
     let target = printable(&shorten(&denial.target, 200));
+    let nobody = if denial.reason == Reason::AskRule { ": nobody to ask" } else { "" };
     match denial.killed {
-        false => format!("{} {target} ({})", denial.op.name(), printable(&denial.rule)),
+        false => format!("{} {target} ({}{nobody})", denial.op.name(), printable(&denial.rule)),
         true => format!("{} {target} (ended: it did not run what was approved)", denial.op.name()),
     }
 }

@@ -16,7 +16,8 @@ use crate::cli::{AuditLevel, Net, PolicyArgs};
 use crate::event::Level;
 use crate::policy::network::{Destinations, NetworkRule};
 use crate::policy::{
-    self, Guard, GuardKind, LoadError, NetworkMode, Policy, ProgramRule, Publish, Request, Root, World,
+    self, ExecRules, Guard, GuardKind, LoadError, NetworkMode, Policy, ProgramRule, Programs, Publish, Request, Root,
+    World,
 };
 
 /// The flags as plain data.
@@ -129,8 +130,9 @@ pub fn as_text(policy: &Policy) -> String {
         };
         line(format!("{title:<8} {:<44} {}", guard.pattern.text(), guard.rule));
     }
-    for (title, rules) in [("run", &policy.exec.allow), ("not run", &policy.exec.deny)] {
-        rules.iter().for_each(|rule| line(format!("{title:<8} {:<44} {}", rule.program.to_string(), rule.rule)));
+    let ExecRules { allow, ask, deny, otherwise: _ } = &policy.exec;
+    for (title, rules) in [("run", allow), ("ask", ask), ("not run", deny)] {
+        rules.iter().for_each(|rule| line(format!("{title:<8} {:<44} {}", rule.to_string(), rule.rule)));
     }
     let names: Vec<_> = policy.env.vars.keys().map(|name| name.to_string_lossy()).collect();
     line(format!("env      {}", names.join(" ")));
@@ -158,8 +160,9 @@ pub fn as_json(policy: &Policy) -> Value {
         let one = |guard: &Guard| json!({"pattern": guard.pattern.text(), "except": guard.except, "message": guard.message, "rule": guard.rule});
         policy.files.guards.of(kind).iter().map(one).collect::<Value>()
     };
-    let programs = |rules: &[ProgramRule]| {
-        let one = |rule: &ProgramRule| json!({"program": rule.program.to_string(), "message": rule.message, "rule": rule.rule});
+    let programs = |rules: &Programs| {
+        let args = |rule: &ProgramRule| rule.args.as_ref().map(|args| args.words().map(Value::from).collect::<Value>());
+        let one = |rule: &ProgramRule| json!({"program": rule.program.to_string(), "args": args(rule), "message": rule.message, "rule": rule.rule});
         rules.iter().map(one).collect::<Value>()
     };
     let destinations = |rules: &Destinations| {
@@ -182,7 +185,11 @@ pub fn as_json(policy: &Policy) -> Value {
             "deny_write": guards(GuardKind::DenyWrite),
             "protect": guards(GuardKind::Protect),
         },
-        "exec": {"allow": programs(&policy.exec.allow), "deny": programs(&policy.exec.deny)},
+        "exec": {
+            "allow": programs(&policy.exec.allow),
+            "ask": programs(&policy.exec.ask),
+            "deny": programs(&policy.exec.deny),
+        },
         "env": {"pass": names, "withheld": policy.env.withheld},
         "network": {
             "mode": policy.network.mode,

@@ -157,6 +157,7 @@ impl Answer {
         let why = match self.verdict.reason {
             Reason::Granted => return pattern,
             Reason::DenyRule => "it is denied",
+            Reason::AskRule => "a person must say",
             Reason::Protected => "on the protected list",
             Reason::AboveProtected => "it would move or replace what lies above such a name",
             Reason::NotGranted => "nothing grants it",

@@ -15,9 +15,10 @@ use sha2::{Digest, Sha256};
 
 use super::file::{At, Entry, PolicyFile, Protect};
 use super::load::{Layer, LoadError, Request, RuleError, SHIPPED, World};
+use super::programs::{Arguments, ProgramPattern, ProgramRule, words};
 use super::real::{Found, Real, resolved};
-use super::rules::{Base, Pattern, PatternError, ProgramPattern, contains, escaped};
-use super::{Exception, FileRules, Guard, GuardKind, Guards, Network, Policy, ProgramRule, Root, worktree};
+use super::rules::{Base, Pattern, PatternError, contains, escaped};
+use super::{Exception, ExecRules, FileRules, Guard, GuardKind, Guards, Network, Policy, Root, worktree};
 use crate::event::{Level, RuleId};
 
 /// How a rule that comes from a flag is named.
@@ -53,7 +54,7 @@ pub(super) struct Build<'a> {
     guards: Vec<Guard>,
     /// The paths of the trees so far.
     granted: HashSet<PathBuf>,
-    exec: super::ExecRules,
+    exec: ExecRules,
     env: super::env::Rules,
     network: network::Draft,
     audit: Level,
@@ -109,6 +110,7 @@ impl<'a> Build<'a> {
             Some(Protect::Default) => self.protect_default()?,
         }
         self.programs(layer, "exec.allow", &file.exec_allow)?;
+        self.programs(layer, "exec.ask", &file.exec_ask)?;
         self.programs(layer, "exec.deny", &file.exec_deny)?;
         self.env.pass.extend(file.env_pass.iter().map(|e| e.text.clone()));
         self.env.deny.extend(file.env_deny.iter().map(|e| e.text.clone()));
@@ -233,16 +235,30 @@ impl<'a> Build<'a> {
 
     fn programs(&mut self, layer: &Layer, key: &'static str, entries: &[Entry]) -> Result<(), LoadError> {
         for (index, entry) in entries.iter().enumerate() {
-            if entry.text.contains(char::is_whitespace) {
-                let at = At { file: layer.name.clone(), mark: Some(entry.mark) };
-                return Err(LoadError::Argv { at, key, text: entry.text.clone() });
-            }
-            let program = self.program(&entry.text).map_err(|why| rule_error(&layer.name, key, entry, why))?;
+            let wrong = |why| rule_error(&layer.name, key, entry, why);
+            let (program, args) = self.command(entry).map_err(wrong)?;
             let rule = numbered(&layer.name, key, index);
-            let list = if key == "exec.allow" { &mut self.exec.allow } else { &mut self.exec.deny };
-            list.push(ProgramRule { program, rule, message: entry.message.clone() });
+            let list = match key {
+                "exec.allow" => &mut self.exec.allow,
+                "exec.ask" => &mut self.exec.ask,
+                _ => &mut self.exec.deny,
+            };
+            list.push(ProgramRule { program, args, rule, message: entry.message.clone() });
         }
         Ok(())
+    }
+
+    /// The program of a rule and its arguments, which stand behind it or in a list of their own.
+    fn command(&mut self, entry: &Entry) -> Result<(ProgramPattern, Option<Arguments>), PatternError> {
+        let written = words(&entry.text)?;
+        let (program, behind) = written.split_first().ok_or(PatternError::Empty)?;
+        let args = match (&entry.args, behind) {
+            (Some(_), [_, ..]) => return Err(PatternError::Twice),
+            (Some(args), []) => Some(self.with_base(|base| Arguments::parse(args, base))?),
+            (None, []) => None,
+            (None, behind) => Some(self.with_base(|base| Arguments::parse(behind, base))?),
+        };
+        Ok((self.program(program)?, args))
     }
 
     fn program(&mut self, text: &str) -> Result<ProgramPattern, PatternError> {
@@ -376,9 +392,9 @@ impl<'a> Build<'a> {
         Ok(())
     }
 
-    /// The rules about files and the network, for a look at them without a run.
-    pub fn rules(self) -> (FileRules, Network) {
-        (filed(self.files, self.guards), self.network.finish())
+    /// The rules about files, the network and programs, for a look at them without a run.
+    pub fn rules(self) -> (FileRules, Network, ExecRules) {
+        (filed(self.files, self.guards), self.network.finish(), self.exec)
     }
 
     pub fn finish(self, request: &Request, world: &World) -> Result<Policy, LoadError> {
@@ -448,10 +464,14 @@ fn digest(policy: &Policy) -> String {
         add(guard.kind.key(), &[guard.except as u8]);
         guard.pattern.pieces(|piece| add("piece", piece));
     }
-    for (key, rules) in [("exec.allow", &policy.exec.allow), ("exec.deny", &policy.exec.deny)] {
-        for rule in rules {
+    let ExecRules { allow, ask, deny, otherwise: _ } = &policy.exec;
+    for (key, rules) in [("exec.allow", allow), ("exec.ask", ask), ("exec.deny", deny)] {
+        for rule in rules.iter() {
             add(key, b"");
             rule.program.pieces(|piece| add("piece", piece));
+            if let Some(args) = &rule.args {
+                args.pieces(|piece| add("args", piece));
+            }
         }
     }
     for name in policy.env.vars.keys() {

@@ -5,6 +5,7 @@
 //! as such.
 
 mod network;
+mod programs;
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -12,9 +13,10 @@ use std::sync::{Arc, LazyLock};
 
 use super::fix::Fix;
 use super::index::Granted;
-use super::rules::{Probe, ProgramPattern, contains};
-use super::{Exception, FileRules, Guard, GuardKind, Policy, ProgramRule, Root};
-use crate::event::{Access, Effect, Endpoint, Event, Exec, FileOp, MoveOp, Place, Reason, RuleId, Stream, Verdict};
+use super::rules::{Probe, contains};
+use super::{Exception, FileRules, Guard, GuardKind, Policy, Root};
+use crate::event::{Access, Effect, Endpoint, Event, FileOp, MoveOp, Place, Reason, RuleId, Stream, Verdict};
+pub use programs::kept_from_running;
 
 static DEVICES: LazyLock<RuleId> = LazyLock::new(|| RuleId::new("built-in", "dev"));
 static PROCESSES: LazyLock<RuleId> = LazyLock::new(|| RuleId::new("built-in", "proc"));
@@ -31,7 +33,7 @@ pub fn decide(policy: &Policy, event: &Event) -> Verdict {
         Access::File { at: Place { stream: Some(stream), .. }, .. } => reopened(*stream),
         Access::File { op, at } => file(policy, Use::plain(*op), at),
         Access::Move { op, from, to } => two_names(policy, *op, from, to),
-        Access::Exec(exec) => program(policy, exec),
+        Access::Exec(exec) => programs::program(policy, exec),
         Access::Connect { to } | Access::Send { to } => endpoint(policy, to, Wish::Reach),
         Access::Route { to } => endpoint(policy, to, Wish::Route),
         Access::Resolve(question) => network::resolve(policy, question),
@@ -306,40 +308,6 @@ fn is_harmless_proc(path: &[u8]) -> bool {
     names.next().is_none() && name.is_some_and(|name| KNOWN.contains(&name))
 }
 
-/// Judges the start of a program by its file, the name it goes by, and the interpreter of its first line.
-fn program(policy: &Policy, exec: &Exec) -> Verdict {
-    let files = [Some(&exec.program), exec.interpreter.as_ref()];
-    if let Some(guard) = files.into_iter().flatten().find_map(|file| kept_from_running(policy, file.as_path())) {
-        return guarded(guard);
-    }
-    if let Some(rule) = policy.exec.deny.iter().find(|rule| names(rule, exec)) {
-        return verdict(Effect::Deny, &rule.rule, Reason::DenyRule, rule.message.as_ref());
-    }
-    match policy.exec.allow.iter().find(|rule| allows(policy, rule, exec)) {
-        Some(rule) => granted(&rule.rule),
-        None => not_granted(policy.exec.otherwise.as_ref()),
-    }
-}
-
-/// Finds the guard that keeps a program from being run: to run a file is to read it.
-pub fn kept_from_running<'a>(policy: &'a Policy, program: &Path) -> Option<&'a Guard> {
-    let reading = |guard: &Guard| matches!(guard.kind, GuardKind::Deny | GuardKind::DenyRead);
-    policy.files.guards.first(&Probe::new(program), reading)
-}
-
-fn names(rule: &ProgramRule, exec: &Exec) -> bool {
-    let interpreter = || exec.interpreter.as_ref().is_some_and(|i| rule.program.matches(i.as_path()));
-    rule.program.matches(exec.program.as_path()) || rule.program.matches_name(&exec.called) || interpreter()
-}
-
-/// A bare name allows the system's program of that name, not a file that the command could write under it; what the
-/// program is called is the caller's choice and counts for nothing here.
-fn allows(policy: &Policy, rule: &ProgramRule, exec: &Exec) -> bool {
-    let program = exec.program.as_path();
-    let own = || is_writable(&policy.files, program);
-    rule.program.matches(program) && !(matches!(rule.program, ProgramPattern::Name(_)) && own())
-}
-
 /// What is to be done with an address.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Wish {
@@ -400,7 +368,7 @@ pub fn remedy(policy: &Policy, event: &Event, verdict: &Verdict) -> Option<Fix> 
         return None;
     }
     match (verdict.reason, &event.access) {
-        (Reason::DenyRule, _) => Some(match verdict.rule.0.strip_prefix("command line ") {
+        (Reason::DenyRule | Reason::AskRule, _) => Some(match verdict.rule.0.strip_prefix("command line ") {
             Some(flag) => Fix::WithoutFlag(flag.into()),
             None => Fix::WithoutRule(verdict.rule.clone()),
         }),

@@ -45,6 +45,9 @@ pub struct PolicyFile {
     pub protect: Option<Protect>,
     /// `exec.allow`.
     pub exec_allow: Vec<Entry>,
+    /// `exec.ask`.
+    #[serde(default)]
+    pub exec_ask: Vec<Entry>,
     /// `exec.deny`.
     pub exec_deny: Vec<Entry>,
     /// `env.pass`.
@@ -65,6 +68,9 @@ pub struct PolicyFile {
 pub struct Entry {
     /// The path, pattern, program or name.
     pub text: String,
+    /// The arguments of a program, where they are a list of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub args: Option<Vec<String>>,
     /// What the agent and the person are shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<Arc<str>>,
@@ -180,6 +186,12 @@ pub enum FileError {
         at: At,
         /// The key.
         key: &'static str,
+    },
+    /// Arguments where no program is run.
+    #[error("{at}: `args` stands beside `run`, in a rule of `exec`: leave it out")]
+    Args {
+        /// Where.
+        at: At,
     },
     /// The same key twice.
     #[error("{at}: the key `{key}` stands there twice: put both values under one")]
@@ -397,13 +409,14 @@ struct Filesystem {
 }
 
 #[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, expecting = "the keys allow, deny")]
+#[serde(deny_unknown_fields, expecting = "the keys allow, ask, deny")]
 struct ExecKeys {
     #[serde(default)]
     allow: Items,
     #[serde(default)]
+    ask: Items,
+    #[serde(default)]
     deny: Items,
-    ask: NotYet,
 }
 
 #[derive(Deserialize, Default)]
@@ -429,6 +442,7 @@ type Items = Vec<Spanned<Item>>;
 /// One element of a list: a string, or a mapping that says more.
 struct Item {
     text: String,
+    args: Option<Vec<String>>,
     message: Option<Arc<str>>,
     except: Exception,
 }
@@ -438,6 +452,7 @@ struct Item {
 struct ItemKeys {
     path: Option<String>,
     run: Option<String>,
+    args: Option<Vec<String>>,
     name: Option<String>,
     host: Option<String>,
     #[serde(rename = "why")]
@@ -463,7 +478,7 @@ impl<'de> Visitor<'de> for ItemVisitor {
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Item, E> {
-        Ok(Item { text: text.into(), message: None, except: Exception::None })
+        Ok(Item { text: text.into(), args: None, message: None, except: Exception::None })
     }
 
     fn visit_unit<E: de::Error>(self) -> Result<Item, E> {
@@ -472,9 +487,11 @@ impl<'de> Visitor<'de> for ItemVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Item, A::Error> {
         let keys = ItemKeys::deserialize(de::value::MapAccessDeserializer::new(map))?;
+        let runs = keys.run.is_some();
         let mut texts = [keys.path, keys.run, keys.name, keys.host].into_iter().flatten();
         match (texts.next(), texts.next()) {
-            (Some(text), None) => Ok(Item { text, message: keys.message, except: keys.except }),
+            (Some(_), None) if keys.args.is_some() && !runs => Err(de::Error::custom("`args` stands beside `run`")),
+            (Some(text), None) => Ok(Item { text, args: keys.args, message: keys.message, except: keys.except }),
             _ => Err(de::Error::custom("a rule names exactly one of `path`, `run`, `name` or `host`")),
         }
     }
@@ -527,7 +544,6 @@ impl Written {
             ("workspace", &self.workspace),
             ("ask", &self.ask),
             ("filesystem.ask", &files.ask),
-            ("exec.ask", &exec.ask),
             ("network.ask", network.ask()),
         ];
         for (key, found) in not_yet {
@@ -545,8 +561,9 @@ impl Written {
             deny_read: entries(file, files.deny_read)?,
             deny_write: entries(file, files.deny_write)?,
             protect: files.protect.map(|p| protect(file, p)).transpose()?,
-            exec_allow: entries(file, exec.allow)?,
-            exec_deny: entries(file, exec.deny)?,
+            exec_allow: programs(file, exec.allow)?,
+            exec_ask: programs(file, exec.ask)?,
+            exec_deny: programs(file, exec.deny)?,
             env_pass: entries(file, env.pass)?,
             env_deny: entries(file, env.deny)?,
             env_set: env.set,
@@ -567,12 +584,25 @@ fn entries(file: &Arc<str>, items: Items) -> Result<Vec<Entry>, FileError> {
     items.into_iter().map(|item| entry(file, item)).collect()
 }
 
+fn programs(file: &Arc<str>, items: Items) -> Result<Vec<Entry>, FileError> {
+    items.into_iter().map(|item| program(file, item)).collect()
+}
+
 fn entry(file: &Arc<str>, item: Spanned<Item>) -> Result<Entry, FileError> {
+    let entry = program(file, item)?;
+    if entry.args.is_some() {
+        return Err(FileError::Args { at: At { file: file.clone(), mark: Some(entry.mark) } });
+    }
+    Ok(entry)
+}
+
+/// An entry of a list of programs, which may have arguments.
+fn program(file: &Arc<str>, item: Spanned<Item>) -> Result<Entry, FileError> {
     let found = mark(item.referenced);
-    let Item { text, message, except } = item.value;
+    let Item { text, args, message, except } = item.value;
     if text.is_empty() {
         let at = At { file: file.clone(), mark: found };
         return Err(FileError::WrongType { at, expected: "a rule".into(), found: "an empty string".into() });
     }
-    Ok(Entry { text, message, except, mark: found.unwrap_or_default() })
+    Ok(Entry { text, args, message, except, mark: found.unwrap_or_default() })
 }

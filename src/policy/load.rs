@@ -191,16 +191,6 @@ pub enum LoadError {
         /// The rule.
         text: String,
     },
-    /// A program rule with arguments.
-    #[error("{at}: {key} `{text}`: argv rules are not there yet: name the program alone")]
-    Argv {
-        /// Where.
-        at: At,
-        /// Which list.
-        key: &'static str,
-        /// The rule.
-        text: String,
-    },
     /// A path that should be a socket.
     #[error("{rule}: {path} is no socket: name the socket file itself, each one by its own path")]
     NoSocket {
@@ -354,7 +344,7 @@ pub fn load(request: &Request, world: &World) -> Result<Loaded, LoadError> {
         build.guard_own(&world.cwd.join(file), "the record of this run", false)?;
     }
     let policy = build.finish(request, world)?;
-    notes.extend(review(&policy.files, &policy.network, &workdir, &layers)?);
+    notes.extend(review(&policy.files, &policy.network, &policy.exec, &workdir, &layers)?);
     Ok(Loaded { policy, notes })
 }
 
@@ -373,8 +363,8 @@ pub fn check_content(path: &Path, shown: &Arc<str>, content: &[u8], world: &Worl
     let (workdir, home) = (plain(&world.cwd), plain(&world.home));
     let mut build = Build::new(&workdir, &home, &world.vars, Real::default());
     reader.layers.iter().try_for_each(|layer| build.layer(layer))?;
-    let (files, network) = build.rules();
-    review(&files, &network, &workdir, &reader.layers)
+    let (files, network, exec) = build.rules();
+    review(&files, &network, &exec, &workdir, &reader.layers)
 }
 
 fn workdir(request: &Request, world: &World, real: &mut Real) -> Result<PathBuf, LoadError> {

@@ -1,8 +1,9 @@
 //! The policy: what a run may do, checked and immutable, every rule with its origin.
 //!
 //! `load` finds YAML text (`file`), profiles and flags, and `build` turns them into a [`Policy`]; `rules` holds the
-//! matchers for names and programs, `network` those for hosts; `decide` answers an [`Event`](crate::event::Event) from the policy alone, and `fix` words what would change the answer. Only `load` and `trust` read files,
-//! and `real` looks at the file system; nothing reads the environment.
+//! matcher for names, `programs` the one for programs, `network` those for hosts; `decide` answers an
+//! [`Event`](crate::event::Event) from the policy alone, and `fix` words what would change the answer. Only `load` and
+//! `trust` read files, and `real` looks at the file system; nothing reads the environment.
 
 mod build;
 pub mod cases;
@@ -12,11 +13,15 @@ pub mod file;
 pub mod fix;
 mod glob;
 mod index;
+mod launchers;
 pub mod load;
 pub mod network;
+mod options;
+pub mod programs;
 mod real;
 mod review;
 pub mod rules;
+mod shell;
 pub mod trust;
 mod worktree;
 
@@ -33,8 +38,9 @@ pub use index::Guards;
 use index::Trees;
 pub use load::{LoadError, Loaded, Request, World, load};
 pub use network::{Network, Publish};
+pub use programs::{ProgramPattern, ProgramRule, Programs};
+pub use rules::Pattern;
 use rules::Probe;
-pub use rules::{Pattern, ProgramPattern};
 
 /// What a run may do.
 ///
@@ -166,22 +172,13 @@ pub struct Guard {
 #[derive(Debug, Clone, Default)]
 pub struct ExecRules {
     /// What may run.
-    pub allow: Vec<ProgramRule>,
-    /// What may not, whatever `allow` says.
-    pub deny: Vec<ProgramRule>,
+    pub allow: Programs,
+    /// What a person must be asked about, whatever `allow` says.
+    pub ask: Programs,
+    /// What may not, whatever `ask` and `allow` say.
+    pub deny: Programs,
     /// The rule to name when nothing allows a program.
     pub otherwise: Option<RuleId>,
-}
-
-/// One program rule.
-#[derive(Debug, Clone)]
-pub struct ProgramRule {
-    /// `*`, a name (`sudo`, `python3*`) or an absolute path pattern.
-    pub program: ProgramPattern,
-    /// Where it stands.
-    pub rule: RuleId,
-    /// Its own words.
-    pub message: Option<Arc<str>>,
 }
 
 /// The command's environment.

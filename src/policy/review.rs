@@ -4,18 +4,20 @@
 //! A rule that takes back what an earlier file grants is what files are for, and no fault. Nothing in here looks at the
 //! file system.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use super::load::{Layer, LoadError};
 use super::network::NetworkRule;
 use super::rules::Probe;
-use super::{FileRules, Guard, GuardKind, Network, Root};
+use super::{ExecRules, FileRules, Guard, GuardKind, Network, ProgramRule, Programs, Root};
 use crate::event::RuleId;
 
 /// Refuses what cannot have been meant; what probably was not is returned as lines for the person.
 pub(super) fn review(
     files: &FileRules,
     network: &Network,
+    exec: &ExecRules,
     workdir: &Path,
     layers: &[Layer],
 ) -> Result<Vec<String>, LoadError> {
@@ -28,6 +30,8 @@ pub(super) fn review(
     }
     notes.extend(workdir_denied(files, workdir, &origins)?);
     notes.extend(network.allow.iter().filter_map(|rule| closed_again(network, rule, &origins)));
+    notes.extend(never_used(&exec.allow, &[(&exec.deny, "denied"), (&exec.ask, "asked about")], &origins));
+    notes.extend(never_used(&exec.ask, &[(&exec.deny, "denied")], &origins));
     Ok(notes)
 }
 
@@ -72,6 +76,9 @@ fn entry(layer: &Layer, key: &str) -> Option<super::file::Mark> {
         "filesystem.deny" => &file.deny,
         "filesystem.deny_read" => &file.deny_read,
         "filesystem.deny_write" => &file.deny_write,
+        "exec.allow" => &file.exec_allow,
+        "exec.ask" => &file.exec_ask,
+        "exec.deny" => &file.exec_deny,
         "network.allow" => file.network.allow.as_ref()?,
         "network.deny" => &file.network.deny,
         _ => return None,
@@ -102,6 +109,25 @@ fn closed_again(network: &Network, allow: &NetworkRule, origins: &Origins) -> Op
     let (allowed, denied) = (origins.order(&allow.rule)?, origins.order(&deny.rule)?);
     let (grant, denial) = (origins.place(&allow.rule), origins.place(&deny.rule));
     (allowed >= denied).then(|| format!("{grant}: {} is denied all the same, by {denial}", allow.to))
+}
+
+/// Looks for rules for programs that leave nothing of another, said at once or before: the same program, with the same
+/// arguments or any.
+fn never_used(rules: &Programs, over: &[(&Programs, &str)], origins: &Origins) -> Vec<String> {
+    let text = |rule: &ProgramRule| rule.to_string();
+    let mut before: HashMap<String, (&ProgramRule, &str)> = HashMap::new();
+    for (stronger, what) in over {
+        for rule in stronger.iter() {
+            before.entry(text(rule)).or_insert((rule, what));
+        }
+    }
+    let note = |rule: &ProgramRule| {
+        let (other, what) = before.get(&text(rule)).or_else(|| before.get(&rule.program.to_string()))?;
+        let said = origins.order(&rule.rule)? >= origins.order(&other.rule)?;
+        let (place, by) = (origins.place(&rule.rule), origins.place(&other.rule));
+        said.then(|| format!("{place}: {rule} is {what} all the same, by {by}"))
+    };
+    rules.iter().filter_map(note).collect()
 }
 
 /// The command starts in the working directory.

@@ -1,4 +1,4 @@
-//! The matchers: [`Pattern`] for names in the file system, [`ProgramPattern`] for programs.
+//! The matcher for names in the file system: [`Pattern`].
 //!
 //! Paths are bytes here, never text: a name that is not UTF-8 is matched like any other. A pattern is compiled once,
 //! component by component; matching allocates nothing and takes time in proportion to the path, whatever the pattern.
@@ -10,7 +10,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::glob::{braces, check_ranges, class_end, first_brace, glob_matches};
+use super::glob::{braces, check_ranges, class_end, glob_matches};
 use super::index;
 
 /// Where relative patterns start and what `~` and variables stand for.
@@ -65,6 +65,12 @@ pub enum PatternError {
     /// Braces that multiply beyond 64 alternatives, or more than 60 components.
     #[error("the pattern is too large: write several")]
     TooLarge,
+    /// `a**` in an argument.
+    #[error("`**` is for paths: in an argument `*` stands for any characters, and at the end for any arguments")]
+    Stars,
+    /// Arguments said twice.
+    #[error("the arguments stand in `run` and in `args`: write them in one place")]
+    Twice,
     /// A path where only a name or an absolute path can stand.
     #[error("a program is `*`, a name such as `git`, or a path that starts with `/`, `~` or `./`")]
     Program,
@@ -104,6 +110,18 @@ impl Base<'_> {
         }
         whole.extend(rest);
         Ok(whole)
+    }
+
+    /// Works out `~` and variables in the pattern of an argument, which is no path: it is not made absolute.
+    pub(super) fn argument(&self, text: &str) -> Result<Vec<u8>, PatternError> {
+        if text.contains('\0') {
+            return Err(PatternError::Zero);
+        }
+        if text == "~" || text.starts_with("~/") {
+            let rest = self.variables(&text[1..], true)?;
+            return Ok([escaped(self.home.as_os_str().as_bytes()), rest].concat());
+        }
+        self.variables(text, true)
     }
 
     /// Replaces `$NAME`, `${NAME}` and `${NAME:-default}`.
@@ -679,7 +697,7 @@ pub(crate) fn contains(tree: &[u8], path: &[u8]) -> bool {
 }
 
 /// Checks one component and strips its escapes if it is a plain name.
-fn component(text: &[u8]) -> Result<Part, PatternError> {
+pub(super) fn component(text: &[u8]) -> Result<Part, PatternError> {
     let (mut plain, mut wild, mut at) = (Vec::with_capacity(text.len()), false, 0);
     while let Some(&byte) = text.get(at) {
         match byte {
@@ -705,71 +723,4 @@ fn component(text: &[u8]) -> Result<Part, PatternError> {
         return Err(PatternError::LongName);
     }
     Ok(if wild { Part::Glob(text.into()) } else { Part::Name(plain.into()) })
-}
-
-/// Which programs a rule speaks of.
-#[derive(Debug, Clone)]
-pub enum ProgramPattern {
-    /// `*`: every program.
-    Any,
-    /// A name, wildcards allowed.
-    Name(Arc<str>),
-    /// A path pattern.
-    Path(Pattern),
-}
-
-impl ProgramPattern {
-    /// Compiles `text`.
-    pub fn parse(text: &str, base: &Base) -> Result<Self, PatternError> {
-        match text {
-            "" => Err(PatternError::Empty),
-            "*" => Ok(Self::Any),
-            _ if text.starts_with(['/', '~', '$']) || text.starts_with("./") || text.starts_with("**/") => {
-                Pattern::parse(text, base).map(Self::Path)
-            }
-            _ if text.contains('/') => Err(PatternError::Program),
-            _ if first_brace(text.as_bytes())?.is_some() => Err(PatternError::Program),
-            _ => component(text.as_bytes()).map(|_| Self::Name(text.into())),
-        }
-    }
-
-    /// Whether it names the program at `path`, by its path or its last name.
-    pub fn matches(&self, path: &Path) -> bool {
-        match self {
-            Self::Any => true,
-            Self::Name(name) => path.file_name().is_some_and(|own| glob_matches(name.as_bytes(), own.as_bytes())),
-            Self::Path(pattern) => pattern.matches(path),
-        }
-    }
-
-    /// Hands out what it compiles to, piece by piece: equal for equal meanings.
-    pub(crate) fn pieces(&self, mut take: impl FnMut(&[u8])) {
-        match self {
-            Self::Any => take(b"any"),
-            Self::Name(name) => {
-                take(b"name");
-                take(name.as_bytes());
-            }
-            Self::Path(pattern) => pattern.pieces(take),
-        }
-    }
-
-    /// Whether it is a name rule that speaks of `name`.
-    pub fn matches_name(&self, name: &str) -> bool {
-        match self {
-            Self::Any => true,
-            Self::Name(own) => glob_matches(own.as_bytes(), name.as_bytes()),
-            Self::Path(_) => false,
-        }
-    }
-}
-
-impl fmt::Display for ProgramPattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Any => "*",
-            Self::Name(name) => name,
-            Self::Path(pattern) => pattern.text(),
-        })
-    }
 }

@@ -20,7 +20,7 @@ use super::notification::{Because, Reply};
 use super::resolve::{Caller, Last, Resolved, descriptor, own_fd, real_path, resolve};
 use super::target::Target;
 use super::{Context, Handled, Stop};
-use crate::event::{Access, BoxPath, Exec, Unjudged, escape_bytes};
+use crate::event::{Access, BoxPath, Exec, Loaded, Unjudged, escape_bytes};
 use crate::gate::{Judged, Outcome};
 use crate::sys::file;
 use crate::syscalls::Arg;
@@ -69,15 +69,30 @@ pub fn exec(context: &Context<'_>) -> Handled {
     let object = found.object().map_err(Stop::Errno)?;
     let chain = interpreters(context, &object)?;
     let script = script_name(context, &path, empty);
+    let arguments = final_arguments(&chain, &script, &argv);
+    let runs = chain.last().map_or(Some(&found.path), |link| link.path.as_ref());
+    let loaded = runs.and_then(|loader| loaded(context, loader.as_path(), &arguments));
     let approved = Approved {
         script: match chain.is_empty() {
             true => None,
             false => Some((script.clone(), identity(&object).map_err(Stop::Errno)?)),
         },
         executable: identity(chain.last().map_or(&object, |link| &link.file)).map_err(Stop::Errno)?,
-        arguments: final_arguments(&chain, &script, &argv),
+        arguments,
     };
-    let judged = context.judge(Access::Exec(describe(&path, &found, &chain, &argv)), asked(&path, &found));
+    let mut exec = describe(&path, &found, &argv);
+    if let Some(link) = chain.last() {
+        exec.interpreter = link.path.clone();
+        // All but what follows the caller's own name for the program.
+        let added = approved.arguments.len() - argv.len().saturating_sub(1);
+        exec.line = escaped(&approved.arguments[..added]);
+    }
+    exec.loaded = loaded;
+    let mut judged = context.judge(Access::Exec(exec), asked(&path, &found));
+    if let Access::Exec(exec) = &mut judged.event.access {
+        // Judged whole, recorded up to the cut.
+        exec.rest = Vec::new();
+    }
     if !judged.allowed() {
         return context.conclude_refused(judged, None);
     }
@@ -189,21 +204,58 @@ fn final_arguments(chain: &[Interpreter], script: &CStr, argv: &[CString]) -> Ve
     arguments
 }
 
-fn describe(path: &CStr, found: &Resolved, chain: &[Interpreter], argv: &[CString]) -> Exec {
+fn describe(path: &CStr, found: &Resolved, argv: &[CString]) -> Exec {
     let mut room = RECORDED;
     let kept = argv.iter().take_while(|argument| {
         let fits = argument.as_bytes().len() <= room;
         room = room.saturating_sub(argument.as_bytes().len() + 1);
         fits
     });
+    let (kept, rest) = argv.split_at(kept.count());
     let called = Path::new(std::ffi::OsStr::from_bytes(path.to_bytes())).file_name();
-    Exec {
-        program: found.path.clone(),
-        called: called.map(|name| escape_bytes(name.as_bytes())).unwrap_or_default(),
-        interpreter: chain.last().and_then(|link| link.path.clone()),
-        argv: kept.map(|argument| escape_bytes(argument.as_bytes())).collect(),
-        argc: argv.len(),
+    let called = called.map(|name| escape_bytes(name.as_bytes())).unwrap_or_default();
+    Exec { argc: argv.len(), rest: escaped(rest), ..Exec::of(found.path.clone(), called, escaped(kept)) }
+}
+
+fn escaped(arguments: &[CString]) -> Vec<String> {
+    arguments.iter().map(|argument| escape_bytes(argument.as_bytes())).collect()
+}
+
+/// What the dynamic loader is told to run: it maps that file itself, and no exec of it is ever seen.
+///
+/// The file is looked up once, here, and by the loader again: a name that leads elsewhere by then is not seen.
+fn loaded(context: &Context<'_>, loader: &Path, arguments: &[CString]) -> Option<Loaded> {
+    let at = loaded_argument(loader, arguments)?;
+    let found = resolve(&context.caller(), libc::AT_FDCWD, &arguments[at], Last::Followed).ok()?;
+    found.stat.is_some().then_some(Loaded { program: found.path, at })
+}
+
+/// Which argument of the dynamic loader (ld.so(8)) names the program.
+fn loaded_argument(loader: &Path, arguments: &[CString]) -> Option<usize> {
+    const VALUED: [&[u8]; 7] = [
+        b"--library-path",
+        b"--glibc-hwcaps-prepend",
+        b"--glibc-hwcaps-mask",
+        b"--inhibit-rpath",
+        b"--audit",
+        b"--preload",
+        b"--argv0",
+    ];
+    let name = loader.file_name()?.as_bytes();
+    let named_so = name.windows(3).any(|part| part == b".so");
+    if !named_so || ![&b"ld-"[..], b"ld.", b"ld64."].iter().any(|start| name.starts_with(start)) {
+        return None;
     }
+    let mut at = 1;
+    while let Some(argument) = arguments.get(at).map(|argument| argument.as_bytes()) {
+        match argument {
+            b"--" => return Some(at + 1).filter(|at| *at < arguments.len()),
+            b"--list" | b"--verify" | b"--help" | b"--version" => return None,
+            option if !option.starts_with(b"-") => return Some(at),
+            option => at += 1 + usize::from(VALUED.contains(&option)),
+        }
+    }
+    None
 }
 
 fn asked(path: &CStr, found: &Resolved) -> Option<String> {
@@ -372,5 +424,27 @@ mod tests {
         let nested = final_arguments(&[link("./inner", None), link("/bin/sh", Some("-e"))], c"./s", &argv);
         assert_eq!(nested, ["/bin/sh", "-e", "./inner", "./s", "x", "y"].map(c));
         assert_eq!(final_arguments(&[], c"./s", &[]), [CString::default()]);
+    }
+
+    #[test]
+    fn the_argument_that_the_loader_runs_is_found_behind_its_options() {
+        let given = |loader: &str, arguments: &str| {
+            let arguments: Vec<CString> = arguments.split(' ').map(c).collect();
+            loaded_argument(Path::new(loader), &arguments)
+        };
+        let glibc = "/usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2";
+        for (loader, arguments, expected) in [
+            (glibc, "ld.so /usr/bin/git push", Some(1)),
+            (glibc, "ld.so --library-path /x --argv0 a --inhibit-cache git push", Some(6)),
+            (glibc, "ld.so --preload", None),
+            (glibc, "ld.so --list git", None),
+            (glibc, "ld.so", None),
+            ("/lib/ld-musl-x86_64.so.1", "ld -- git", Some(2)),
+            ("/lib/ld-2.31.so", "x git", Some(1)),
+            ("/usr/bin/ld", "ld git", None),
+            ("/usr/bin/git", "git push", None),
+        ] {
+            assert_eq!(given(loader, arguments), expected, "{arguments}");
+        }
     }
 }

@@ -185,14 +185,18 @@ impl<'a> View<'a> {
         }
         let interpreter = if asked.hidden.is_some() { None } else { self.interpreter(&spot.path, &mut asked.notes)? };
         let hidden = asked.hidden.is_some();
+        let script = interpreter.is_some().then(|| escape_bytes(written.as_os_str().as_bytes()));
         let read = std::mem::replace(
             &mut asked.access,
             Access::Exec(Exec {
-                program: spot.path,
-                called: escape_bytes(called.as_bytes()),
+                // What the `#!` line itself adds between the two is left out.
+                line: interpreter.iter().map(|path| path.to_string()).chain(script).collect(),
                 interpreter,
-                argv: argv.iter().map(|word| escape_bytes(word.as_bytes())).collect(),
-                argc: argv.len(),
+                ..Exec::of(
+                    spot.path,
+                    escape_bytes(called.as_bytes()),
+                    argv.iter().map(|word| escape_bytes(word.as_bytes())).collect(),
+                )
             }),
         );
         asked.wanted = hidden.then_some(read);

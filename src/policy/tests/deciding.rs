@@ -34,7 +34,7 @@ fn two(policy: &Policy, op: MoveOp, from: Place, to: Place) -> Verdict {
 fn exec(policy: &Policy, program: &str, called: &str, interpreter: Option<&str>) -> Verdict {
     let interpreter = interpreter.map(|path| BoxPath::new(path).unwrap());
     let program = BoxPath::new(program).unwrap();
-    decide(policy, &event(Access::Exec(Exec { program, called: called.into(), interpreter, argv: vec![], argc: 0 })))
+    decide(policy, &event(Access::Exec(Exec { interpreter, ..Exec::of(program, called, vec![]) })))
 }
 
 const CHANGES: [FileOp; 12] = [

@@ -115,7 +115,21 @@ fn mistakes_in_rules_name_file_line_and_column() {
         ("filesystem: {protect: ['a**']}\n", "./test.yaml:2:24: filesystem.protect `a**`: `**` stands alone"),
         ("filesystem: {read: [$NOPE]}\n", "./test.yaml:2:21: filesystem.read `$NOPE`: `$NOPE` is not set"),
         ("filesystem: {read: ['/usr/*']}\n", "./test.yaml:2:21: filesystem.read `/usr/*`: a grant is a plain path"),
-        ("exec: {deny: ['git push *']}\n", "./test.yaml:2:15: exec.deny `git push *`: argv rules are not there yet"),
+        ("exec: {deny: ['git \"push *']}\n", "./test.yaml:2:15: exec.deny `git \"push *`: `\"` is never closed"),
+        ("exec: {deny: ['git pu[sh']}\n", "./test.yaml:2:15: exec.deny `git pu[sh`: `[` is never closed"),
+        ("exec: {deny: ['git a**']}\n", "./test.yaml:2:15: exec.deny `git a**`: `**` is for paths"),
+        ("exec: {ask: ['git {a']}\n", "./test.yaml:2:14: exec.ask `git {a`: `{` is never closed"),
+        ("exec: {ask: ['git $NOPE']}\n", "./test.yaml:2:14: exec.ask `git $NOPE`: `$NOPE` is not set"),
+        (
+            "exec: {allow: [{run: git push, args: [x]}]}\n",
+            "./test.yaml:2:16: exec.allow `git push`: the arguments stand in",
+        ),
+        ("exec: {allow: ['bin/x push']}\n", "./test.yaml:2:16: exec.allow `bin/x push`: a program is"),
+        ("exec: {allow: [' ']}\n", "./test.yaml:2:16: exec.allow ` `: the pattern is empty"),
+        (
+            "filesystem: {deny: [{run: /x, args: [y]}]}\n",
+            "./test.yaml:2:21: `args` stands beside `run`, in a rule of `exec`",
+        ),
         ("exec: {allow: [bin/x]}\n", "./test.yaml:2:16: exec.allow `bin/x`: a program is"),
         (
             "filesystem: {write: [/proc/sys]}\n",

@@ -3,7 +3,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use crate::policy::glob::glob_matches;
-use crate::policy::rules::{Base, Pattern, PatternError, ProgramPattern};
+use crate::policy::programs::ProgramPattern;
+use crate::policy::rules::{Base, Pattern, PatternError};
 
 fn parse(text: &str) -> Result<Pattern, PatternError> {
     let var = |name: &str| (name == "DATA").then(|| "/srv/[data]".into());

@@ -20,7 +20,7 @@ fn every_mistake_is_one_line_with_its_place_and_what_to_do() {
         ("version: 1\nfilesystem:\n  read: [7]\n", "p.yaml:3:10: expected a string or a mapping"),
         (
             "version: 1\nfilesystem:\n  read: [{path: /a, wy: b}]\n",
-            "p.yaml:3:21: unknown key `wy`: there are path, run, name, host, why, message",
+            "p.yaml:3:21: unknown key `wy`: there are path, run, args, name, host, why, message",
         ),
         ("version: 1\nfilesystem:\n  read: [{why: b}]\n", "names exactly one of `path`, `run`, `name` or `host`"),
         (
@@ -84,7 +84,6 @@ fn a_feature_that_is_not_there_yet_is_refused_by_name() {
         ("workspace: overlay", "workspace"),
         ("ask: {via: [tty]}", "ask"),
         ("filesystem: {ask: [/a]}", "filesystem.ask"),
-        ("exec: {ask: [git]}", "exec.ask"),
         ("network: {ask: [a]}", "network.ask"),
     ] {
         let error = error(&format!("version: 1\n{section}\n"));
