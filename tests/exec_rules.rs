@@ -1,0 +1,301 @@
+//! Rules for programs with arguments, in whole runs: each spelling of a denied command works free, as a control, and is
+//! refused in the box, with a record that names the rule.
+//!
+//! `AGENTBOX_RACE_TRIES=20000` runs the races that often.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use common::{Outcome, PATIENCE, Scene, compiler, program, records_with, run_for, text};
+use serde_json::Value;
+
+const POLICY: &str = "version: 1\nextends: [default]\nexec:\n  deny: [{run: 'git push *', message: no pushing}]\n";
+const RULE: &str = "exec.deny[0]";
+const RACE: (&str, &str) = ("race_argv", include_str!("escape/race_argv.c"));
+const MARK: (&str, &str) = ("mark", include_str!("escape/mark.c"));
+
+/// A repository in the workspace and a remote to push to.
+fn repository() -> Scene {
+    let scene = Scene::new();
+    scene.file("policy.yaml", POLICY);
+    scene.file("home/work/Makefile", "push:\n\tgit push origin main\n");
+    scene.script("home/work/push.sh", "#!/bin/sh\ncd . && git push \"$@\"\n");
+    let made = "git init -q -b main . && git init -q --bare remote.git && git remote add origin ./remote.git && \
+                git -c user.name=a -c user.email=a@example.org commit -q --allow-empty -m one && \
+                git config alias.p 'push origin main' && git config alias.q '!git push origin main'";
+    scene.free_sh(made).exits(0);
+    scene
+}
+
+/// Whether something was pushed; takes it away again.
+fn pushed(scene: &Scene) -> bool {
+    let there = scene.work.join("remote.git/refs/heads/main").exists();
+    if there {
+        scene.free_sh("git --git-dir=remote.git update-ref -d refs/heads/main").exits(0);
+    }
+    let _ = fs::remove_file(scene.work.join("ended"));
+    let _ = fs::remove_file(scene.work.join("tool"));
+    there
+}
+
+fn boxed(scene: &Scene, line: &str) -> Outcome {
+    let policy = scene.root.join("policy.yaml");
+    scene.boxed(&["-p", text(&policy)], &["/bin/bash", "-c", line])
+}
+
+fn lacks_git() -> bool {
+    program("git").is_none() || program("bash").is_none()
+}
+
+/// Runs each line free and boxed. A line may start with the programs that it needs and a colon.
+fn never_pushes(lines: &[&str]) {
+    let scene = repository();
+    let mut wrong = Vec::new();
+    for line in lines {
+        let (needs, line) = line.split_once(" :: ").unwrap_or(("", line));
+        if let Some(missing) = needs.split_whitespace().find(|name| !name.starts_with('/') && program(name).is_none()) {
+            println!("not tried without {missing}: {line}");
+            continue;
+        }
+        if needs.split_whitespace().any(|name| name.starts_with('/') && !Path::new(name).exists()) {
+            println!("not tried without {needs}: {line}");
+            continue;
+        }
+        let free = scene.free(&["/bin/bash", "-c", line]);
+        free.must(pushed(&scene), &format!("the control of `{line}` does not push"));
+        let outcome = boxed(&scene, line);
+        if pushed(&scene) {
+            wrong.push(format!("`{line}` pushed\n{outcome}"));
+        } else if !outcome.decisions(RULE).iter().any(|record| record["op"] == "exec" && record["verdict"] == "deny") {
+            wrong.push(format!("`{line}` left no record of its denial\n{outcome}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn what_is_not_denied_runs_with_the_same_rules() {
+    if lacks_git() {
+        skip!("no git or no bash");
+    }
+    let scene = repository();
+    let line = "git status && git fetch origin && git -C . log && sh -c 'echo git push' && echo push | xargs echo git";
+    boxed(&scene, line).exits(0).must(!pushed(&scene), "nothing was to be pushed");
+    let free = scene.boxed(&[], &["git", "push", "origin", "main"]);
+    free.exits(0).must(pushed(&scene), "without the rule a push works in the box");
+}
+
+#[test]
+fn every_spelling_of_a_denied_command_is_refused() {
+    if lacks_git() {
+        skip!("no git or no bash");
+    }
+    never_pushes(&[
+        "git push origin main",
+        "git -C . push origin main",
+        "git -c a.b=c --no-pager push origin main",
+        "git --git-dir .git push origin main",
+        "\"$(git --exec-path)\"/git-push origin main",
+        "env git push origin main",
+        "env -i PATH=\"$PATH\" git push origin main",
+        "env -S 'git push origin' main",
+        "nice -n 1 git push origin main",
+        "nohup git push origin main",
+        "timeout 20 git push origin main",
+        "stdbuf -oL git push origin main",
+        "setsid -w git push origin main",
+        "echo main | xargs git push origin",
+        "echo push origin main | xargs git",
+        "echo push | xargs -I{} git {} origin main",
+        "sh -c 'git push origin main'",
+        "bash -c 'cd . && git push origin main'",
+        "sh -c 'X=push; git $X origin main'",
+        "sh <<E\ngit push origin main\nE",
+        "echo \"$(git push origin main)\"",
+        "eval 'gi''t pu''sh origin main'",
+        "g() { git \"$@\"; }; g push origin main",
+        "exec -a other git push origin main",
+        "ln -s \"$(command -v git)\" tool && ./tool push origin main",
+        "./push.sh origin main",
+    ]);
+}
+
+#[test]
+fn every_child_at_any_depth_is_judged() {
+    if lacks_git() {
+        skip!("no git or no bash");
+    }
+    never_pushes(&[
+        "python3 :: python3 -c \"import subprocess as s; s.run(['git', 'push', 'origin', 'main'])\"",
+        "python3 :: python3 -c \"import os; os.system('git push origin main')\"",
+        "perl :: perl -e 'system(\"git\", \"push\", \"origin\", \"main\")'",
+        "make :: make push",
+        "find . -maxdepth 1 -name Makefile -exec git push origin main ';'",
+        "awk :: awk 'BEGIN { system(\"git push origin main\") }'",
+        "busybox :: busybox sh -c 'git push origin main'",
+        "busybox :: busybox env git push origin main",
+        // The orphan of a double fork, in a session of its own.
+        "(setsid sh -c 'sleep 0.1; git push origin main; touch ended' &) ; until [ -e ended ]; do sleep 0.05; done",
+        // Git starts itself for what its aliases stand for.
+        "git p",
+        "git q",
+        "git -c alias.r='push origin' r main",
+        "git -c alias.s='!f() { git push \"$@\"; }; f' s origin main",
+    ]);
+}
+
+#[test]
+fn what_the_loader_runs_is_judged() {
+    if lacks_git() {
+        skip!("no git or no bash");
+    }
+    const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
+    if !Path::new(LOADER).exists() {
+        skip!("no dynamic loader at {LOADER}");
+    }
+    never_pushes(&[
+        &format!("{LOADER} \"$(command -v git)\" push origin main"),
+        &format!("{LOADER} --argv0 x \"$(command -v git)\" -C . push origin main"),
+        &format!("{LOADER} --inhibit-cache --library-path /lib \"$(command -v git)\" push origin main"),
+        &format!("ln -s \"$(command -v git)\" tool; {LOADER} ./tool push origin main"),
+        &format!("env {LOADER} \"$(command -v git)\" push origin main"),
+    ]);
+}
+
+#[test]
+fn an_applet_of_busybox_is_refused_under_each_of_its_names() {
+    let Some(busybox) = program("busybox") else { skip!("no busybox") };
+    let scene = Scene::new();
+    let policy = scene.file("policy.yaml", "version: 1\nextends: [default]\nexec:\n  deny: [touch]\n");
+    for line in ["busybox touch made", "busybox sh -c 'busybox touch made'", "ln -s BUSYBOX touch; ./touch made"] {
+        let line = line.replace("BUSYBOX", text(&busybox));
+        let clear = || ["made", "touch"].iter().for_each(|name| drop(fs::remove_file(scene.work.join(name))));
+        clear();
+        scene.free_sh(&line).must(scene.work.join("made").exists(), &format!("the control of `{line}` does nothing"));
+        clear();
+        let outcome = scene.boxed_sh(&["-p", text(&policy)], &line);
+        outcome.must(!scene.work.join("made").exists(), &format!("`{line}` ran a denied applet"));
+        outcome.must(outcome.denied(&["exec"], RULE), &format!("`{line}` left no record"));
+    }
+}
+
+#[test]
+fn a_copy_under_another_name_is_not_held_and_is_on_record() {
+    if lacks_git() {
+        skip!("no git or no bash");
+    }
+    let scene = repository();
+    let outcome = boxed(&scene, "cp \"$(command -v git)\" tool && PATH=$PATH ./tool push origin main");
+    let ran = outcome.decisions("work/tool");
+    outcome.must(ran.iter().any(|r| r["op"] == "exec" && r["outcome"] == "ok"), "what ran is not on record");
+}
+
+#[test]
+fn an_ask_with_nobody_to_ask_is_refused() {
+    let scene = Scene::new();
+    let policy = scene
+        .file("policy.yaml", "version: 1\nextends: [default]\nexec:\n  ask: [{run: 'ls -l *', message: ask first}]\n");
+    let outcome = scene.boxed(&["-p", text(&policy)], &["ls", "-l", "/"]);
+    outcome.exits(126);
+    let asked = outcome.decisions("exec.ask[0]");
+    let record = asked.first().unwrap_or_else(|| panic!("no record\n{outcome}"));
+    assert_eq!((&record["verdict"], &record["reason"]), (&"ask".into(), &"ask_rule".into()), "{outcome}");
+    assert_eq!(record["answer"], serde_json::json!({"effect": "deny", "by": "nobody to ask"}), "{outcome}");
+    assert_eq!((&record["outcome"], &record["message"]), (&"EACCES".into(), &"ask first".into()), "{outcome}");
+    outcome.must(outcome.err.contains("exec.ask[0]: nobody to ask): ask first"), "the last line does not say why");
+    scene.boxed(&["-p", text(&policy)], &["ls", "/"]).exits(0);
+    let inner = scene.boxed_sh(&["-p", text(&policy)], "ls -l / || echo \"ended $?\"");
+    inner.exits(0).must(inner.out == "ended 126\n" && inner.err.contains("Permission denied"), "EACCES for the caller");
+}
+
+#[test]
+fn long_argument_vectors_are_judged_whole() {
+    let Some(python) = program("python3") else { skip!("no python3") };
+    let scene = Scene::new();
+    let policy = scene
+        .file("policy.yaml", "version: 1\nextends: [default]\nexec:\n  deny: [{run: 'true', args: ['*', last]}]\n");
+    let start = |words: &str| format!("import os; os.execv('/bin/true', ['true'] + {words})");
+    for (words, code) in [
+        // Only the first argument fits the record.
+        ("['x' * 100000, 'last']", 1),
+        ("['x' * 100000, 'next']", 0),
+        ("[str(n) for n in range(100000)]", 0),
+        ("['x' * 130000] * 15", 0),
+    ] {
+        let outcome = scene.boxed(&["-p", text(&policy)], &[text(&python), "-c", &start(words)]);
+        outcome.exits(code).must(outcome.took < Duration::from_secs(20), &format!("{words} took too long"));
+        let started = outcome.decisions("");
+        let is_true = |r: &&&Value| r["target"]["program"].as_str().is_some_and(|program| program.ends_with("/true"));
+        let record = started.iter().find(is_true).unwrap_or_else(|| panic!("no record\n{outcome}"));
+        assert_eq!(record["verdict"], if code == 0 { "allow" } else { "deny" }, "{words}");
+        assert!(record.to_string().len() < 200_000, "{words}: the record is not cut");
+    }
+}
+
+fn tries() -> u32 {
+    std::env::var("AGENTBOX_RACE_TRIES").ok().map_or(200, |tries| tries.parse().expect("a number of tries"))
+}
+
+/// `A` may be noted, `B` not; the argument turns from one into the other while the exec is judged.
+fn race(how: &str) {
+    if compiler().is_none() {
+        skip!("no C compiler (cc)");
+    }
+    let tries = tries();
+    let marks = |scene: &Scene| {
+        let marks = fs::read_to_string(scene.work.join("marks")).unwrap_or_default();
+        ["A", "B"].map(|argument| marks.lines().filter(|line| *line == argument).count())
+    };
+    let lay_out = || {
+        let scene = Scene::new();
+        scene.file("policy.yaml", "version: 1\nextends: [default]\nexec:\n  deny: [mark B *]\n");
+        scene.c(RACE.0, RACE.1, &[]);
+        scene.c(MARK.0, MARK.1, &[]);
+        scene
+    };
+    let argv = ["./race_argv", how, &tries.to_string(), "./mark"];
+    let controlled = (0..20).any(|_| {
+        let scene = lay_out();
+        scene.free(&["./race_argv", how, "200", "./mark"]).exits(0);
+        let [a, b] = marks(&scene);
+        a > 0 && b > 0
+    });
+    assert!(controlled, "the control never runs both");
+    let mut raced = false;
+    for _ in 0..5 {
+        let scene = lay_out();
+        let policy = scene.root.join("policy.yaml");
+        let (command, log) = scene.boxed_command(&["-p", text(&policy)], &argv);
+        let mut boxed = run_for(PATIENCE + Duration::from_millis(30) * tries, command);
+        boxed.records = records_with(&log, "\"noted\"");
+        let [a, b] = marks(&scene);
+        boxed.exits(0).must(b == 0, "a denied argument was noted");
+        let told = |verdict: &str, argument: &str, outcome: &str| {
+            let fits = |r: &&Value| r["verdict"] == verdict && r["target"]["argv"][1] == argument;
+            boxed.records.iter().filter(fits).filter(|r| r["outcome"] == outcome).count()
+        };
+        boxed.must(told("allow", "A", "ok") == a, &format!("{a} ran, {} on record", told("allow", "A", "ok")));
+        boxed.must(told("allow", "B", "ok") + told("allow", "B", "killed") == 0, "a denied argument was allowed");
+        let (refused, killed) = (told("deny", "B", "EACCES"), told("allow", "A", "killed"));
+        boxed.must(a + refused + killed == tries as usize, "an exec is not on record");
+        println!("{how}: {a} ran, {refused} were refused, {killed} were killed of {tries}");
+        raced |= a > 0 && refused > 0;
+        if raced {
+            break;
+        }
+    }
+    assert!(raced, "never was one allowed and another denied: the race was not run");
+}
+
+#[test]
+fn arguments_that_another_thread_rewrites_never_run_what_is_denied() {
+    race("thread");
+}
+
+#[test]
+fn arguments_that_another_process_rewrites_never_run_what_is_denied() {
+    race("process");
+}
