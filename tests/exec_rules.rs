@@ -259,7 +259,7 @@ fn race(how: &str) {
     let argv = ["./race_argv", how, &tries.to_string(), "./mark"];
     let controlled = (0..20).any(|_| {
         let scene = lay_out();
-        scene.free(&argv).exits(0);
+        scene.free(&["./race_argv", how, "200", "./mark"]).exits(0);
         let [a, b] = marks(&scene);
         a > 0 && b > 0
     });
@@ -269,7 +269,7 @@ fn race(how: &str) {
         let scene = lay_out();
         let policy = scene.root.join("policy.yaml");
         let (command, log) = scene.boxed_command(&["-p", text(&policy)], &argv);
-        let mut boxed = run_for(PATIENCE + Duration::from_millis(10) * tries, command);
+        let mut boxed = run_for(PATIENCE + Duration::from_millis(30) * tries, command);
         boxed.records = records_with(&log, "\"noted\"");
         let [a, b] = marks(&scene);
         boxed.exits(0).must(b == 0, "a denied argument was noted");
