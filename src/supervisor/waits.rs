@@ -85,20 +85,22 @@ impl Waits {
         lock(&self.list).iter().any(|wait| matches!(wait.waiter, Waiter::Network(_)))
     }
 
-    /// Interrupts the waits whose callers are dead or have a signal to handle; how many there are.
+    /// Interrupts the waits whose callers are dead or have a signal to handle; how many were interrupted, and how many not.
     ///
     /// A worker that was interrupted a moment before its wait began is interrupted again the next time.
-    pub fn look_after(&self, alive: impl Fn(u64) -> bool) -> usize {
+    pub fn look_after(&self, alive: impl Fn(u64) -> bool) -> (usize, usize) {
         let waits: Vec<(u64, Target)> = lock(&self.list).iter().map(|wait| (wait.call, wait.target)).collect();
         // Looking takes a while where there are many, and whoever is to wait must not wait for that.
         let found: HashMap<u64, Found> =
             waits.iter().map(|(call, target)| (*call, Found::look(*target, alive(*call)))).collect();
+        let mut interrupted = 0;
         for wait in lock(&self.list).iter_mut() {
             if found.get(&wait.call).is_some_and(|found| wait.is_over(*found)) {
                 wait.waiter.interrupt();
+                interrupted += 1;
             }
         }
-        waits.len()
+        (interrupted, waits.len() - interrupted)
     }
 }
 

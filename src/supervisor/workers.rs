@@ -35,7 +35,7 @@ const PATIENCE: Duration = Duration::from_millis(100);
 const LATER: Duration = Duration::from_millis(100);
 const SOON: Duration = Duration::from_millis(10);
 /// So many waits can be looked after often.
-const FEW_WAITS: usize = 16;
+const FEW_WAITS: usize = 32;
 const STACK: usize = 256 * 1024;
 /// A run that makes no more calls than this needs no spare worker, unless one of them waits.
 const FEW_CALLS: usize = 2;
@@ -164,7 +164,8 @@ impl Supervisor {
         let alive =
             |call| self.shared.listener.get().is_some_and(|listener| sys::notify::alive(listener.as_fd(), call));
         match self.shared.waits.look_after(alive) {
-            1..=FEW_WAITS => SOON,
+            // Some were over: more may be, and each is to be gone soon.
+            (1.., _) | (0, 1..=FEW_WAITS) => SOON,
             _ => LATER,
         }
     }
