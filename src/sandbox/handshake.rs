@@ -102,7 +102,11 @@ impl Channel {
     /// Receives the next message; `None` when the other side is gone.
     pub fn receive(&self) -> nix::Result<Option<(Message, Option<OwnedFd>)>> {
         let mut bytes = [0u8; LONGEST];
-        let (length, fd) = receive_with_fd(self.0.as_fd(), &mut bytes)?;
+        let (length, fd) = match receive_with_fd(self.0.as_fd(), &mut bytes) {
+            // Said once, when the other side ended with words of ours unread; its own come behind it.
+            Err(Errno::ECONNRESET) => receive_with_fd(self.0.as_fd(), &mut bytes)?,
+            received => received?,
+        };
         if length == 0 {
             return Ok(None);
         }

@@ -207,7 +207,11 @@ impl Forked {
     fn share_network(&mut self) -> Result<()> {
         let ready = self.line.read_exact(&mut [0]);
         ready.map_err(|_| InitError::Step("wait for the box's network", Errno::EPIPE))?;
-        step("join the box's network", setns(&self.pidfd, CloneFlags::CLONE_NEWNET))
+        match setns(&self.pidfd, CloneFlags::CLONE_NEWNET) {
+            // It found nothing to run, has said so and is gone; there is nothing to be init of.
+            Err(Errno::ESRCH) => sys::process::exit_now(125),
+            joined => step("join the box's network", joined),
+        }
     }
 
     /// Tells the command that it sees the view.

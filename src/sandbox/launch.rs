@@ -122,9 +122,13 @@ pub fn launch(alone: &Alone, job: &Job<'_>) -> Result<Starting, LaunchError> {
 }
 
 impl Starting {
-    /// Lets the command enter once the view stands; until then nothing of the user's runs.
+    /// Lets the command enter once the view stands; until then nothing of the user's runs. A box that is gone already has
+    /// left its last words for who follows it.
     pub fn enter(&self) -> Result<(), LaunchError> {
-        self.channel.send(&Message::Enter, None).map_err(|errno| LaunchError::Step("let the command enter", errno))
+        match self.channel.send(&Message::Enter, None) {
+            Ok(()) | Err(Errno::EPIPE) => Ok(()),
+            Err(errno) => Err(LaunchError::Step("let the command enter", errno)),
+        }
     }
 
     /// init, as this side numbers it.
