@@ -6,7 +6,7 @@
 //! the caller's own, after a new decision. It can neither listen nor be bound: both stop, too.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,13 +14,12 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{Shutdown, getsockopt, shutdown, sockopt};
 use nix::sys::time::TimeValLike;
-use std::os::fd::AsRawFd;
 
 use super::address::{Inet, Parsed, is_loopback, parse};
 use super::exchange::{Place, exchange};
 use super::notification::{Parked, Reply, Stopped};
 use super::workers::Shared;
-use super::{Context, Handled, net};
+use super::{Context, Handled, Stop, net};
 use crate::event::{Access, Endpoint, HOST_NAME, Transport};
 use crate::gate::{Judged, Outcome};
 use crate::net::Net;
@@ -33,7 +32,7 @@ use crate::syscalls::Arg;
 /// `connect` to an IP address.
 pub fn connect(context: &Context<'_>, socket: OwnedFd, inet: Inet) -> Handled {
     let to = destination(context, &socket, inet);
-    let Endpoint::Inet { address, outside, transport, .. } = to else { return Ok(()) };
+    let Endpoint::Inet { address, outside, transport, .. } = to else { return Err(Stop::Errno(Errno::EINVAL)) };
     let judged = context.judge(Access::Connect { to: to.clone() }, None);
     let bytes = inet.bytes(address);
     if !judged.allowed() {
