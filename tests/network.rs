@@ -1017,6 +1017,83 @@ fn a_list_of_nothing_allows_nothing() {
     boxed.must(reached.count("packets", SINK) == 0, "a packet left the box");
 }
 
+// What is let out, and what is said of it.
+
+/// Fetches twice by name, and fails to reach another.
+const TRAFFIC: &str = r#"
+import urllib.request
+
+for _ in range(2):
+    print(len(urllib.request.urlopen("http://v4.example.org/bytes/100000").read()))
+try:
+    urllib.request.urlopen("http://203.0.113.66/")
+except OSError:
+    pass
+"#;
+
+#[test]
+fn the_end_of_the_record_sums_up_each_destination() {
+    let internet = internet!();
+    let script = internet.scene.file("home/work/traffic.py", TRAFFIC);
+    let argv = [text(&internet.python), text(&script)];
+    let (boxed, reached) = internet.boxed(&["--net-allow", "v4.example.org:80"], &argv);
+    boxed.exits(0).must(boxed.out == "100000\n100000\n", "what is allowed arrives");
+    let end = boxed.records.last().expect("an end record");
+    let sums = |address: &str| {
+        let of = |one: &&Value| one["addresses"][0] == *address;
+        end["destinations"].as_array().and_then(|all| all.iter().find(of)).cloned().unwrap_or_default()
+    };
+    let (allowed, denied) = (sums(WEB), sums(SINK));
+    boxed.must(allowed["names"][0] == "v4.example.org" && allowed["port"] == 80, "it goes by its name");
+    boxed.must(allowed["allowed"] == 2 && denied["denied"] == 1 && denied["allowed"] == 0, "connections are counted");
+    if boxed.records.iter().any(|r| r["text"].as_str().is_some_and(|text| text.starts_with("bytes are not counted"))) {
+        skip!("the kernel does not report on TCP sockets (inet_diag)");
+    }
+    boxed.must(allowed["bytes_out"] == reached.count("bytes", WEB), "what left is what arrived");
+    // The bodies, their headers, and one for each end of a connection.
+    let inward = allowed["bytes_in"].as_u64().unwrap_or(0);
+    boxed.must((200_000..200_200).contains(&inward), &format!("{inward} bytes came in"));
+}
+
+/// Pings each argument.
+const PING: &str = r#"
+import socket, struct, sys
+
+for host in sys.argv[1:]:
+    try:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP)
+        sock.settimeout(5)
+        sock.sendto(struct.pack("!BBHHH", 8, 0, 0, 0, 1) + b"abcdefgh", (host, 0))
+        print(f"{host}: {sock.recv(99)[-8:].decode()}")
+    except OSError as e:
+        print(f"{host}: {e.strerror}")
+"#;
+
+#[test]
+fn a_ping_needs_a_rule_and_a_host_that_lets_its_users_ping() {
+    let internet = internet!();
+    let script = internet.scene.file("home/work/ping.py", PING);
+    let argv = [text(&internet.python), text(&script), WEB, SINK];
+    // A network namespace begins with nobody.
+    let all = "echo 0 0 >/proc/sys/net/ipv4/ping_group_range && exec \"$@\"";
+    let (everybody, nobody) = (["sh", "-c", all, "sh"], ["env"]);
+    let (free, _) = internet.free(&[&everybody[..], &argv].concat());
+    if free.code != 0 {
+        skip!("who may ping cannot be set here: {}", free.err.trim());
+    }
+    free.must(free.out.matches("abcdefgh").count() == 2, "the control is not answered");
+    let rule = ["--net-allow", "icmp://203.0.113.10"];
+    let (boxed, reached) = internet.boxed_under(&everybody, &rule, &argv);
+    let answers = by_name(&boxed.out);
+    boxed.exits(0).must(answers[WEB] == "abcdefgh" && answers[SINK] == "Permission denied", "one may be pinged");
+    boxed.must(boxed.denied(&["send"], SINK) && reached.count("packets", SINK) == 0, "the other gets nothing");
+    for (how, flags) in [(&nobody[..], &rule), (&everybody, &["--net-allow", WEB])] {
+        let (boxed, reached) = internet.boxed_under(how, flags, &argv);
+        boxed.exits(0).must(!boxed.out.contains("abcdefgh"), "there is no ping");
+        assert_eq!((reached.count("packets", WEB), reached.count("packets", SINK)), (0, 0));
+    }
+}
+
 // Where sockets are the host's.
 
 /// Turns a stream socket that was handed in as standard input, and a datagram socket that is.
