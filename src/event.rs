@@ -3,12 +3,19 @@
 //! Plain serialisable values without logic, shared by the policy, the gate, the records and the supervisor.
 //! Nothing in here reads a file, a clock or another process.
 
+// Named by its path, since build.rs takes this file in under a path, too.
+#[path = "event/standing.rs"]
+mod standing;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+
+pub use standing::{ActionId, Attribution, Before, Bound, Claim, Effects, FileId, Files, GitState, Kind, Labels};
+pub use standing::{Losses, Reach, Reversibility, Standing, Weight, Where};
 
 /// An absolute path as processes in the box see it, free of `.`, `..` and doubled slashes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -112,6 +119,15 @@ pub struct Event {
     pub subject: Arc<Subject>,
     /// For what.
     pub access: Access,
+    /// What else is known when the question comes.
+    pub standing: Standing,
+}
+
+impl Event {
+    /// A question of which no more is known than who asks for what.
+    pub fn new(subject: Arc<Subject>, access: Access) -> Self {
+        Self { subject, access, standing: Standing::default() }
+    }
 }
 
 /// The process that asks.
@@ -123,8 +139,12 @@ pub struct Subject {
     pub host: i32,
     /// The program it runs, as the kernel names it; empty when it could not be read.
     pub exe: String,
-    /// Its ancestors inside the box, nearest first, up to init (1).
+    /// Its ancestors inside the box, nearest first, up to init (1). Where one has ended, the process that its action
+    /// started stands in for those that are not known any more.
     pub parents: Vec<i32>,
+    /// The action that it is marked with.
+    #[serde(skip)]
+    pub mark: ActionId,
 }
 
 /// What is asked for. Paths are resolved: they name the object that will be acted on.
@@ -202,12 +222,27 @@ pub struct Place {
     /// Set for a file that was handed to the command as a standard stream and is reopened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream: Option<Stream>,
+    /// What stands there now, if it is a file and would be changed, removed or replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Before>,
+    /// Labels of the secrets that whoever wrote the file in this run may have read.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
 }
 
 impl Place {
     /// A name about which no more is known than its path.
     pub fn of(path: BoxPath) -> Self {
-        Self { path, directory: false, own_repository: false, reads: false, shares: false, stream: None }
+        Self {
+            path,
+            directory: false,
+            own_repository: false,
+            reads: false,
+            shares: false,
+            stream: None,
+            before: None,
+            labels: Labels::default(),
+        }
     }
 }
 
@@ -431,6 +466,9 @@ pub struct Verdict {
     /// The rule's own words for the agent and the person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<Arc<str>>,
+    /// What the deed weighs.
+    #[serde(skip)]
+    pub weight: Weight,
 }
 
 /// The three answers.
@@ -467,6 +505,10 @@ pub enum Reason {
     KernelFile,
     /// It could not be judged.
     Unjudged,
+    /// It weighs more than the policy lets pass without a person.
+    Tier,
+    /// A person was asked about the like in the same action, and it was not allowed.
+    Answered,
 }
 
 /// Names a rule: the file that holds it and the key path in that file, such as `python.yaml network.allow[2]`.

@@ -3,6 +3,7 @@
 //! Called by all workers at once. An allowed event that the level does not record costs a few atomic additions; a
 //! recorded one is moved, not copied, into the writer's queue. Nothing here touches the kernel, files or the target.
 
+mod actions;
 mod tally;
 
 use std::collections::{HashMap, HashSet};
@@ -14,18 +15,21 @@ use crate::audit::record::{Answer, Note};
 use crate::audit::report::DENIALS;
 use crate::audit::{Counts, Decision, Denial, Layer, Op, OpCount, Record, RunId, RunResult, Summary, text};
 use crate::audit::{WriteError, Writer, Written};
-use crate::event::{Access, Effect, Event, Unjudged, Verdict};
+use crate::event::{Access, ActionId, BoxPath, Effect, Event, FileId, Labels, Reason, RuleId, Standing, Subject};
+use crate::event::{Unjudged, Verdict, Where};
 use crate::policy::Policy;
 use crate::policy::decide::{decide, suggest};
 
 pub use crate::audit::Outcome;
-use tally::Tally;
+use actions::{Actions, Came};
 pub use tally::{Moved, Toward};
 
 /// How many notes are kept for the summary; all are recorded.
 const NOTES: usize = 100;
 /// How many unknown calls are told apart; beyond that every occurrence is recorded.
 const CALLS: usize = 1024;
+/// How many asks are remembered; beyond that each is asked anew.
+const ASKS: usize = 4096;
 /// The longest target that a summary keeps, in characters.
 const TARGET: usize = 4096;
 
@@ -37,7 +41,7 @@ pub struct Gate {
     run: RunId,
     meters: [Meter; Op::ALL.len()],
     told: Mutex<Told>,
-    tally: Mutex<Tally>,
+    actions: Mutex<Actions>,
 }
 
 /// An event and the answer to it, until it is settled.
@@ -52,6 +56,7 @@ pub struct Judged {
     pub layer: Layer,
     asked: Option<String>,
     received: Instant,
+    made: Option<FileId>,
 }
 
 impl Judged {
@@ -62,13 +67,23 @@ impl Judged {
             Effect::Ask | Effect::Deny => false,
         }
     }
+
+    /// Says which file was made by what was asked.
+    pub fn made(&mut self, file: FileId) {
+        self.made = Some(file);
+    }
+
+    /// Labels of the secrets that the asker may have read, and so may write.
+    pub fn taint(&self) -> &Labels {
+        &self.event.standing.taint
+    }
 }
 
 impl Gate {
     /// Makes the door of one run.
     pub fn new(policy: Arc<Policy>, writer: Arc<Writer>, run: RunId) -> Self {
         let meters = std::array::from_fn(|_| Meter::default());
-        Self { policy, writer, run, meters, told: Mutex::default(), tally: Mutex::default() }
+        Self { policy, writer, run, meters, told: Mutex::default(), actions: Mutex::default() }
     }
 
     /// The policy that decides.
@@ -78,9 +93,29 @@ impl Gate {
 
     /// Decides `event`. `asked` is the target as the caller wrote it, escaped, where it differs from the resolved one;
     /// `received` is when the question came.
-    pub fn judge(&self, event: Event, asked: Option<String>, received: Instant) -> Judged {
-        let verdict = decide(&self.policy, &event);
-        Judged { event, verdict, layer: Layer::Supervisor, asked, received }
+    pub fn judge(&self, mut event: Event, asked: Option<String>, received: Instant) -> Judged {
+        let Standing { action, bound, .. } = std::mem::take(&mut event.standing);
+        event.standing = Standing { bound, ..self.actions().standing(&event.subject, action) };
+        let mut verdict = decide(&self.policy, &event);
+        if verdict.reason == Reason::Tier
+            && verdict.effect == Effect::Ask
+            && !self.told().is_first_ask(&event, &verdict)
+        {
+            (verdict.effect, verdict.reason) = (Effect::Deny, Reason::Answered);
+        }
+        Judged { event, verdict, layer: Layer::Supervisor, asked, received, made: None }
+    }
+
+    /// The action to which a command belongs that a process of the session is about to start: to be put into the standing
+    /// of that event.
+    pub fn action_for_command(&self, subject: &Subject) -> ActionId {
+        self.actions().for_command(subject)
+    }
+
+    /// Ends an action of which no process is left.
+    pub fn end_action(&self, action: ActionId) {
+        let ended = self.actions().end(action);
+        ended.into_iter().for_each(|record| self.writer.push(record));
     }
 
     /// Counts and records what came of a decision; to be called after the act and before or after the answer.
@@ -89,9 +124,9 @@ impl Gate {
         let op = Op::of(&judged.event.access);
         let killed = outcome == Outcome::Killed;
         self.meters[op as usize].count(judged.verdict.effect, killed, latency);
-        if let Some(toward) = Toward::of(&judged.event.access) {
-            self.tally().decided(&toward, judged.allowed() && !killed);
-        }
+        let came = Came::of(judged.allowed(), outcome);
+        let begins = self.actions().settled(&judged.event, &judged.verdict.weight, judged.made, came);
+        begins.into_iter().for_each(|record| self.writer.push(record));
         let record = match judged.allowed() && !killed {
             true => op.level() <= self.policy.audit,
             false => self.tell_denial(&judged, op, killed),
@@ -103,7 +138,7 @@ impl Gate {
 
     /// Adds what a connection moved to the sums of its party; `None` if that could not be counted. Costs a lookup.
     pub fn transferred(&self, toward: &Toward, moved: Option<Moved>) {
-        self.tally().transferred(toward, moved);
+        self.actions().transferred(toward, moved);
     }
 
     /// Records something worth knowing, and keeps it for the summary.
@@ -124,6 +159,9 @@ impl Gate {
 
     /// Sums up what was decided so far.
     pub fn summary(&self) -> Summary {
+        let actions = self.actions();
+        let (sums, actions_left_out, total) = (actions.sums(), actions.left_out(), actions.total());
+        drop(actions);
         let told = self.told();
         Summary {
             run: self.run.clone(),
@@ -131,14 +169,19 @@ impl Gate {
             denied: told.denied,
             denials: told.denials.clone(),
             more: told.more,
-            destinations: self.tally().destinations(),
+            destinations: total.destinations.clone(),
+            actions: sums,
+            actions_left_out,
+            total,
             notes: told.notes.clone(),
         }
     }
 
     /// Ends the log. Fails, so that the run fails, if any record is missing from it.
     pub fn finish(&self, result: &RunResult) -> Result<Written, WriteError> {
-        self.writer.finish(result, &self.counts(), &self.tally().destinations())
+        let ended = self.actions().end_all();
+        ended.into_iter().for_each(|record| self.writer.push(record));
+        self.writer.finish(result, &self.summary())
     }
 
     fn counts(&self) -> Counts {
@@ -146,8 +189,8 @@ impl Gate {
         counted.filter(|(_, count)| count.allow + count.ask + count.deny > 0).collect()
     }
 
-    fn tally(&self) -> MutexGuard<'_, Tally> {
-        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    fn actions(&self) -> MutexGuard<'_, Actions> {
+        self.actions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn told(&self) -> MutexGuard<'_, Told> {
@@ -190,7 +233,12 @@ struct Told {
     more: u64,
     calls: HashSet<String>,
     notes: Vec<String>,
+    /// What a person was asked about, or would have been.
+    asked: HashSet<Asked>,
 }
+
+/// What one question covers: the like of it in the same action, in the same place, is not asked again.
+type Asked = (ActionId, RuleId, Op, Option<BoxPath>, Option<Where>);
 
 impl Told {
     fn count(&mut self, judged: &Judged, op: Op, killed: bool, fix: impl Fn() -> Option<String>) {
@@ -205,6 +253,17 @@ impl Told {
                 self.known.insert(key, self.denials.len() - 1);
             }
         }
+    }
+
+    fn is_first_ask(&mut self, event: &Event, verdict: &Verdict) -> bool {
+        let root = event.standing.bound.as_ref().map(|bound| bound.root.clone());
+        // To remove a tree is to remove files and directories.
+        let op = match Op::of(&event.access) {
+            Op::Rmdir => Op::Unlink,
+            op => op,
+        };
+        let place = if root.is_some() { None } else { verdict.weight.place };
+        self.asked.len() >= ASKS || self.asked.insert((event.standing.action, verdict.rule.clone(), op, root, place))
     }
 
     fn is_new_call(&mut self, name: &str) -> bool {
@@ -339,6 +398,8 @@ mod tests {
             env: Environment::default(),
             network: Network::new(NetworkMode::None, RuleId::new("default.yaml", "network")),
             audit: level,
+            secrets: Guards::default(),
+            tiers: None,
         }
     }
 
@@ -360,8 +421,9 @@ mod tests {
 
     impl Bench {
         fn ask(&self, access: Access) -> Judged {
-            let subject = Subject { pid: 5, host: 105, exe: "/usr/bin/sh".into(), parents: vec![2, 1] };
-            self.gate.judge(Event { subject: subject.into(), access }, None, Instant::now())
+            let subject =
+                Subject { pid: 5, host: 105, exe: "/usr/bin/sh".into(), parents: vec![2, 1], ..Subject::default() };
+            self.gate.judge(Event::new(subject.into(), access), None, Instant::now())
         }
 
         fn file(&self, op: FileOp, path: &str) -> bool {

@@ -202,6 +202,8 @@ pub enum Test {
     Masked(u8, u32, u32),
     /// All these bits are set.
     Has(u8, u64),
+    /// The argument is a pointer, and not null.
+    Given(u8),
 }
 
 impl Row {
@@ -313,6 +315,8 @@ const TIOCLINUX: u32 = 0x541c; // pastes the console's selection
 const FS_IOC_SETFLAGS: u32 = 0x4008_6602; // inode flags: a change no path call shows
 const FS_IOC32_SETFLAGS: u32 = 0x4004_6602;
 const FS_IOC_FSSETXATTR: u32 = 0x401c_5820;
+
+const RLIMIT_LOCKS: u32 = libc::RLIMIT_LOCKS as u32;
 
 const IPV6_FLOWLABEL_MGR: u32 = 32;
 
@@ -469,6 +473,9 @@ pub static TABLE: &[Row] = &[
             &[Test::Is(1, FS_IOC_FSSETXATTR)],
         ],
     ),
+    // The limit on file locks means nothing to the kernel; it is the mark that says which action a process belongs to.
+    refuse_when("setrlimit", 160, 164, EPERM, &[&[Test::Is(0, RLIMIT_LOCKS)]]),
+    refuse_when("prlimit64", 302, 261, EPERM, &[&[Test::Is(1, RLIMIT_LOCKS), Test::Given(2)]]),
     // PER_LINUX, with and without UNAME26 (0x20000) and PER_LINUX32 (8), and the query (all ones) stay.
     refuse_when(
         "personality",

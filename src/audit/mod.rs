@@ -1,9 +1,10 @@
 //! The records: what was asked, what was answered and what came of it, one JSON object a line, chained by hashes.
 //!
-//! `record` is the schema, `writer` appends, `run` keeps the directories that runs leave behind, `read` proves and
+//! `record` and `actions` are the schema, `writer` appends, `run` keeps the directories that runs leave behind, `read` proves and
 //! reads a log, `report` sums a run up. Everything here runs in agentbox's own process, in the host's view; nothing
 //! here decides, and nothing from inside the box reaches a terminal unescaped (`text`).
 
+pub mod actions;
 pub mod read;
 pub mod record;
 pub mod report;
@@ -11,6 +12,7 @@ pub mod run;
 pub mod text;
 pub mod writer;
 
+pub use actions::ActionSum;
 pub use record::{Counts, Decision, Destination, Head, Layer, Op, OpCount, Outcome, Party, PolicyRef, Record};
 pub use record::{RunResult, Start};
 pub use report::{Denial, Summary};

@@ -328,7 +328,8 @@ mod tests {
 
     use serde_json::Value;
 
-    use super::super::record::{Counts, Note, Record, RunResult, Start};
+    use super::super::record::{Note, Record, RunResult, Start};
+    use super::super::report::Summary;
     use super::super::writer::Writer;
     use super::*;
 
@@ -345,7 +346,7 @@ mod tests {
         let path = dir.join("audit.jsonl");
         let writer = Writer::create(&path, &Start::example()).unwrap();
         push_notes(&writer, RECORDS - 2);
-        let head = writer.finish(&RunResult::default(), &Counts::new(), &[]).unwrap().head;
+        let head = writer.finish(&RunResult::default(), &Summary::example()).unwrap().head;
         let lines = fs::read_to_string(&path).unwrap().lines().map(str::to_string).collect();
         (path, lines, head)
     }
@@ -480,7 +481,7 @@ mod tests {
         let path = dir.path().join("other.jsonl");
         let writer = Writer::create(&path, &Start::example()).unwrap();
         push_notes(&writer, RECORDS - 3);
-        writer.finish(&RunResult::default(), &Counts::new(), &[]).unwrap();
+        writer.finish(&RunResult::default(), &Summary::example()).unwrap();
         assert!(matches!(verify(&path, None).unwrap(), Chain::Verified { .. }));
         assert!(matches!(broken(verify(&path, Some(&head)).unwrap()).1, Fault::OtherHead { .. }));
     }
@@ -550,7 +551,7 @@ mod tests {
                 push_notes(&writer, 200);
                 std::thread::sleep(std::time::Duration::from_millis(3));
             });
-            let head = writer.finish(&RunResult::default(), &Counts::new(), &[]).unwrap().head;
+            let head = writer.finish(&RunResult::default(), &Summary::example()).unwrap().head;
             done.store(true, relaxed);
             assert!(matches!(verify(&path, Some(&head)).unwrap(), Chain::Verified { records: 4002, .. }));
         });

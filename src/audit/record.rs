@@ -13,9 +13,11 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::actions::{self, ActionSum, Began, Claimed};
 use super::run::RunId;
 use super::text;
 use crate::event::{Access, Effect, Endpoint, Event, Exec, FileOp, Level, MoveOp, Place, Question, Reason};
+use crate::event::{ActionId, Attribution, Bound, Labels, Losses, Reach, Reversibility, Standing, Where};
 use crate::event::{RuleId, Subject, Transport, Unjudged, Verdict, Visit};
 
 /// The version of the schema that this program writes, and the newest that it reads.
@@ -32,6 +34,12 @@ pub enum Record {
     Decision(Decision),
     /// Something worth knowing that is no decision.
     Note(Note),
+    /// An action begins.
+    Began(Box<Began>),
+    /// A process says something of an action.
+    Claimed(Box<Claimed>),
+    /// An action has ended.
+    Ended(Box<ActionSum>, SystemTime),
 }
 
 /// How a run began: the first record.
@@ -129,6 +137,9 @@ pub struct End {
     /// What the run had to do with each party outside; left out when there was none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub destinations: Vec<Destination>,
+    /// What the run came to in all.
+    #[serde(default)]
+    pub total: Option<Box<ActionSum>>,
     /// Records in this log, this one included.
     pub recorded: u64,
     /// Records that should be in this log and are not.
@@ -413,18 +424,6 @@ impl Op {
     }
 }
 
-/// Names the action a process belongs to: the command itself is `session`, what it starts is `command:<pid>`.
-///
-/// The command is the box's process 2; a process whose ancestors ended was taken in by init (1) and counts as started
-/// by the command.
-pub fn action(subject: &Subject) -> Cow<'static, str> {
-    let line = std::iter::once(subject.pid).chain(subject.parents.iter().copied());
-    match line.take_while(|&pid| pid > 2).last() {
-        None => "session".into(),
-        Some(pid) => format!("command:{pid}").into(),
-    }
-}
-
 /// Where a line stands in the chain.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Link<'a> {
@@ -462,7 +461,10 @@ struct DecisionLine<'a> {
     kind: &'static str,
     time: String,
     run: &'a str,
-    action: Cow<'static, str>,
+    action: ActionId,
+    attribution: Attribution,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    shared: &'a [ActionId],
     process: &'a Subject,
     op: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -477,6 +479,19 @@ struct DecisionLine<'a> {
     message: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     answer: Option<&'a Answer>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    place: Option<Where>,
+    reach: Reach,
+    reversibility: Reversibility,
+    tier: u8,
+    #[serde(skip_serializing_if = "Labels::is_empty")]
+    secrets: &'a Labels,
+    #[serde(skip_serializing_if = "Labels::is_empty")]
+    taint: &'a Labels,
+    #[serde(skip_serializing_if = "Losses::is_none")]
+    so_far: &'a Losses,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bound: Option<&'a Bound>,
     layer: Layer,
     outcome: Cow<'static, str>,
     latency_us: f64,
@@ -508,10 +523,13 @@ pub(super) fn put_record(buffer: &mut Vec<u8>, link: Link<'_>, record: &Record) 
     match record {
         Record::Decision(decision) => put(buffer, &decision_line(link, decision)),
         Record::Note(note) => put(buffer, &note_line(link, note)),
+        Record::Began(began) => actions::put_began(buffer, link, began),
+        Record::Claimed(claimed) => actions::put_claimed(buffer, link, claimed),
+        Record::Ended(sum, time) => actions::put_ended(buffer, link, *time, sum),
     }
 }
 
-fn put(buffer: &mut Vec<u8>, line: &impl Serialize) -> serde_json::Result<()> {
+pub(super) fn put(buffer: &mut Vec<u8>, line: &impl Serialize) -> serde_json::Result<()> {
     serde_json::to_writer(buffer, line)
 }
 
@@ -529,6 +547,7 @@ fn note_line<'a>(link: Link<'a>, note: &'a Note) -> NoteLine<'a> {
 
 fn decision_line<'a>(link: Link<'a>, decision: &'a Decision) -> DecisionLine<'a> {
     let (target, to) = targets(&decision.event.access);
+    let (standing, weight) = (&decision.event.standing, &decision.verdict.weight);
     DecisionLine {
         v: VERSION,
         seq: link.seq,
@@ -536,7 +555,9 @@ fn decision_line<'a>(link: Link<'a>, decision: &'a Decision) -> DecisionLine<'a>
         kind: "decision",
         time: text::rfc3339(decision.time),
         run: link.run.as_str(),
-        action: action(&decision.event.subject),
+        action: standing.action,
+        attribution: standing.attribution,
+        shared: &standing.shared,
         process: &decision.event.subject,
         op: Op::of(&decision.event.access).name(),
         asked: decision.asked.as_deref(),
@@ -547,6 +568,14 @@ fn decision_line<'a>(link: Link<'a>, decision: &'a Decision) -> DecisionLine<'a>
         reason: decision.verdict.reason,
         message: decision.verdict.message.as_deref(),
         answer: decision.answer.as_ref(),
+        place: weight.place,
+        reach: weight.reach,
+        reversibility: weight.reversibility,
+        tier: weight.tier,
+        secrets: &weight.secrets,
+        taint: &standing.taint,
+        so_far: &standing.so_far,
+        bound: standing.bound.as_deref(),
         layer: decision.layer,
         outcome: decision.outcome.word(),
         latency_us: micros(decision.latency),
@@ -591,8 +620,14 @@ pub enum Entry {
 pub struct Decided {
     /// When, RFC 3339.
     pub time: String,
-    /// `session` or `command:<pid>`.
+    /// `session`, or an action's id; in logs of earlier versions `command:<pid>`.
     pub action: String,
+    /// How it is known which action it belongs to.
+    #[serde(default)]
+    pub attribution: Attribution,
+    /// Other actions that it may belong to.
+    #[serde(default)]
+    pub shared: Vec<ActionId>,
     /// Who asked.
     pub process: Subject,
     /// What was asked for.
@@ -617,6 +652,30 @@ pub struct Decided {
     /// Who answered an ask.
     #[serde(default)]
     pub answer: Option<Answer>,
+    /// Where it took place, if it changed files.
+    #[serde(default)]
+    pub place: Option<Where>,
+    /// How far it reached.
+    #[serde(default)]
+    pub reach: Option<Reach>,
+    /// Whether it can be undone.
+    #[serde(default)]
+    pub reversibility: Option<Reversibility>,
+    /// What it weighed.
+    #[serde(default)]
+    pub tier: Option<u8>,
+    /// Labels of the secrets that it read.
+    #[serde(default)]
+    pub secrets: Labels,
+    /// Labels of the secrets that the process may have read before.
+    #[serde(default)]
+    pub taint: Labels,
+    /// What its action had destroyed before.
+    #[serde(default)]
+    pub so_far: Losses,
+    /// What would be gone if the process went on as it had begun.
+    #[serde(default)]
+    pub bound: Option<Bound>,
     /// The layer that holds the answer.
     pub layer: Layer,
     /// `ok`, an errno's name, `killed` or `gone`.
@@ -650,6 +709,19 @@ impl Decided {
             _ => json!({"kind": "file", "op": op, "at": target}),
         };
         serde_json::from_value(access).ok()
+    }
+
+    /// Gives back the whole question: who asked for what, and what was known then.
+    pub fn event(&self) -> Option<Event> {
+        let standing = Standing {
+            action: ActionId::parse(&self.action).unwrap_or_default(),
+            attribution: self.attribution,
+            shared: self.shared.clone(),
+            taint: self.taint.clone(),
+            so_far: self.so_far,
+            bound: self.bound.clone().map(Arc::new),
+        };
+        Some(Event { subject: self.process.clone().into(), access: self.access()?, standing })
     }
 
     /// Tells whether it was kept from happening: denied, asked and not granted, or ended in the act.
@@ -691,7 +763,7 @@ mod tests {
     use std::os::unix::ffi::OsStrExt;
 
     use super::*;
-    use crate::event::{BoxPath, Loaded, Transport};
+    use crate::event::{BoxPath, Loaded, Transport, Weight};
 
     fn place(path: &[u8]) -> Place {
         Place { own_repository: true, ..Place::of(BoxPath::new(OsStr::from_bytes(path)).unwrap()) }
@@ -750,16 +822,23 @@ mod tests {
     }
 
     fn decision_of(access: Access) -> Decision {
-        let subject = Subject { pid: 7, host: 4711, exe: "/usr/bin/python3".into(), parents: vec![5, 2, 1] };
+        let subject = Subject {
+            pid: 7,
+            host: 4711,
+            exe: "/usr/bin/python3".into(),
+            parents: vec![5, 2, 1],
+            ..Subject::default()
+        };
         Decision {
             time: SystemTime::UNIX_EPOCH,
-            event: Event { subject: subject.into(), access },
+            event: Event::new(subject.into(), access),
             asked: Some("../x".into()),
             verdict: Verdict {
                 effect: Effect::Deny,
                 rule: RuleId::new("default.yaml", "filesystem"),
                 reason: Reason::NotGranted,
                 message: Some("no".into()),
+                weight: Weight::default(),
             },
             answer: None,
             layer: Layer::Supervisor,
@@ -848,6 +927,7 @@ mod tests {
                 sums(visitors, 1, 0, Some(0), 0),
                 sums(Party::Others, 9, 0, None, 0),
             ],
+            total: None,
             recorded: 2,
             dropped: 0,
             write_errors: 0,
@@ -870,18 +950,6 @@ mod tests {
         assert_ne!(older, line);
         let Entry::End(read) = parse("end", older.as_bytes()).unwrap() else { panic!() };
         assert_eq!(read.destinations, [], "a log of an earlier agentbox");
-    }
-
-    #[test]
-    fn an_action_is_the_commands_own_child() {
-        let action = |pid, parents: &[i32]| {
-            action(&Subject { pid, parents: parents.to_vec(), ..Subject::default() }).into_owned()
-        };
-        assert_eq!(action(2, &[1]), "session");
-        assert_eq!(action(5, &[2, 1]), "command:5");
-        assert_eq!(action(9, &[7, 5, 2, 1]), "command:5");
-        assert_eq!(action(9, &[1]), "command:9", "taken in by init");
-        assert_eq!(action(11, &[9, 1]), "command:9");
     }
 
     #[test]

@@ -8,10 +8,13 @@ use std::net::IpAddr;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::actions::ActionSum;
 use super::record::{Counts, Destination, Op, Party, RunResult};
 use super::run::RunId;
-use super::text::{printable, shorten};
-use crate::event::{Reason, Transport};
+use super::text::{printable, quoted, shorten};
+#[cfg(test)]
+use crate::event::Attribution;
+use crate::event::{ActionId, Effects, Files, Reason, Transport};
 
 /// How many different denials are kept by name; all are counted and recorded.
 pub const DENIALS: usize = 1000;
@@ -31,6 +34,12 @@ pub struct Summary {
     pub more: u64,
     /// What it had to do with each party outside.
     pub destinations: Vec<Destination>,
+    /// What each action came to, the session first.
+    pub actions: Vec<ActionSum>,
+    /// Ended actions that are not in `actions`: the lightest of too many.
+    pub actions_left_out: u64,
+    /// What all came to.
+    pub total: ActionSum,
     /// Things worth knowing.
     pub notes: Vec<String>,
 }
@@ -56,6 +65,25 @@ pub struct Denial {
     pub killed: bool,
     /// How often.
     pub count: u64,
+}
+
+#[cfg(test)]
+impl Summary {
+    /// The summary of a run that only a test has made.
+    pub(crate) fn example() -> Self {
+        Self {
+            run: RunId::new(std::time::SystemTime::UNIX_EPOCH, 0),
+            counts: Counts::new(),
+            denied: 0,
+            denials: Vec::new(),
+            more: 0,
+            destinations: Vec::new(),
+            actions: Vec::new(),
+            actions_left_out: 0,
+            total: ActionSum::new(ActionId::SESSION, Attribution::Session),
+            notes: Vec::new(),
+        }
+    }
 }
 
 /// Says in one line that something was denied; `None` when nothing was.
@@ -100,6 +128,7 @@ pub fn verbose(summary: &Summary) -> String {
             count.p99_us
         );
     }
+    put_actions(&mut text, summary);
     put_destinations(&mut text, summary);
     put_denials(&mut text, summary);
     for note in &summary.notes {
@@ -179,6 +208,96 @@ fn size(bytes: u64) -> String {
 /// How many refusals, and how many destinations, the longer text names.
 const SHOWN: usize = 20;
 
+/// The actions that did or were refused anything worth a line, the weightiest first, and what all came to.
+fn put_actions(text: &mut String, summary: &Summary) {
+    let mut actions: Vec<&ActionSum> = summary.actions.iter().filter(|sum| is_worth_a_line(sum)).collect();
+    actions.sort_by_key(|sum| std::cmp::Reverse((sum.tier.max(sum.refused_tier.unwrap_or(0)), sum.denied)));
+    for sum in actions.iter().take(SHOWN) {
+        let name = printable(&shorten(&describe_action(sum), 100));
+        let _ = writeln!(text, "  {name}\n      {}", describe_sum(sum));
+    }
+    let more = actions.len().saturating_sub(SHOWN) as u64 + summary.actions_left_out;
+    if more > 0 {
+        let _ = writeln!(text, "  and {more} more actions: agentbox log {}", summary.run);
+    }
+    if summary.actions.len() > 1 {
+        let _ = writeln!(text, "  in all\n      {}", describe_sum(&summary.total));
+    }
+}
+
+fn is_worth_a_line(sum: &ActionSum) -> bool {
+    sum.action != ActionId::SESSION || sum.tier > 1 || sum.denied > 0
+}
+
+/// `a7 git commit -m 'a message'`, with what it says of itself.
+pub fn describe_action(sum: &ActionSum) -> String {
+    let mut line = sum.action.to_string();
+    for word in &sum.command {
+        let _ = write!(line, " {}", quoted(word));
+    }
+    if let Some(tool) = sum.claim.as_ref().and_then(|claim| claim.tool.as_ref()) {
+        let _ = write!(line, " (says: {tool})");
+    }
+    line
+}
+
+/// `tier 6 (B1 R3)   2 files created, 51 deleted (1.2 MB, 51 for good)   1 denied`.
+pub fn describe_sum(sum: &ActionSum) -> String {
+    let mut parts = vec![match sum.tier {
+        0 => "nothing was done".to_string(),
+        tier => format!("tier {tier} ({:?} {:?})", sum.reach, sum.reversibility),
+    }];
+    parts.extend(describe_effects(&sum.effects));
+    if !sum.taint.is_empty() {
+        parts.push(format!("has read secrets: {}", printable(&sum.taint.to_string())));
+    }
+    if sum.denied > 0 {
+        let tier = sum.refused_tier.map(|tier| format!(" (up to tier {tier})")).unwrap_or_default();
+        parts.push(format!("{} denied{tier}", sum.denied));
+    }
+    parts.join("   ")
+}
+
+fn describe_effects(effects: &Effects) -> Vec<String> {
+    let files = &effects.files;
+    let mut parts = Vec::new();
+    let counted = [
+        (files.created, "created"),
+        (files.changed, "changed"),
+        (files.deleted, "deleted"),
+        (files.replaced, "replaced"),
+        (files.moved, "moved"),
+    ];
+    let told: Vec<String> =
+        counted.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+    if !told.is_empty() {
+        parts.push(format!("files: {}{}", told.join(", "), describe_loss(files)));
+    }
+    for (count, one, more) in [
+        (files.directories_made, "directory made", "directories made"),
+        (files.directories_removed, "directory removed", "directories removed"),
+        (effects.programs, "program", "programs"),
+        (effects.connections, "connection", "connections"),
+        (effects.tainted_connections, "of them after reading a secret", "of them after reading a secret"),
+        (effects.persistence, "change to what runs later", "changes to what runs later"),
+        (effects.authority, "call on a service that acts for you", "calls on services that act for you"),
+        (effects.signals, "signal to another action", "signals to other actions"),
+    ] {
+        if count > 0 {
+            parts.push(format!("{count} {}", if count == 1 { one } else { more }));
+        }
+    }
+    parts
+}
+
+fn describe_loss(files: &Files) -> String {
+    match (files.bytes_lost, files.unheld) {
+        (0, _) => String::new(),
+        (bytes, 0) => format!(" ({}, all held elsewhere or made again)", size(bytes)),
+        (bytes, unheld) => format!(" ({}, {unheld} held nowhere else)", size(bytes)),
+    }
+}
+
 fn put_destinations(text: &mut String, summary: &Summary) {
     for destination in summary.destinations.iter().take(SHOWN) {
         let _ = writeln!(text, "  {}", printable(&describe_destination(destination)));
@@ -219,6 +338,9 @@ pub fn report_json(summary: &Summary, result: &RunResult, coverage: &Value, log:
         "denials": summary.denials,
         "denials_not_listed": summary.more,
         "destinations": summary.destinations,
+        "actions": summary.actions,
+        "actions_not_listed": summary.actions_left_out,
+        "total": summary.total,
         "notes": summary.notes,
         "coverage": coverage,
     })
@@ -226,8 +348,6 @@ pub fn report_json(summary: &Summary, result: &RunResult, coverage: &Value, log:
 
 #[cfg(test)]
 mod tests {
-    use std::time::SystemTime;
-
     use super::*;
 
     fn denial(op: Op, target: &str, fix: Option<&str>) -> Denial {
@@ -245,13 +365,10 @@ mod tests {
 
     fn summary(denials: Vec<Denial>) -> Summary {
         Summary {
-            run: RunId::new(SystemTime::UNIX_EPOCH, 0),
-            counts: Counts::new(),
             denied: denials.iter().map(|denial| denial.count).sum(),
             denials,
-            more: 0,
-            destinations: vec![],
             notes: vec!["a new repository carries hooks".into()],
+            ..Summary::example()
         }
     }
 

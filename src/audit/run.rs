@@ -17,6 +17,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::actions::ActionSum;
 use super::record::{Counts, Destination, Head, PolicyRef, RunResult};
 use super::report::Summary;
 use super::text;
@@ -133,7 +134,13 @@ pub struct RunFile {
     /// What the run had to do with each party outside.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub destinations: Vec<Destination>,
-    /// How many of them were refused.
+    /// What each action came to, the session first; the lightest are left out where there are too many.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub actions: Vec<ActionSum>,
+    /// What all came to.
+    #[serde(default)]
+    pub total: Option<Box<ActionSum>>,
+    /// How many questions were refused.
     pub denied: Option<u64>,
     /// The last link of the log's chain: what the log must end with.
     pub head: Option<Head>,
@@ -149,6 +156,8 @@ impl RunFile {
         self.result = Some(result);
         self.counts = Some(summary.counts.clone());
         self.destinations = summary.destinations.clone();
+        self.actions = summary.actions.clone();
+        self.total = Some(Box::new(summary.total.clone()));
         self.denied = Some(summary.denied);
         self.head = head;
     }
@@ -377,6 +386,8 @@ mod tests {
             result: None,
             counts: None,
             destinations: Vec::new(),
+            actions: Vec::new(),
+            total: None,
             denied: None,
             head: None,
         }

@@ -13,7 +13,8 @@ use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
 
-use super::record::{self, Counts, Destination, End, Head, Link, NO_LINE, Note, Record, RunResult, Start};
+use super::record::{self, End, Head, Link, NO_LINE, Note, Record, RunResult, Start};
+use super::report::Summary;
 use super::run::RunId;
 use super::text;
 
@@ -124,17 +125,12 @@ impl Writer {
     /// Writes what waits and the last record, and closes the log.
     ///
     /// Fails if any record is missing from the log; the error then says what was written.
-    pub fn finish(
-        &self,
-        result: &RunResult,
-        counts: &Counts,
-        destinations: &[Destination],
-    ) -> Result<Written, WriteError> {
+    pub fn finish(&self, result: &RunResult, summary: &Summary) -> Result<Written, WriteError> {
         self.queue.close();
         let mut sink = lock(&self.sink).take().ok_or(WriteError::Finished)?;
         sink.append(self.queue.drain());
         sink.append_late(self.queue.refused());
-        sink.end(result, counts, destinations)
+        sink.end(result, summary)
     }
 }
 
@@ -377,15 +373,16 @@ impl Sink {
         }
     }
 
-    fn end(mut self, result: &RunResult, counts: &Counts, destinations: &[Destination]) -> Result<Written, WriteError> {
+    fn end(mut self, result: &RunResult, summary: &Summary) -> Result<Written, WriteError> {
         // A note about losses may still wait in the chunk.
         self.flush();
         let end = End {
             time: text::rfc3339(SystemTime::now()),
             run: self.run.clone(),
             result: result.clone(),
-            counts: counts.clone(),
-            destinations: destinations.to_vec(),
+            counts: summary.counts.clone(),
+            destinations: summary.destinations.clone(),
+            total: Some(Box::new(summary.total.clone())),
             recorded: self.head.seq + 1,
             dropped: self.dropped,
             write_errors: self.errors,
@@ -425,7 +422,7 @@ mod tests {
     }
 
     fn finish(writer: &Writer) -> Result<Written, WriteError> {
-        writer.finish(&RunResult { exit: Some(0), ..RunResult::default() }, &Counts::new(), &[])
+        writer.finish(&RunResult { exit: Some(0), ..RunResult::default() }, &Summary::example())
     }
 
     fn lines(path: &Path) -> Vec<Value> {

@@ -387,8 +387,8 @@ mod tests {
     use super::*;
     use crate::audit::record::{Counts, Decision, Layer, Note, Outcome, PolicyRef, Record};
     use crate::audit::run::RunDir;
-    use crate::audit::{Writer, text};
-    use crate::event::{Access, BoxPath, Event, FileOp, Place, Reason, RuleId, Subject, Verdict, escape_bytes};
+    use crate::audit::{Summary, Writer, text};
+    use crate::event::{Access, BoxPath, Event, FileOp, Place, Reason, RuleId, Subject, Verdict, Weight, escape_bytes};
 
     struct World {
         state: tempfile::TempDir,
@@ -414,7 +414,7 @@ mod tests {
         writer.push(decision("/etc/\x1b]0;owned\x07\nhosts", Effect::Deny, Outcome::Errno(13)));
         writer.push(Record::Note(Note { time: SystemTime::UNIX_EPOCH, text: "hooks\r!".into() }));
         let result = RunResult { exit: Some(0), ..RunResult::default() };
-        let written = writer.finish(&result, &Counts::new(), &[]).unwrap();
+        let written = writer.finish(&result, &Summary::example()).unwrap();
         let about = RunFile {
             v: RunFile::VERSION,
             id: run.id().clone(),
@@ -430,6 +430,8 @@ mod tests {
             result: Some(result),
             counts: Some(Counts::new()),
             destinations: Vec::new(),
+            actions: Vec::new(),
+            total: None,
             denied: Some(1),
             head: Some(written.head),
         };
@@ -439,13 +441,14 @@ mod tests {
 
     fn decision(path: &str, effect: Effect, outcome: Outcome) -> Record {
         let at = Place::of(BoxPath::new(path).unwrap());
-        let subject = Subject { pid: 5, host: 105, exe: "/usr/bin/python3".into(), parents: vec![2, 1] };
+        let subject =
+            Subject { pid: 5, host: 105, exe: "/usr/bin/python3".into(), parents: vec![2, 1], ..Subject::default() };
         let rule = RuleId::new("default.yaml", "filesystem");
         Record::Decision(Decision {
             time: SystemTime::UNIX_EPOCH + Duration::from_millis(120),
-            event: Event { subject: subject.into(), access: Access::File { op: FileOp::Write, at } },
+            event: Event::new(subject.into(), Access::File { op: FileOp::Write, at }),
             asked: None,
-            verdict: Verdict { effect, rule, reason: Reason::NotGranted, message: None },
+            verdict: Verdict { effect, rule, reason: Reason::NotGranted, message: None, weight: Weight::default() },
             answer: None,
             layer: Layer::Supervisor,
             outcome,

@@ -121,12 +121,16 @@ pub fn as_text(policy: &Policy) -> String {
     if !missing.is_empty() {
         line(format!("missing  {}", missing.join(" ")));
     }
-    for guard in policy.files.guards.iter() {
+    if let Some(tiers) = &policy.tiers {
+        line(tiers.to_string());
+    }
+    for guard in policy.files.guards.iter().chain(policy.secrets.iter()) {
         let title = match guard.kind {
             GuardKind::Deny => "deny",
             GuardKind::DenyRead => "no read",
             GuardKind::DenyWrite => "no write",
             GuardKind::Protect => "protect",
+            GuardKind::Secret => "secret",
         };
         line(format!("{title:<8} {:<44} {}", guard.pattern.text(), guard.rule));
     }

@@ -14,7 +14,7 @@ use crate::audit::record::{Decided, Entry, Op};
 use crate::audit::run;
 use crate::audit::text::{printable, shorten, target};
 use crate::cli;
-use crate::event::{Effect, Event, Verdict};
+use crate::event::{Effect, Event, Reason, Verdict};
 use crate::policy::{self, Policy, World, decide};
 
 /// Nothing would change.
@@ -49,16 +49,15 @@ fn replay_to(found: &run::Found, policy: &Policy, json: bool, out: &mut dyn Writ
         }
         let Some(Entry::Decision(decided)) = line.entry else { continue };
         let seq = line.seq.unwrap_or_default();
-        let Some(access) = decided.access() else {
+        let Some(event) = decided.event() else {
             faults += 1;
             let log = printable(&found.log.to_string_lossy());
             eprintln!("agentbox: {log} line {}: the record says less than a decision needs", line.number);
             continue;
         };
         decisions += 1;
-        let event = Event { subject: decided.process.clone().into(), access };
         let verdict = decide(policy, &event);
-        if verdict.effect != decided.verdict {
+        if verdict.effect != asked_of_policy(&decided) {
             changed += 1;
             put(seq, &decided, &event, &verdict, json, out)?;
         }
@@ -71,6 +70,11 @@ fn replay_to(found: &run::Found, policy: &Policy, json: bool, out: &mut dyn Writ
         }
     }
     Ok(if changed + faults > 0 { OTHER } else { SAME })
+}
+
+/// What the policy said then: of what had been asked and answered before, that a person must say.
+fn asked_of_policy(decided: &Decided) -> Effect {
+    if decided.reason == Reason::Answered { Effect::Ask } else { decided.verdict }
 }
 
 fn put(seq: u64, then: &Decided, event: &Event, now: &Verdict, json: bool, out: &mut dyn Write) -> io::Result<()> {

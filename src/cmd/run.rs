@@ -299,6 +299,8 @@ impl Record {
             result: None,
             counts: None,
             destinations: Vec::new(),
+            actions: Vec::new(),
+            total: None,
             denied: None,
             head: None,
         };

@@ -106,7 +106,7 @@ impl Answer {
     /// Puts a question to a policy.
     pub fn of(policy: &Policy, asked: Asked) -> Self {
         let Asked { access, wanted, target: aim, hidden, missing, proviso, mut notes } = asked;
-        let put = |access: &Access| Event { subject: Subject::default().into(), access: access.clone() };
+        let put = |access: &Access| Event::new(Subject::default().into(), access.clone());
         let event = put(&access);
         let verdict = hidden_or(policy, hidden, looked_up(policy, &event));
         let fix = remedy(policy, &wanted.as_ref().map_or_else(|| event.clone(), put), &verdict);
@@ -164,6 +164,8 @@ impl Answer {
             Reason::NoNetwork => "there is no network",
             Reason::KernelFile => "the kernel's own file",
             Reason::Unjudged => "it cannot be judged",
+            Reason::Tier => "it weighs more than passes without a person",
+            Reason::Answered => "a person was asked about the like before",
         };
         format!("{pattern} ({why})")
     }
@@ -227,7 +229,7 @@ fn looked_up(policy: &Policy, event: &Event) -> Verdict {
 fn hidden_or(policy: &Policy, hidden: Option<BoxPath>, verdict: Verdict) -> Verdict {
     let Some(path) = hidden.filter(|_| verdict.effect == Effect::Allow) else { return verdict };
     let access = Access::File { op: FileOp::Read, at: Place::of(path) };
-    let read = decide(policy, &Event { subject: Subject::default().into(), access });
+    let read = decide(policy, &Event::new(Subject::default().into(), access));
     match read.effect {
         Effect::Allow => Verdict { effect: Effect::Deny, reason: Reason::NotGranted, ..read },
         Effect::Ask | Effect::Deny => read,
@@ -275,8 +277,7 @@ fn last_denial(state: &Path) -> Result<Recorded> {
 
 /// What a policy answers to what was recorded.
 fn recorded(policy: &Policy, record: &Recorded) -> Result<Answer> {
-    let access = record.decided.access().context("the record says less than a decision needs")?;
-    let event = Event { subject: record.decided.process.clone().into(), access };
+    let event = record.decided.event().context("the record says less than a decision needs")?;
     let verdict = decide(policy, &event);
     let mut notes = Vec::new();
     let about = record.found.about.as_ref().ok().and_then(Option::as_ref);

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::audit::{Destination, Party};
-use crate::event::{Access, Endpoint, Transport, Visit};
+use crate::event::{Access, ActionId, Endpoint, Event, Transport, Visit};
 
 /// How many parties are told apart.
 const PARTIES: usize = 1000;
@@ -20,6 +20,8 @@ pub struct Toward {
     key: Key,
     /// The address behind a name.
     address: Option<IpAddr>,
+    /// The action that has to do with it.
+    pub(super) action: ActionId,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -30,26 +32,28 @@ enum Key {
 }
 
 impl Toward {
-    /// Tells whom outside an access is about, if anybody: whoever is connected or sent to, or visits.
-    pub fn of(access: &Access) -> Option<Self> {
-        match access {
-            Access::Connect { to } | Access::Send { to } => Self::service(to),
+    /// Tells whom outside an event is about, if anybody: whoever is connected or sent to, or visits.
+    pub fn of(event: &Event) -> Option<Self> {
+        let action = event.standing.action;
+        match &event.access {
+            Access::Connect { to } | Access::Send { to } => Self::service(to, action),
             Access::Accept(Visit { at, port, .. }) => {
-                Some(Self { key: Key::Visitors { at: *at, port: *port }, address: None })
+                Some(Self { key: Key::Visitors { at: *at, port: *port }, address: None, action })
             }
             Access::File { .. } | Access::Move { .. } | Access::Exec(_) | Access::Route { .. } => None,
             Access::Resolve(_) | Access::Bind { .. } | Access::Call { .. } => None,
         }
     }
 
-    fn service(to: &Endpoint) -> Option<Self> {
+    fn service(to: &Endpoint, action: ActionId) -> Option<Self> {
         let Endpoint::Inet { address, outside: true, transport, names } = to else { return None };
         let (address, transport) = (*address, *transport);
         Some(match names.as_slice() {
-            [] => Self { key: Key::Address { address, transport }, address: None },
+            [] => Self { key: Key::Address { address, transport }, address: None, action },
             names => Self {
                 key: Key::Named { names: names.to_vec(), port: address.port(), transport },
                 address: Some(address.ip()),
+                action,
             },
         })
     }
@@ -156,8 +160,12 @@ mod tests {
         Access::Connect { to: Endpoint::Inet { address, outside: true, transport: Transport::Tcp, names } }
     }
 
+    fn whom(access: Access) -> Option<Toward> {
+        Toward::of(&Event::new(Default::default(), access))
+    }
+
     fn toward(names: &[&str], address: &str) -> Toward {
-        Toward::of(&connect(names, address)).unwrap()
+        whom(connect(names, address)).unwrap()
     }
 
     #[test]
@@ -179,12 +187,12 @@ mod tests {
     fn what_stays_inside_has_no_party() {
         let address = "127.0.0.1:80".parse().unwrap();
         let inside = Endpoint::Inet { address, outside: false, transport: Transport::Tcp, names: Vec::new() };
-        assert_eq!(Toward::of(&Access::Connect { to: inside.clone() }), None);
-        assert_eq!(Toward::of(&Access::Bind { at: inside }), None);
-        assert_eq!(Toward::of(&Access::Connect { to: Endpoint::Netlink }), None);
+        assert_eq!(whom(Access::Connect { to: inside.clone() }), None);
+        assert_eq!(whom(Access::Bind { at: inside }), None);
+        assert_eq!(whom(Access::Connect { to: Endpoint::Netlink }), None);
         let visit = |from: &str| Visit { from: from.parse().unwrap(), at: address, port: 8000 };
-        let visitors = Toward::of(&Access::Accept(visit("127.0.0.1:5000")));
-        assert!(visitors.is_some() && visitors == Toward::of(&Access::Accept(visit("127.0.0.1:5001"))));
+        let visitors = whom(Access::Accept(visit("127.0.0.1:5000")));
+        assert!(visitors.is_some() && visitors == whom(Access::Accept(visit("127.0.0.1:5001"))));
     }
 
     #[test]

@@ -334,7 +334,7 @@ impl Resolver {
     fn judge(&self, query: &Query, name: &str, client: Client) -> Asked {
         let subject = self.askers.of(client.transport, client.from).unwrap_or_default();
         let question = Question { name: name.to_string(), record: message::kind_name(query.kind) };
-        let judged = self.gate.judge(Event { subject, access: Access::Resolve(question) }, None, client.asked);
+        let judged = self.gate.judge(Event::new(subject, Access::Resolve(question)), None, client.asked);
         Asked { gate: Arc::clone(&self.gate), judged: Some(judged) }
     }
 
@@ -435,7 +435,7 @@ mod tests {
     use crate::audit::{PolicyRef, RunId, RunResult, Start, Writer, text};
     use crate::event::{Level, RuleId, Subject};
     use crate::policy::network::{Destination, Destinations, Network, NetworkRule};
-    use crate::policy::{Environment, ExecRules, FileRules, NetworkMode, Policy};
+    use crate::policy::{Environment, ExecRules, FileRules, Guards, NetworkMode, Policy};
 
     const HOSTS: &str =
         "127.0.0.1 localhost\n10.0.0.5 db.example.org db\nfd00::5 db.example.org\n127.0.1.1 me.example.org\n";
@@ -465,6 +465,8 @@ mod tests {
             env: Environment::default(),
             network: Network { allow, ..Network::new(NetworkMode::Rules, otherwise) },
             audit: Level::Minimal,
+            secrets: Guards::default(),
+            tiers: None,
         }
     }
 

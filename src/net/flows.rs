@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use nix::sys::socket::AddressFamily;
 use tokio::runtime::Handle;
 
-use crate::event::{Access, Endpoint, Transport};
+use crate::event::{Access, Endpoint, Event, Transport};
 use crate::gate::{Gate, Moved, Toward};
 use crate::sys::diag::{self, Report};
 
@@ -69,12 +69,14 @@ impl Flows {
         Self { shared: Some(shared) }
     }
 
-    /// Counts the bytes of `socket` for the party that `access` names, from its first to its last. To be called before the
+    /// Counts the bytes of `socket` for the party that `event` is about, from its first to its last. To be called before the
     /// box gets the socket. What is no TCP connection to a party outside is not counted.
-    pub fn watch(&self, socket: BorrowedFd<'_>, access: &Access) {
+    pub fn watch(&self, socket: BorrowedFd<'_>, event: &Event) {
         let Some(shared) = &self.shared else { return };
-        let Access::Connect { to: Endpoint::Inet { address, transport: Transport::Tcp, .. } } = access else { return };
-        let Some(toward) = Toward::of(access) else { return };
+        let Access::Connect { to: Endpoint::Inet { address, transport: Transport::Tcp, .. } } = &event.access else {
+            return;
+        };
+        let Some(toward) = Toward::of(event) else { return };
         match diag::cookie(socket) {
             Ok(cookie) => shared.watch(cookie, Flow { toward, port: address.port() }),
             Err(_) => shared.gate.transferred(&toward, None),
@@ -238,7 +240,7 @@ mod tests {
         fn watch(&self, stream: &TcpStream, name: &str) {
             let address = stream.peer_addr().unwrap();
             let to = Endpoint::Inet { address, outside: true, transport: Transport::Tcp, names: vec![name.into()] };
-            self.flows.watch(stream.as_fd(), &Access::Connect { to });
+            self.flows.watch(stream.as_fd(), &Event::new(Default::default(), Access::Connect { to }));
         }
 
         fn destinations(&self) -> Vec<Destination> {

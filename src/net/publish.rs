@@ -135,9 +135,9 @@ async fn lead(doors: Arc<Doors>, mut visitor: TcpStream, visit: Visit, _place: O
     let speaking = Speaking::new(&doors);
     let port = visit.port;
     let access = Access::Accept(visit);
-    let toward = Toward::of(&access);
     // Nobody in the box asked.
-    let event = Event { subject: Arc::new(Subject::default()), access };
+    let event = Event::new(Arc::new(Subject::default()), access);
+    let toward = Toward::of(&event);
     let judged = doors.gate.judge(event, None, Instant::now());
     if !judged.allowed() {
         turn_away(&visitor);

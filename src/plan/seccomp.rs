@@ -97,6 +97,7 @@ fn condition(test: &Test) -> Result<SeccompCondition, BackendError> {
         Test::Masked(arg, mask, value) => {
             SeccompCondition::new(arg, Dword, SeccompCmpOp::MaskedEq(mask.into()), value.into())
         }
+        Test::Given(arg) => SeccompCondition::new(arg, Qword, SeccompCmpOp::Ne, 0),
         Test::Has(arg, bits) => SeccompCondition::new(arg, Qword, SeccompCmpOp::MaskedEq(bits), bits),
     }
 }

@@ -121,13 +121,20 @@ fn reads(policy: &Policy, view: bool) -> Option<String> {
     let files = &policy.files;
     let granted = files.read.iter().chain(&files.write).chain(&files.private).map(|root| root.path.as_path());
     let shown: Vec<&Path> = granted.chain(["/proc", "/dev"].map(Path::new)).collect();
-    files.guards.iter().find_map(|guard| reads_for(files, guard, &shown, view))
+    files.guards.iter().chain(policy.secrets.iter()).find_map(|guard| reads_for(files, guard, &shown, view))
 }
 
 fn reads_for(files: &FileRules, guard: &Guard, shown: &[&Path], view: bool) -> Option<String> {
     match guard.kind {
         GuardKind::Deny | GuardKind::DenyRead => {}
         GuardKind::DenyWrite | GuardKind::Protect => return None,
+        // No mount can tell that a file was opened.
+        GuardKind::Secret => {
+            return guard
+                .pattern
+                .reaches(shown)
+                .then(|| format!("{} names secrets: who opens one is told", guard.rule));
+        }
     }
     let rule = &guard.rule;
     if !view {

@@ -18,7 +18,7 @@ use super::load::{Layer, LoadError, Request, RuleError, SHIPPED, World};
 use super::programs::{Arguments, ProgramPattern, ProgramRule, words};
 use super::real::{Found, Real, resolved};
 use super::rules::{Base, Pattern, PatternError, contains, escaped};
-use super::{Exception, ExecRules, FileRules, Guard, GuardKind, Guards, Network, Policy, Root, worktree};
+use super::{Exception, ExecRules, FileRules, Guard, GuardKind, Guards, Network, Policy, Root, Tiers, worktree};
 use crate::event::{Level, RuleId};
 
 /// How a rule that comes from a flag is named.
@@ -58,6 +58,10 @@ pub(super) struct Build<'a> {
     env: super::env::Rules,
     network: network::Draft,
     audit: Level,
+    secrets: Vec<Guard>,
+    /// Whether any layer has said which names are secrets.
+    labelled: bool,
+    tiers: Option<Tiers>,
     name: Arc<str>,
     /// The rule of a file that makes `.` writable.
     dot: Option<(At, RuleId)>,
@@ -81,6 +85,9 @@ impl<'a> Build<'a> {
             env: Default::default(),
             network: network::Draft::default(),
             audit: Level::default(),
+            secrets: Vec::new(),
+            labelled: false,
+            tiers: None,
             name: "empty".into(),
             dot: None,
         }
@@ -109,6 +116,13 @@ impl<'a> Build<'a> {
             Some(Protect::List(entries)) => self.guards(layer, GuardKind::Protect, entries)?,
             Some(Protect::Default) => self.protect_default()?,
         }
+        self.labelled |= file.secrets.is_some();
+        match &file.secrets {
+            None => {}
+            Some(Protect::None) => self.secrets.clear(),
+            Some(Protect::List(entries)) => self.secrets(layer, entries)?,
+            Some(Protect::Default) => self.secrets_default()?,
+        }
         self.programs(layer, "exec.allow", &file.exec_allow)?;
         self.programs(layer, "exec.ask", &file.exec_ask)?;
         self.programs(layer, "exec.deny", &file.exec_deny)?;
@@ -122,6 +136,9 @@ impl<'a> Build<'a> {
             self.socket(&path, numbered(name, "network.unix", index))?;
         }
         self.audit = file.audit.unwrap_or(self.audit);
+        if let Some(tiers) = &file.tiers {
+            self.tiers = Some(Tiers::new(tiers, name));
+        }
         self.files.otherwise = Some(RuleId::new(name, "filesystem"));
         self.exec.otherwise = Some(RuleId::new(name, "exec"));
         Ok(())
@@ -212,7 +229,17 @@ impl<'a> Build<'a> {
         let wrong = |why| rule_error(&layer.name, kind.key(), entry, why);
         let pattern = self.pattern(&entry.text).map_err(wrong)?;
         let rule = numbered(&layer.name, kind.key(), index);
-        Ok(Guard { kind, pattern, rule, message: entry.message.clone(), except: entry.except })
+        let (message, label) = (entry.message.clone(), entry.label.clone());
+        Ok(Guard { kind, pattern, rule, message, except: entry.except, label })
+    }
+
+    fn secrets(&mut self, layer: &Layer, entries: &[Entry]) -> Result<(), LoadError> {
+        for (index, entry) in entries.iter().enumerate() {
+            let guard = self.guard(layer, GuardKind::Secret, index, entry)?;
+            let label = guard.label.clone().or_else(|| Some(entry.text.as_str().into()));
+            self.secrets.push(Guard { label, ..guard });
+        }
+        Ok(())
     }
 
     fn pattern(&mut self, text: &str) -> Result<Pattern, PatternError> {
@@ -223,12 +250,20 @@ impl<'a> Build<'a> {
 
     /// Adds the shipped list, once.
     fn protect_default(&mut self) -> Result<(), LoadError> {
-        let (_, _, json) = SHIPPED.iter().find(|p| p.0 == "protected").expect("profiles/protected.yaml is shipped");
-        let file: PolicyFile = serde_json::from_str(json).expect("build.rs wrote this JSON from the same type");
-        let layer = Layer { identity: "shipped:protected".into(), name: "protected.yaml".into(), file };
         let there = self.guards.iter().any(|g| g.rule.0.starts_with("protected.yaml "));
+        let layer = shipped("protected");
         match &layer.file.protect {
             Some(Protect::List(entries)) if !there => self.guards(&layer, GuardKind::Protect, entries),
+            _ => Ok(()),
+        }
+    }
+
+    /// The same for secrets.
+    fn secrets_default(&mut self) -> Result<(), LoadError> {
+        let there = self.secrets.iter().any(|g| g.rule.0.starts_with("secrets.yaml "));
+        let layer = shipped("secrets");
+        match &layer.file.secrets {
+            Some(Protect::List(entries)) if !there => self.secrets(&layer, entries),
             _ => Ok(()),
         }
     }
@@ -285,7 +320,7 @@ impl<'a> Build<'a> {
             for text in texts {
                 let pattern = self.pattern(text).map_err(|why| flag_error(flag, text, why))?;
                 let rule = RuleId::new(FLAGS, &format!("{flag} {text}"));
-                self.guards.push(Guard { kind, pattern, rule, message: None, except: Exception::None });
+                self.guards.push(Guard { kind, pattern, rule, message: None, except: Exception::None, label: None });
             }
         }
         for path in &request.unix {
@@ -342,7 +377,14 @@ impl<'a> Build<'a> {
         }
         let (kind, name) = if hide { (GuardKind::Deny, "state") } else { (GuardKind::Protect, "policy file") };
         let rule = RuleId::new("built-in", name);
-        self.guards.push(Guard { kind, pattern, rule, message: Some(what.into()), except: Exception::None });
+        self.guards.push(Guard {
+            kind,
+            pattern,
+            rule,
+            message: Some(what.into()),
+            except: Exception::None,
+            label: None,
+        });
         Ok(())
     }
 
@@ -387,7 +429,7 @@ impl<'a> Build<'a> {
             let pattern = self.pattern(&format!("{above}/{name}"))?;
             let message = Some("git would run programs by it outside the box".into());
             let (kind, except) = (GuardKind::Protect, Exception::OwnRepository);
-            self.guards.push(Guard { kind, pattern, rule: rule.clone(), message, except });
+            self.guards.push(Guard { kind, pattern, rule: rule.clone(), message, except, label: None });
         }
         Ok(())
     }
@@ -395,6 +437,13 @@ impl<'a> Build<'a> {
     /// The rules about files, the network and programs, for a look at them without a run.
     pub fn rules(self) -> (FileRules, Network, ExecRules) {
         (filed(self.files, self.guards), self.network.finish(), self.exec)
+    }
+
+    /// Where deeds are weighed for a verdict, or every open is recorded anyway, the shipped list of secrets counts unless
+    /// another was given.
+    pub fn label_secrets(&mut self) -> Result<(), LoadError> {
+        let wanted = self.tiers.is_some() || self.audit == Level::All;
+        if wanted && !self.labelled { self.secrets_default() } else { Ok(()) }
     }
 
     pub fn finish(self, request: &Request, world: &World) -> Result<Policy, LoadError> {
@@ -409,10 +458,19 @@ impl<'a> Build<'a> {
             env,
             network: self.network.finish(),
             audit: self.audit,
+            secrets: Guards::new(self.secrets),
+            tiers: self.tiers,
         };
         policy.digest = digest(&policy);
         Ok(policy)
     }
+}
+
+/// A profile that is shipped as a list of its own.
+fn shipped(name: &str) -> Layer {
+    let (_, _, json) = SHIPPED.iter().find(|p| p.0 == name).expect("the lists are shipped");
+    let file: PolicyFile = serde_json::from_str(json).expect("build.rs wrote this JSON from the same type");
+    Layer { identity: format!("shipped:{name}"), name: format!("{name}.yaml").into(), file }
 }
 
 /// The rule at one place of a list in a file.
@@ -479,5 +537,13 @@ fn digest(policy: &Policy) -> String {
     }
     network::digest(&policy.network, &mut add);
     add("audit", &[policy.audit as u8]);
+    for secret in policy.secrets.iter() {
+        add(secret.kind.key(), secret.label.as_deref().unwrap_or_default().as_bytes());
+        secret.pattern.pieces(|piece| add("piece", piece));
+    }
+    if let Some(tiers) = &policy.tiers {
+        let irreversible = tiers.irreversible.map_or(0, |effect| 1 + effect as u8);
+        add("tiers", &[tiers.allow, tiers.ask, irreversible]);
+    }
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

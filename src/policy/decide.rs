@@ -14,8 +14,8 @@ use std::sync::{Arc, LazyLock};
 use super::fix::Fix;
 use super::index::Granted;
 use super::rules::{Probe, contains};
-use super::{Exception, FileRules, Guard, GuardKind, Policy, Root};
-use crate::event::{Access, Effect, Endpoint, Event, FileOp, MoveOp, Place, Reason, RuleId, Stream, Verdict};
+use super::{Exception, FileRules, Guard, GuardKind, Policy, Root, tiers};
+use crate::event::{Access, Effect, Endpoint, Event, FileOp, MoveOp, Place, Reason, RuleId, Stream, Verdict, Weight};
 pub use programs::kept_from_running;
 
 static DEVICES: LazyLock<RuleId> = LazyLock::new(|| RuleId::new("built-in", "dev"));
@@ -27,8 +27,12 @@ static CALLS: LazyLock<RuleId> = LazyLock::new(|| RuleId::new("built-in", "calls
 static STREAMS: LazyLock<RuleId> = LazyLock::new(|| RuleId::new("built-in", "standard streams"));
 static NOTHING: LazyLock<RuleId> = LazyLock::new(|| RuleId::new("built-in", "nothing is granted"));
 
-/// Answers `event` from `policy` alone.
+/// Answers `event` from `policy` alone: by its rules, and by what the deed weighs.
 pub fn decide(policy: &Policy, event: &Event) -> Verdict {
+    tiers::weighed(policy, event, by_rules(policy, event))
+}
+
+fn by_rules(policy: &Policy, event: &Event) -> Verdict {
     match &event.access {
         Access::File { at: Place { stream: Some(stream), .. }, .. } => reopened(*stream),
         Access::File { op, at } => file(policy, Use::plain(*op), at),
@@ -52,7 +56,7 @@ fn reopened(stream: Stream) -> Verdict {
 }
 
 fn verdict(effect: Effect, rule: &RuleId, reason: Reason, message: Option<&Arc<str>>) -> Verdict {
-    Verdict { effect, rule: rule.clone(), reason, message: message.cloned() }
+    Verdict { effect, rule: rule.clone(), reason, message: message.cloned(), weight: Weight::default() }
 }
 
 fn granted(rule: &RuleId) -> Verdict {
@@ -118,6 +122,7 @@ fn forbids(files: &FileRules, guard: &Guard, by: Use, probe: &Probe, place: &Pla
         GuardKind::Deny => true,
         GuardKind::DenyRead => by.op == FileOp::Read || place.reads || by.moved,
         GuardKind::DenyWrite => by.op != FileOp::Read,
+        GuardKind::Secret => false,
         GuardKind::Protect => {
             changes_what_counts(by.op, place) && !excepted(guard, probe, place) && !lifted(files, guard, probe)
         }
@@ -148,6 +153,7 @@ fn changes_what_counts(op: FileOp, place: &Place) -> bool {
 fn excepted(guard: &Guard, probe: &Probe, place: &Place) -> bool {
     match guard.except {
         Exception::None => false,
+        Exception::Examples => false,
         Exception::Samples => probe.bytes.ends_with(b".sample"),
         Exception::OwnRepository => place.own_repository,
     }
@@ -255,6 +261,22 @@ fn longest<'a>(files: &'a FileRules, probe: &'a Probe) -> Option<(&'a Root, bool
 /// Whether the trees let the name at `path` be changed.
 pub(super) fn is_writable(files: &FileRules, path: &Path) -> bool {
     longest(files, &Probe::new(path)).is_some_and(|(_, changes)| changes)
+}
+
+/// Whether what is at `path` belongs to the box alone and vanishes with it, or is nothing that lasts.
+pub(super) fn is_private(policy: &Policy, path: &Path) -> bool {
+    let path = bytes(path);
+    match holding(&policy.files, &Probe::new(Path::new(std::ffi::OsStr::from_bytes(path)))).next() {
+        Some((_, granted)) => matches!(granted, Granted::Private(_)),
+        None => contains(b"/proc", path) || contains(b"/dev", path),
+    }
+}
+
+/// Whether `path` is the workspace, the home, or a granted tree as a whole, or holds one.
+pub(super) fn is_whole(policy: &Policy, path: &Path) -> bool {
+    let roots = policy.files.write.iter().map(|root| root.path.as_path());
+    let mut wholes = roots.chain([policy.workdir.as_path(), policy.home.as_path()]);
+    wholes.any(|whole| contains(bytes(path), bytes(whole)))
 }
 
 /// Whether what stands at `path` outside is what stands there in the box's view: in a tree that is shown, or above one.

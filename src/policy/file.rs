@@ -16,8 +16,11 @@ use serde::de::{self, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_yaml::{Location, MessageFormatter, Spanned};
 
-use crate::event::Level;
+use crate::event::{Effect, Level};
 pub use network::{NetworkFile, NetworkMode};
+
+/// The heaviest tier.
+pub const MOST_TIER: u8 = 10;
 
 /// The largest policy file that is read.
 pub const MAX_BYTES: usize = 1 << 20;
@@ -43,6 +46,9 @@ pub struct PolicyFile {
     pub deny_write: Vec<Entry>,
     /// `filesystem.protect`.
     pub protect: Option<Protect>,
+    /// `filesystem.secrets`.
+    #[serde(default)]
+    pub secrets: Option<Protect>,
     /// `exec.allow`.
     pub exec_allow: Vec<Entry>,
     /// `exec.ask`.
@@ -61,6 +67,20 @@ pub struct PolicyFile {
     pub network: NetworkFile,
     /// `audit.level`.
     pub audit: Option<Level>,
+    /// `tiers`.
+    #[serde(default)]
+    pub tiers: Option<TiersFile>,
+}
+
+/// `tiers`: which deeds pass, by what they weigh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TiersFile {
+    /// Up to this tier they pass.
+    pub allow: u8,
+    /// Up to this one a person is asked; above they are denied.
+    pub ask: u8,
+    /// What becomes of those that cannot be undone, whatever their tier.
+    pub irreversible: Option<Effect>,
 }
 
 /// One rule of a list.
@@ -77,6 +97,9 @@ pub struct Entry {
     /// What a protected name lets pass.
     #[serde(default, skip_serializing_if = "Exception::is_none")]
     pub except: Exception,
+    /// What to call a secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<Arc<str>>,
     /// Where it stands.
     pub mark: Mark,
 }
@@ -90,7 +113,7 @@ pub struct Mark {
     pub column: u32,
 }
 
-/// `filesystem.protect`.
+/// `filesystem.protect`, `filesystem.secrets`: a shipped list, or names.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Protect {
     /// The shipped list.
@@ -110,6 +133,8 @@ pub enum Exception {
     None,
     /// Names that end in `.sample`: git never runs those.
     Samples,
+    /// Names that end as examples do, such as `.env.example`.
+    Examples,
     /// Names in a git directory that was made inside this run.
     OwnRepository,
 }
@@ -192,6 +217,18 @@ pub enum FileError {
     Args {
         /// Where.
         at: At,
+    },
+    /// Tiers that are none, or in the wrong order.
+    #[error(
+        "{at}: tiers go from 1 to 10, and `allow` ({allow}) is at most `ask` ({ask}): such as {{allow: 4, ask: 8}}"
+    )]
+    Tiers {
+        /// Where.
+        at: At,
+        /// As written.
+        allow: u8,
+        /// As written.
+        ask: u8,
     },
     /// The same key twice.
     #[error("{at}: the key `{key}` stands there twice: put both values under one")]
@@ -384,13 +421,17 @@ pub(super) struct Written {
     env: Option<EnvKeys>,
     network: Option<network::Section>,
     audit: Option<AuditKeys>,
+    tiers: Option<Spanned<TiersKeys>>,
     limits: NotYet,
     workspace: NotYet,
     ask: NotYet,
 }
 
 #[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, expecting = "the keys read, write, private, deny, deny_read, deny_write, protect")]
+#[serde(
+    deny_unknown_fields,
+    expecting = "the keys read, write, private, deny, deny_read, deny_write, protect, secrets"
+)]
 struct Filesystem {
     #[serde(default)]
     read: Items,
@@ -405,6 +446,7 @@ struct Filesystem {
     #[serde(default)]
     deny_write: Items,
     protect: Option<ProtectValue>,
+    secrets: Option<ProtectValue>,
     ask: NotYet,
 }
 
@@ -436,6 +478,14 @@ struct AuditKeys {
     level: Option<Level>,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "the keys allow, ask, irreversible")]
+struct TiersKeys {
+    allow: Option<u8>,
+    ask: Option<u8>,
+    irreversible: Option<Effect>,
+}
+
 type NotYet = Option<Spanned<IgnoredAny>>;
 type Items = Vec<Spanned<Item>>;
 
@@ -445,6 +495,7 @@ struct Item {
     args: Option<Vec<String>>,
     message: Option<Arc<str>>,
     except: Exception,
+    label: Option<Arc<str>>,
 }
 
 #[derive(Deserialize)]
@@ -458,6 +509,7 @@ struct ItemKeys {
     #[serde(rename = "why")]
     _why: Option<String>,
     message: Option<Arc<str>>,
+    label: Option<Arc<str>>,
     #[serde(default)]
     except: Exception,
 }
@@ -478,7 +530,7 @@ impl<'de> Visitor<'de> for ItemVisitor {
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Item, E> {
-        Ok(Item { text: text.into(), args: None, message: None, except: Exception::None })
+        Ok(Item { text: text.into(), args: None, message: None, except: Exception::None, label: None })
     }
 
     fn visit_unit<E: de::Error>(self) -> Result<Item, E> {
@@ -491,7 +543,10 @@ impl<'de> Visitor<'de> for ItemVisitor {
         let mut texts = [keys.path, keys.run, keys.name, keys.host].into_iter().flatten();
         match (texts.next(), texts.next()) {
             (Some(_), None) if keys.args.is_some() && !runs => Err(de::Error::custom("`args` stands beside `run`")),
-            (Some(text), None) => Ok(Item { text, args: keys.args, message: keys.message, except: keys.except }),
+            (Some(text), None) => {
+                let ItemKeys { args, message, except, label, .. } = keys;
+                Ok(Item { text, args, message, except, label })
+            }
             _ => Err(de::Error::custom("a rule names exactly one of `path`, `run`, `name` or `host`")),
         }
     }
@@ -561,6 +616,7 @@ impl Written {
             deny_read: entries(file, files.deny_read)?,
             deny_write: entries(file, files.deny_write)?,
             protect: files.protect.map(|p| protect(file, p)).transpose()?,
+            secrets: files.secrets.map(|p| protect(file, p)).transpose()?,
             exec_allow: programs(file, exec.allow)?,
             exec_ask: programs(file, exec.ask)?,
             exec_deny: programs(file, exec.deny)?,
@@ -569,8 +625,22 @@ impl Written {
             env_set: env.set,
             network: network.check(file)?,
             audit: self.audit.and_then(|a| a.level),
+            tiers: self.tiers.map(|keys| tiers(file, keys)).transpose()?,
         })
     }
+}
+
+/// What is not said is as strict as what is: without `ask` nobody is asked, without `allow` nothing is in the way.
+fn tiers(file: &Arc<str>, keys: Spanned<TiersKeys>) -> Result<TiersFile, FileError> {
+    let at = || At { file: file.clone(), mark: mark(keys.referenced) };
+    let TiersKeys { allow, ask, irreversible } = keys.value;
+    let allow = allow.unwrap_or(ask.unwrap_or(MOST_TIER));
+    let ask = ask.unwrap_or(allow);
+    let in_range = |tier: u8| (1..=MOST_TIER).contains(&tier);
+    if !in_range(allow) || !in_range(ask) || allow > ask {
+        return Err(FileError::Tiers { at: at(), allow, ask });
+    }
+    Ok(TiersFile { allow, ask, irreversible })
 }
 
 fn protect(file: &Arc<str>, value: ProtectValue) -> Result<Protect, FileError> {
@@ -599,10 +669,10 @@ fn entry(file: &Arc<str>, item: Spanned<Item>) -> Result<Entry, FileError> {
 /// An entry of a list of programs, which may have arguments.
 fn program(file: &Arc<str>, item: Spanned<Item>) -> Result<Entry, FileError> {
     let found = mark(item.referenced);
-    let Item { text, args, message, except } = item.value;
+    let Item { text, args, message, except, label } = item.value;
     if text.is_empty() {
         let at = At { file: file.clone(), mark: found };
         return Err(FileError::WrongType { at, expected: "a rule".into(), found: "an empty string".into() });
     }
-    Ok(Entry { text, args, message, except, mark: found.unwrap_or_default() })
+    Ok(Entry { text, args, message, except, label, mark: found.unwrap_or_default() })
 }

@@ -343,6 +343,7 @@ pub fn load(request: &Request, world: &World) -> Result<Loaded, LoadError> {
     for file in &request.own {
         build.guard_own(&world.cwd.join(file), "the record of this run", false)?;
     }
+    build.label_secrets()?;
     let policy = build.finish(request, world)?;
     notes.extend(review(&policy.files, &policy.network, &policy.exec, &workdir, &layers)?);
     Ok(Loaded { policy, notes })

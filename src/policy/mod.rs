@@ -22,6 +22,7 @@ mod real;
 mod review;
 pub mod rules;
 mod shell;
+pub mod tiers;
 pub mod trust;
 mod worktree;
 
@@ -41,6 +42,7 @@ pub use network::{Network, Publish};
 pub use programs::{ProgramPattern, ProgramRule, Programs};
 pub use rules::Pattern;
 use rules::Probe;
+pub use tiers::Tiers;
 
 /// What a run may do.
 ///
@@ -66,6 +68,10 @@ pub struct Policy {
     pub network: Network,
     /// How much is recorded.
     pub audit: Level,
+    /// Names that hold secrets, each with its label.
+    pub secrets: Guards,
+    /// Which deeds pass, by what they weigh; `None` lets all pass that rules allow.
+    pub tiers: Option<Tiers>,
 }
 
 /// File rules. Guards go before grants; among `read`, `write` and `private` the longest path that contains the name decides.
@@ -139,6 +145,8 @@ pub enum GuardKind {
     DenyWrite,
     /// Changes to what it holds and to the name: persistence and secrets.
     Protect,
+    /// Nothing: who opens it is tainted by its label. Never among the guards of a policy, but in a list of its own.
+    Secret,
 }
 
 impl GuardKind {
@@ -149,6 +157,7 @@ impl GuardKind {
             Self::DenyRead => "filesystem.deny_read",
             Self::DenyWrite => "filesystem.deny_write",
             Self::Protect => "filesystem.protect",
+            Self::Secret => "filesystem.secrets",
         }
     }
 }
@@ -166,6 +175,8 @@ pub struct Guard {
     pub message: Option<Arc<str>>,
     /// What is excepted from it.
     pub except: Exception,
+    /// What to call a secret.
+    pub label: Option<Arc<str>>,
 }
 
 /// Rules for programs.

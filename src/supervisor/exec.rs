@@ -20,7 +20,7 @@ use super::notification::{Because, Reply};
 use super::resolve::{Caller, Last, Resolved, descriptor, own_fd, real_path, resolve};
 use super::target::Target;
 use super::{Context, Handled, Stop};
-use crate::event::{Access, BoxPath, Exec, Loaded, Unjudged, escape_bytes};
+use crate::event::{Access, ActionId, BoxPath, Exec, Loaded, Standing, Unjudged, escape_bytes};
 use crate::gate::{Judged, Outcome};
 use crate::sys::file;
 use crate::syscalls::Arg;
@@ -38,6 +38,8 @@ struct Approved {
     executable: (u64, u64),
     /// The arguments as the new program must find them.
     arguments: Vec<CString>,
+    /// The action that begins with it.
+    begins: Option<ActionId>,
     /// For a script: the name its interpreter is given, and the file that must be behind it.
     script: Option<(CString, (u64, u64))>,
 }
@@ -72,11 +74,13 @@ pub fn exec(context: &Context<'_>) -> Handled {
     let arguments = final_arguments(&chain, &script, &argv);
     let runs = chain.last().map_or(Some(&found.path), |link| link.path.as_ref());
     let loaded = runs.and_then(|loader| loaded(context, loader.as_path(), &arguments));
+    let begins = context.begins_action();
     let approved = Approved {
         script: match chain.is_empty() {
             true => None,
             false => Some((script.clone(), identity(&object).map_err(Stop::Errno)?)),
         },
+        begins,
         executable: identity(chain.last().map_or(&object, |link| &link.file)).map_err(Stop::Errno)?,
         arguments,
     };
@@ -88,7 +92,8 @@ pub fn exec(context: &Context<'_>) -> Handled {
         exec.line = escaped(&approved.arguments[..added]);
     }
     exec.loaded = loaded;
-    let mut judged = context.judge(Access::Exec(exec), asked(&path, &found));
+    let standing = Standing { action: begins.unwrap_or_default(), ..Standing::default() };
+    let mut judged = context.judge_with(Access::Exec(exec), asked(&path, &found), standing);
     if let Access::Exec(exec) = &mut judged.event.access {
         // Judged whole, recorded up to the cut.
         exec.rest = Vec::new();
@@ -335,6 +340,9 @@ fn follow(context: &Context<'_>, tid: Pid, approved: &Approved) -> Outcome {
 
 fn verify(context: &Context<'_>, pid: Pid, approved: &Approved) -> Outcome {
     if runs(pid, approved).unwrap_or(false) && reads_script(context, pid, approved) {
+        if let Some(action) = approved.begins {
+            mark(context, action);
+        }
         let_go(pid, None);
         return Outcome::Ok;
     }
@@ -362,6 +370,14 @@ fn reads_script(context: &Context<'_>, pid: Pid, approved: &Approved) -> bool {
     let caller = Caller { target, task: &task, ..context.caller() };
     resolve(&caller, libc::AT_FDCWD, name, Last::Followed)
         .is_ok_and(|found| found.stat.is_some_and(|stat| (stat.st_dev, stat.st_ino) == *identity))
+}
+
+/// Marks the process, before it runs its first instruction, with the action that it begins.
+fn mark(context: &Context<'_>, action: ActionId) {
+    if let Err(errno) = context.shared.lineage.mark(&context.task.subject, action) {
+        let (pid, why) = (context.task.subject.pid, errno.desc());
+        context.shared.gate.remark(format!("process {pid} cannot be marked as action {action}: {why}"));
+    }
 }
 
 /// Waits for the end of a traced process: until its tracer has, its parent cannot see it.

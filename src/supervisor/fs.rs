@@ -16,7 +16,7 @@ use super::resolve::{
     Last, Resolved, Spot, Unresolved, as_asked, descriptor, last_component, opened_descriptor, own_fd, resolve,
 };
 use super::{Context, Handled, Stop};
-use crate::event::{Access, FileOp, MoveOp, Place, Stream, Unjudged, escape_bytes};
+use crate::event::{Access, Before, FileOp, MoveOp, Place, Stream, Unjudged, escape_bytes};
 use crate::sys::{self, file};
 use crate::syscalls::Arg;
 
@@ -120,6 +120,9 @@ fn change_name(context: &Context<'_>, op: FileOp, act: impl FnOnce(&OwnedFd, &CS
     if done.is_ok() && op == FileOp::Mkdir {
         context.shared.made.note(&found);
     }
+    if done.is_ok() && removes {
+        context.shared.made.gone(&found);
+    }
     context.conclude(judged, reply(done))
 }
 
@@ -153,6 +156,9 @@ pub fn rename(context: &Context<'_>) -> Handled {
         return context.conclude_refused(judged, missing.then_some(Errno::ENOENT));
     }
     let done = file::renameat2(parent.as_raw_fd(), name, new_parent.as_raw_fd(), new_name, flags);
+    if done.is_ok() && !exchange {
+        context.shared.made.gone(&to);
+    }
     context.conclude(judged, reply(done))
 }
 
@@ -417,7 +423,11 @@ fn change_object(context: &Context<'_>, op: FileOp, act: impl Fn(&OwnedFd) -> Re
         if !judged.allowed() {
             return context.conclude_refused(judged, None);
         }
-        return context.conclude(judged, reply(act(&object)));
+        let done = act(&object);
+        if op == FileOp::Truncate && done.is_ok() {
+            context.shared.made.changed(&judged);
+        }
+        return context.conclude(judged, reply(done));
     }
     Err(Stop::Unjudged(Unjudged::Raced, Errno::EACCES))
 }
@@ -462,13 +472,20 @@ pub(super) fn reply(done: Result<(), Errno>) -> Reply {
 
 pub(super) fn place(context: &Context<'_>, found: &Resolved) -> Place {
     Place {
-        path: found.path.clone(),
         directory: found.is_directory(),
         own_repository: context.shared.made.owns(found),
-        reads: false,
-        shares: false,
-        stream: None,
+        labels: context.shared.made.labels(found),
+        before: before(context, found),
+        ..Place::of(found.path.clone())
     }
+}
+
+/// What stands at a name, as far as its loss would matter.
+fn before(context: &Context<'_>, found: &Resolved) -> Option<Before> {
+    let stat = found.stat.as_ref().filter(|_| found.is(libc::S_IFREG) && !found.is_nameless())?;
+    let file = (stat.st_dev, stat.st_ino);
+    let held = stat.st_nlink > 1 || context.shared.made.is_held(file);
+    Some(Before { bytes: stat.st_size as u64, git: None, held, file: Some(file) })
 }
 
 /// The path as asked, for the record, where it reads otherwise than what it led to.

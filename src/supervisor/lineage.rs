@@ -7,13 +7,16 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
+use super::lock;
+use super::marks::Marks;
 use super::target::Target;
-use crate::event::{Subject, escape_bytes};
+use crate::event::{ActionId, Subject, escape_bytes};
 
 /// How long an entry is believed.
 const KEPT: Duration = Duration::from_millis(250);
@@ -52,7 +55,12 @@ struct Held {
 pub struct Lineage {
     /// init's number on the host: where ancestry ends.
     init: i32,
+    marks: Marks,
+    /// The command's own process, by its number on the host: the first that starts a program.
+    command: OnceLock<i32>,
     known: Mutex<Known>,
+    /// The process that each action started.
+    roots: Mutex<HashMap<ActionId, Arc<Subject>>>,
 }
 
 #[derive(Default)]
@@ -68,7 +76,41 @@ struct Known {
 impl Lineage {
     /// Starts with nobody.
     pub fn new(init: i32) -> Self {
-        Self { init, known: Mutex::default() }
+        let (known, roots) = (Mutex::default(), Mutex::default());
+        Self { init, marks: Marks::new(), command: OnceLock::new(), known, roots }
+    }
+
+    /// Whether a process that is about to start a program thereby starts an action: what the agent's own process starts is
+    /// one, and all that comes of it belongs to it.
+    pub fn starts_action(&self, subject: &Subject) -> bool {
+        *self.command.get_or_init(|| subject.host) != subject.host && subject.mark == ActionId::SESSION
+    }
+
+    /// Marks a process, which has just started the first program of an action, and all that will descend from it.
+    pub fn mark(&self, subject: &Arc<Subject>, action: ActionId) -> Result<(), Errno> {
+        self.marks.set(subject.host, action)?;
+        lock(&self.roots).entry(action).or_insert_with(|| Arc::clone(subject));
+        Ok(())
+    }
+
+    /// The actions of which no process is left; they are forgotten. Looks through `/proc` only if one has lost the process
+    /// that it started.
+    pub fn ended(&self) -> Vec<ActionId> {
+        let gone = |subject: &Subject| !Path::new("/proc").join(subject.host.to_string()).exists();
+        let mut roots = lock(&self.roots);
+        let mut orphaned: HashSet<ActionId> =
+            roots.iter().filter(|(_, subject)| gone(subject)).map(|(action, _)| *action).collect();
+        if !orphaned.is_empty() {
+            // A process of another box may have the same mark: then the end is seen later.
+            let living = numbers_in("/proc").unwrap_or_default();
+            living.into_iter().for_each(|process| {
+                orphaned.remove(&self.marks.of(process));
+            });
+        }
+        orphaned.iter().for_each(|action| {
+            roots.remove(action);
+        });
+        orphaned.into_iter().collect()
     }
 
     /// Who `target` is. A task that vanishes while it is looked at has number 0.
@@ -165,9 +207,10 @@ impl Lineage {
         let as_of = known.changes;
         drop(known);
         let status = Status::read(target);
-        let parents = self.parents(target, &status, now, depth);
+        let mark = self.marks.of(tid);
+        let parents = self.parents(target, &status, mark, now, depth);
         let exe = target.link("exe").map(|path| escape_bytes(&path)).unwrap_or_default();
-        let subject = Subject { pid: status.box_tgid, host: status.tgid, exe, parents };
+        let subject = Subject { pid: status.box_tgid, host: status.tgid, exe, parents, mark };
         let task = Task { subject: Arc::new(subject), box_tid: status.box_tid };
         let entries = &mut self.lock().entries;
         if entries.len() > MANY {
@@ -178,10 +221,16 @@ impl Lineage {
         (task, status.parent)
     }
 
-    fn parents(&self, child: Target, status: &Status, now: Instant, depth: usize) -> Vec<i32> {
+    fn parents(&self, child: Target, status: &Status, mark: ActionId, now: Instant, depth: usize) -> Vec<i32> {
         const DEEPEST: usize = 64;
         if status.parent <= 0 || status.tgid == self.init || depth > DEEPEST {
             return Vec::new();
+        }
+        // init takes in whoever has lost its parent: the process that its action started stands in for that.
+        if status.parent == self.init
+            && let Some(root) = lock(&self.roots).get(&mark).filter(|root| root.host != status.tgid)
+        {
+            return std::iter::once(root.pid).chain(root.parents.iter().copied()).collect();
         }
         let (parent, _) = self.lookup(Target { tid: status.parent, ..child }, now, depth + 1);
         let mut parents = vec![parent.subject.pid];

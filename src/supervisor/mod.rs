@@ -8,8 +8,10 @@
 mod address;
 mod exchange;
 mod exec;
+mod files;
 mod fs;
 mod lineage;
+mod marks;
 mod message;
 mod net;
 mod notification;
@@ -31,7 +33,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use caps::{CapSet, Capability};
 use nix::errno::Errno;
 
-use crate::event::{Access, Event, Unjudged};
+use crate::event::{Access, ActionId, Event, Standing, Unjudged};
 use crate::gate::{Judged, Outcome};
 use crate::syscalls::{self, Family};
 use lineage::Task;
@@ -66,6 +68,7 @@ struct Made {
     sockets: Mutex<HashSet<(u64, u64)>>,
     /// Names of abstract sockets that were bound.
     abstract_names: Mutex<HashSet<Vec<u8>>>,
+    files: Mutex<files::Files>,
 }
 
 /// One worker's view of a call: what handlers are given.
@@ -147,7 +150,7 @@ type Handled = Result<(), Stop>;
 
 /// Refuses what cannot be judged, with a record.
 fn refuse(shared: &Shared, stopped: &Stopped<'_>, task: &Task, name: String, why: Unjudged, errno: Errno) {
-    let event = Event { subject: Arc::clone(&task.subject), access: Access::Call { name, why } };
+    let event = Event::new(Arc::clone(&task.subject), Access::Call { name, why });
     let judged = shared.gate.judge(event, None, stopped.received);
     let _ = stopped.answer(Reply::Errno(errno));
     shared.gate.settle(judged, Outcome::Errno(errno as i32));
@@ -192,8 +195,19 @@ impl Context<'_> {
     }
 
     fn judge(&self, access: Access, asked: Option<String>) -> Judged {
-        let event = Event { subject: Arc::clone(&self.task.subject), access };
+        self.judge_with(access, asked, Standing::default())
+    }
+
+    /// The same with what is known of the action beforehand.
+    fn judge_with(&self, access: Access, asked: Option<String>, standing: Standing) -> Judged {
+        let event = Event { subject: Arc::clone(&self.task.subject), access, standing };
         self.shared.gate.judge(event, asked, self.call.stopped.received)
+    }
+
+    /// The action that begins if the caller starts a program now.
+    fn begins_action(&self) -> Option<ActionId> {
+        let subject = &self.task.subject;
+        self.shared.lineage.starts_action(subject).then(|| self.shared.gate.action_for_command(subject))
     }
 
     /// Answers and settles.

@@ -278,7 +278,7 @@ fn open_found(context: &Context<'_>, path: &CStr, wanted: Wanted, found: Resolve
 
 fn answer_open(
     context: &Context<'_>,
-    judged: Option<Judged>,
+    mut judged: Option<Judged>,
     wanted: Wanted,
     found: &Resolved,
 ) -> Result<Option<()>, Stop> {
@@ -301,12 +301,31 @@ fn answer_open(
         Err(Errno::ENOENT) if found.stat.is_some() && wanted.has(libc::O_CREAT) => return Ok(None),
         Err(Errno::EINTR) => context.call.stopped.answer(Reply::Interrupted),
         Err(errno) => context.call.stopped.answer(Reply::Errno(errno)),
-        Ok(file) => hand_over(context, wanted, found, &file),
+        Ok(file) => {
+            if let Some(judged) = &mut judged {
+                remember(context, judged, found, &file);
+            }
+            hand_over(context, wanted, found, &file)
+        }
     };
     if let Some(judged) = judged {
         context.settle(judged, answered);
     }
     Ok(Some(()))
+}
+
+/// Remembers what is made or changed by an open, before the caller can do anything with it.
+fn remember(context: &Context<'_>, judged: &mut Judged, found: &Resolved, file: &OwnedFd) {
+    let made = &context.shared.made;
+    match &judged.event.access {
+        Access::File { op: FileOp::Create, .. } => {
+            if let Ok(stat) = file::fstatat(file.as_raw_fd(), c"", libc::AT_EMPTY_PATH) {
+                made.created(judged, (stat.st_dev, stat.st_ino));
+            }
+        }
+        Access::File { op: FileOp::Write, .. } if found.is(libc::S_IFREG) => made.changed(judged),
+        _ => {}
+    }
 }
 
 /// Gives the opened file to the caller; if that has no descriptor left, what was made for it is taken away again.

@@ -56,7 +56,7 @@ pub fn connect(context: &Context<'_>, socket: OwnedFd, inet: Inet) -> Handled {
         }
         net => {
             if let (Some(net), Side::Host, true) = (net, here, state == CLOSE) {
-                net.flows.watch(socket.as_fd(), &judged.event.access);
+                net.flows.watch(socket.as_fd(), &judged.event);
             }
             let connect = |socket: &OwnedFd| {
                 let done = socket::connect(socket.as_fd(), &bytes);
@@ -179,7 +179,7 @@ fn finish(shared: &Shared, stopped: &Stopped<'_>, judged: Judged, place: Place, 
         Waited::Failed(errno) => return settle(shared, stopped, judged, Reply::Errno(errno)),
     };
     if let Some(net) = shared.net() {
-        net.flows.watch(twin.as_fd(), &judged.event.access);
+        net.flows.watch(twin.as_fd(), &judged.event);
     }
     let reply = match take_place(shared, stopped, place, twin) {
         Ok(()) => reply,

@@ -34,6 +34,8 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// How often it is looked whether the leader is stuck; and while some worker waits, whether for somebody still there.
 const LATER: Duration = Duration::from_millis(100);
 const SOON: Duration = Duration::from_millis(10);
+/// How often it is looked which actions have ended.
+const ACTIONS: Duration = Duration::from_millis(500);
 /// So many waits can be looked after often.
 const FEW_WAITS: usize = 32;
 const STACK: usize = 256 * 1024;
@@ -85,6 +87,8 @@ pub(super) struct Shared {
     busy_since: AtomicU64,
     /// How many calls have come, as far as that matters.
     calls: AtomicUsize,
+    /// When it was last looked which actions have ended, like `busy_since`.
+    looked_at: AtomicU64,
     start: Instant,
 }
 
@@ -119,6 +123,7 @@ impl Supervisor {
             idle: Condvar::new(),
             busy_since: AtomicU64::new(0),
             calls: AtomicUsize::new(0),
+            looked_at: AtomicU64::new(0),
             start: Instant::now(),
         });
         let (view, given) = channel();
@@ -150,9 +155,20 @@ impl Supervisor {
         }
     }
 
+    /// Ends the actions of which no process is left, every now and then.
+    fn end_actions(&self) {
+        let now = self.shared.now();
+        if now.saturating_sub(self.shared.looked_at.load(Ordering::Relaxed)) < ACTIONS.as_millis() as u64 {
+            return;
+        }
+        self.shared.looked_at.store(now, Ordering::Relaxed);
+        self.shared.lineage.ended().into_iter().for_each(|action| self.shared.gate.end_action(action));
+    }
+
     /// Hands the lead on if the leader has been at one call for too long, and ends waits that nobody waits for. Cheap; to
     /// be called again after the time it returns.
     pub fn relieve(&self) -> Duration {
+        self.end_actions();
         let since = self.shared.busy_since.load(Ordering::Relaxed);
         if since != 0 && self.shared.now().saturating_sub(since) > PATIENCE.as_millis() as u64 {
             let mut lead = self.shared.lead();

@@ -115,6 +115,23 @@ pub fn limit(tid: i32, resource: Resource) -> nix::Result<u64> {
     Ok(limit.rlim_cur)
 }
 
+/// Lowers both limits of another process on a resource: prlimit(2). `EPERM` if its limit is lower already, or if it runs
+/// under other ids.
+pub fn set_limit(process: i32, resource: Resource, limit: u64) -> nix::Result<()> {
+    let limit = libc::rlimit { rlim_cur: limit, rlim_max: limit };
+    // SAFETY: the kernel only reads the structure that we borrow, and is not asked for the old limits.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_prlimit64,
+            process,
+            resource as u32,
+            &raw const limit,
+            std::ptr::null_mut::<libc::rlimit>(),
+        )
+    })
+    .map(drop)
+}
+
 /// Sends a signal to one thread: tgkill(2).
 pub fn signal_thread(process: i32, tid: i32, signal: Signal) -> nix::Result<()> {
     // SAFETY: the call takes numbers only.

@@ -8,7 +8,7 @@ use crate::event::{
 use crate::policy::{Policy, Request, decide, suggest};
 
 fn event(access: Access) -> Event {
-    Event { subject: Subject::default().into(), access }
+    Event::new(Subject::default().into(), access)
 }
 
 fn place(path: impl Into<PathBuf>) -> Place {

@@ -13,7 +13,7 @@ fn start(program: &str, argv: &[&str]) -> Exec {
 }
 
 fn judge(policy: &Policy, exec: Exec) -> Verdict {
-    decide(policy, &Event { subject: Subject::default().into(), access: Access::Exec(exec) })
+    decide(policy, &Event::new(Subject::default().into(), Access::Exec(exec)))
 }
 
 /// A command line in words, of which single quotes make one.

@@ -67,7 +67,7 @@ fn guards(dice: &mut Dice, count: usize) -> Vec<Guard> {
     let made = (0..count).filter_map(|at| {
         let pattern = Pattern::parse(&pattern(dice), &base).ok()?;
         let rule = RuleId::new("t", &at.to_string());
-        Some(Guard { kind: kinds[dice.roll(4)], pattern, rule, message: None, except: Exception::None })
+        Some(Guard { kind: kinds[dice.roll(4)], pattern, rule, message: None, except: Exception::None, label: None })
     });
     made.collect()
 }
@@ -111,6 +111,7 @@ fn a_path_deeper_than_most_is_looked_up_by_all_its_names() {
         rule: RuleId::new("t", text),
         message: None,
         except: Exception::None,
+        label: None,
     };
     let deep = "/d".repeat(40);
     let filed = Guards::new(vec![guard("**/last"), guard(&format!("{deep}/x/y"))]);

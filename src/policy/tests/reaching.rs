@@ -9,7 +9,7 @@ use crate::event::{
 use crate::policy::{NetworkMode, Policy, Request, decide, suggest};
 
 fn event(access: Access) -> Event {
-    Event { subject: Arc::new(Subject::default()), access }
+    Event::new(Arc::new(Subject::default()), access)
 }
 
 /// An address outside, written `[udp://|icmp://]ADDRESS:PORT`, with the names that the box was given it for.

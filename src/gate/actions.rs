@@ -1,0 +1,406 @@
+//! The book of actions: which are open, what each has done, and what it has read.
+//!
+//! Asked and told by the gate under one lock, a few lookups each time. What it keeps is bounded: an action that has ended
+//! is on record, and only the weightiest are kept for the summary.
+
+use std::collections::{HashMap, HashSet};
+use std::time::SystemTime;
+
+use super::Toward;
+use super::tally::{Moved, Tally};
+use crate::audit::actions::{ActionSum, Began, Claimed};
+use crate::audit::{Outcome, Record};
+use crate::event::{Access, ActionId, Attribution, Before, Claim, Event, FileId, FileOp, Kind, Labels};
+use crate::event::{Losses, MoveOp, Place, Reversibility, Standing, Subject, Weight, Where};
+
+/// How many actions are kept for the summary.
+const KEPT: usize = 1000;
+/// How many changed files of one action are told apart; a further one is counted each time it is opened.
+const FILES: usize = 1 << 16;
+/// How many actions a process may have open at once.
+const BRACKETS: usize = 16;
+/// How many processes of the session are remembered as tainted; beyond that all count as tainted.
+const TAINTED: usize = 4096;
+
+/// The book.
+#[derive(Debug)]
+pub(super) struct Actions {
+    open: HashMap<ActionId, Open>,
+    /// What processes of the session have said they began and not ended, by their number in the box.
+    brackets: HashMap<i32, Vec<ActionId>>,
+    /// What processes of the session have read, by their number in the box.
+    tainted: HashMap<i32, Labels>,
+    /// What has been read by processes that are not remembered.
+    tainting_all: Labels,
+    last: u32,
+    total: Open,
+    ended: Vec<ActionSum>,
+    left_out: u64,
+}
+
+#[derive(Debug)]
+struct Open {
+    sum: ActionSum,
+    losses: Losses,
+    /// Files that were made or changed in it: each counts as changed once.
+    touched: HashSet<FileId>,
+    tally: Tally,
+}
+
+impl Open {
+    fn new(action: ActionId, attribution: Attribution) -> Self {
+        let sum = ActionSum::new(action, attribution);
+        Self { sum, losses: Losses::default(), touched: HashSet::new(), tally: Tally::default() }
+    }
+}
+
+impl Default for Actions {
+    fn default() -> Self {
+        let session = Open::new(ActionId::SESSION, Attribution::Session);
+        Self {
+            open: HashMap::from([(ActionId::SESSION, session)]),
+            brackets: HashMap::new(),
+            tainted: HashMap::new(),
+            tainting_all: Labels::default(),
+            last: 0,
+            total: Open::new(ActionId::SESSION, Attribution::Session),
+            ended: Vec::new(),
+            left_out: 0,
+        }
+    }
+}
+
+impl Actions {
+    /// The action to which a command that a process of the session starts will belong: the one it has said it began, else
+    /// a new one.
+    pub fn for_command(&mut self, subject: &Subject) -> ActionId {
+        let begun = self.begun_by(subject).and_then(|begun| begun.last().copied());
+        begun.unwrap_or_else(|| self.next())
+    }
+
+    fn next(&mut self) -> ActionId {
+        self.last += 1;
+        ActionId::new(self.last)
+    }
+
+    fn begun_by(&self, subject: &Subject) -> Option<&Vec<ActionId>> {
+        if self.brackets.is_empty() {
+            return None;
+        }
+        std::iter::once(&subject.pid).chain(&subject.parents).find_map(|pid| self.brackets.get(pid))
+    }
+
+    /// What is known of the asker of a question. `action` is the one that a command begins, if it does.
+    pub fn standing(&self, subject: &Subject, action: ActionId) -> Standing {
+        let marked = if action == ActionId::SESSION { subject.mark } else { action };
+        let (action, attribution, shared) = match self.begun_by(subject).filter(|_| marked == ActionId::SESSION) {
+            _ if marked != ActionId::SESSION => (marked, Attribution::Subtree, Vec::new()),
+            Some(begun) => match begun.split_last() {
+                Some((last, others)) => (*last, Attribution::Bracket, others.to_vec()),
+                None => (ActionId::SESSION, Attribution::Session, Vec::new()),
+            },
+            None => (ActionId::SESSION, Attribution::Session, Vec::new()),
+        };
+        let open = self.open.get(&action);
+        let so_far = open.map(|open| open.losses).unwrap_or_default();
+        let taint = self.taint_of(subject, open.filter(|_| action != ActionId::SESSION));
+        Standing { action, attribution, shared, taint, so_far, bound: None }
+    }
+
+    /// What an action has read, and what the asker and its ancestors read outside of one.
+    fn taint_of(&self, subject: &Subject, open: Option<&Open>) -> Labels {
+        let mut taint = open.map(|open| open.sum.taint.clone()).unwrap_or_default();
+        taint.extend(&self.tainting_all);
+        if !self.tainted.is_empty() {
+            let line = std::iter::once(&subject.pid).chain(&subject.parents);
+            line.filter_map(|pid| self.tainted.get(pid)).for_each(|labels| taint.extend(labels));
+        }
+        taint
+    }
+
+    /// Takes down what came of a question; gives the record of the action if it begins with this.
+    pub fn settled(&mut self, event: &Event, weight: &Weight, made: Option<FileId>, outcome: Came) -> Option<Record> {
+        let Event { subject, access, standing } = event;
+        let begins = matches!(access, Access::Exec(_)) && !self.open.contains_key(&standing.action);
+        let begins = begins.then(|| self.begin(event));
+        let toward = Toward::of(event);
+        for open in self.open.get_mut(&standing.action).into_iter().chain([&mut self.total]) {
+            if let Some(toward) = &toward {
+                open.tally.decided(toward, outcome != Came::Refused);
+            }
+            match outcome {
+                Came::Refused => {
+                    open.sum.denied += 1;
+                    open.sum.refused_tier = open.sum.refused_tier.max(Some(weight.tier));
+                }
+                Came::Failed => {}
+                Came::Done => {
+                    open.weigh(weight, &standing.taint);
+                    open.count(access, weight, &standing.taint, made);
+                }
+            }
+        }
+        if outcome == Came::Done && !weight.secrets.is_empty() && standing.attribution != Attribution::Subtree {
+            self.taint(subject.pid, &weight.secrets);
+        }
+        begins
+    }
+
+    /// A process of the session has read secrets: they stay with it and its descendants, whatever action comes next.
+    fn taint(&mut self, pid: i32, secrets: &Labels) {
+        if self.tainted.len() >= TAINTED && !self.tainted.contains_key(&pid) {
+            return self.tainting_all.extend(secrets);
+        }
+        self.tainted.entry(pid).or_default().extend(secrets);
+    }
+
+    fn begin(&mut self, event: &Event) -> Record {
+        let Event { subject, access, standing } = event;
+        let mut open = Open::new(standing.action, standing.attribution);
+        if let Access::Exec(exec) = access {
+            open.sum.command = exec.argv.clone();
+        }
+        let command = open.sum.command.clone();
+        self.open.insert(standing.action, open);
+        let (action, attribution, process) = (standing.action, standing.attribution, subject.as_ref().clone());
+        let time = SystemTime::now();
+        Record::Began(Box::new(Began { time, action, attribution, process, command, claim: None }))
+    }
+
+    /// A process of the session says that it begins an action. Not one that a command began: that is one already.
+    pub fn claim_begins(&mut self, subject: &Subject, claim: Claim) -> Result<(ActionId, Record), String> {
+        if subject.mark != ActionId::SESSION {
+            return Err(format!("this process belongs to action {} already", subject.mark));
+        }
+        if self.brackets.get(&subject.pid).is_some_and(|begun| begun.len() >= BRACKETS) {
+            return Err(format!("{BRACKETS} actions are open already: end one"));
+        }
+        let action = self.next();
+        let mut open = Open::new(action, Attribution::Bracket);
+        open.sum.claim = Some(claim.clone());
+        self.open.insert(action, open);
+        self.brackets.entry(subject.pid).or_default().push(action);
+        let (time, process, attribution) = (SystemTime::now(), subject.clone(), Attribution::Bracket);
+        let began = Began { time, action, attribution, process, command: Vec::new(), claim: Some(claim) };
+        Ok((action, Record::Began(Box::new(began))))
+    }
+
+    /// A process says that an action which it began has ended; without a number the last one.
+    pub fn claim_ends(&mut self, subject: &Subject, which: Option<ActionId>) -> Result<ActionId, String> {
+        let begun = self.brackets.get_mut(&subject.pid).ok_or("this process has begun no action")?;
+        let at = match which {
+            None => begun.len().checked_sub(1),
+            Some(which) => begun.iter().position(|action| *action == which),
+        };
+        let at = at.ok_or_else(|| {
+            which.map_or("no action".into(), |which| format!("{which} is no open action of this process"))
+        })?;
+        let action = begun.remove(at);
+        if begun.is_empty() {
+            self.brackets.remove(&subject.pid);
+        }
+        Ok(action)
+    }
+
+    /// A process says something of what it does.
+    pub fn claim_notes(&mut self, subject: &Subject, claim: Claim) -> (ActionId, Record) {
+        let action = self.standing(subject, ActionId::SESSION).action;
+        let (time, process) = (SystemTime::now(), subject.clone());
+        (action, Record::Claimed(Box::new(Claimed { time, action, process, claim })))
+    }
+
+    /// Adds what a connection moved.
+    pub fn transferred(&mut self, toward: &Toward, moved: Option<Moved>) {
+        for open in self.open.get_mut(&toward.action).into_iter().chain([&mut self.total]) {
+            open.tally.transferred(toward, moved);
+        }
+    }
+
+    /// Ends an action; gives its record. Nothing happens if it is not open, or the process that began it has more to do.
+    pub fn end(&mut self, action: ActionId) -> Option<Record> {
+        if action == ActionId::SESSION || self.brackets.values().flatten().any(|begun| *begun == action) {
+            return None;
+        }
+        let sum = self.open.remove(&action)?.finished();
+        self.keep(sum.clone());
+        Some(Record::Ended(Box::new(sum), SystemTime::now()))
+    }
+
+    /// Keeps what an action came to for the summary; if there are too many the lightest goes.
+    fn keep(&mut self, sum: ActionSum) {
+        self.ended.push(sum);
+        if self.ended.len() > KEPT {
+            let weight = |sum: &ActionSum| (sum.tier.max(sum.refused_tier.unwrap_or(0)), sum.denied);
+            let lightest = (0..self.ended.len()).min_by_key(|&at| weight(&self.ended[at]));
+            lightest.map(|at| self.ended.remove(at));
+            self.left_out += 1;
+        }
+    }
+
+    /// Ends all that is still open, the session last.
+    pub fn end_all(&mut self) -> Vec<Record> {
+        self.brackets.clear();
+        let mut open: Vec<ActionId> = self.open.keys().copied().filter(|id| *id != ActionId::SESSION).collect();
+        open.sort_unstable();
+        open.into_iter().filter_map(|action| self.end(action)).collect()
+    }
+
+    /// What each action came to, in the order in which they began, those still open included; the session first.
+    pub fn sums(&self) -> Vec<ActionSum> {
+        let open = self.open.values().map(Open::finished_so_far);
+        let mut sums: Vec<ActionSum> = open.chain(self.ended.iter().cloned()).collect();
+        sums.sort_by_key(|sum| sum.action);
+        sums
+    }
+
+    /// What all came to.
+    pub fn total(&self) -> ActionSum {
+        self.total.finished_so_far()
+    }
+
+    /// How many actions are not in [`Actions::sums`].
+    pub fn left_out(&self) -> u64 {
+        self.left_out
+    }
+}
+
+/// What came of a question, as the book tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Came {
+    /// It was refused, or the process ended for it.
+    Refused,
+    /// It was let through, and the kernel failed it.
+    Failed,
+    /// It was done.
+    Done,
+}
+
+impl Came {
+    pub fn of(allowed: bool, outcome: Outcome) -> Self {
+        match outcome {
+            _ if !allowed => Self::Refused,
+            Outcome::Killed => Self::Refused,
+            Outcome::Ok => Self::Done,
+            // A connection that is under way.
+            Outcome::Errno(EINPROGRESS) => Self::Done,
+            Outcome::Errno(_) | Outcome::Gone => Self::Failed,
+        }
+    }
+}
+
+const EINPROGRESS: i32 = nix::errno::Errno::EINPROGRESS as i32;
+
+impl Open {
+    fn finished(self) -> ActionSum {
+        self.finished_so_far()
+    }
+
+    fn finished_so_far(&self) -> ActionSum {
+        ActionSum { destinations: self.tally.destinations(), ..self.sum.clone() }
+    }
+
+    fn weigh(&mut self, weight: &Weight, taint: &Labels) {
+        let sum = &mut self.sum;
+        sum.tier = sum.tier.max(weight.tier);
+        sum.reach = sum.reach.max(weight.reach);
+        sum.reversibility = sum.reversibility.max(weight.reversibility);
+        sum.taint.extend(&weight.secrets);
+        sum.taint.extend(taint);
+    }
+
+    fn count(&mut self, access: &Access, weight: &Weight, taint: &Labels, made: Option<FileId>) {
+        let effects = &mut self.sum.effects;
+        for secret in weight.secrets.iter() {
+            *effects.secrets.entry(secret.clone()).or_default() += 1;
+        }
+        match weight.kind {
+            Kind::Persistence => effects.persistence += 1,
+            Kind::Authority => effects.authority += 1,
+            Kind::Signal => effects.signals += 1,
+            _ => {}
+        }
+        match access {
+            Access::File { op, at } => self.count_file(*op, at, weight, made),
+            Access::Move { op, to, .. } => self.count_move(*op, to, weight),
+            Access::Exec(_) => effects.programs += 1,
+            Access::Resolve(_) => effects.names += 1,
+            Access::Connect { .. } | Access::Send { .. } if is_egress(weight.kind) => {
+                effects.connections += 1;
+                effects.tainted_connections += u64::from(!taint.is_empty());
+            }
+            Access::Connect { .. } | Access::Send { .. } | Access::Route { .. } => {}
+            Access::Accept(_) | Access::Bind { .. } | Access::Call { .. } => {}
+        }
+    }
+
+    fn count_file(&mut self, op: FileOp, at: &Place, weight: &Weight, made: Option<FileId>) {
+        let Some(place) = weight.place.filter(|place| *place != Where::Private) else { return };
+        let files = &mut self.sum.effects.files;
+        match op {
+            FileOp::Read => return,
+            FileOp::Create | FileOp::Mknod | FileOp::Symlink => files.created += 1,
+            FileOp::Mkdir => files.directories_made += 1,
+            FileOp::Rmdir => files.directories_removed += 1,
+            FileOp::Chmod | FileOp::Chown | FileOp::Utime | FileOp::Xattr => files.attributes += 1,
+            FileOp::Unlink => files.deleted += 1,
+            FileOp::Write | FileOp::Truncate => {
+                let file = at.before.as_ref().and_then(|before| before.file);
+                if !self.is_first_touch(file) {
+                    return;
+                }
+                self.sum.effects.files.changed += 1;
+            }
+        }
+        let files = &mut self.sum.effects.files;
+        *files.places.entry(place).or_default() += 1;
+        if let Some(made) = made {
+            self.touch(made);
+        }
+        if let Some(before) = at.before.as_ref().filter(|_| op != FileOp::Create) {
+            self.lose(before, weight, op == FileOp::Unlink);
+        }
+    }
+
+    fn count_move(&mut self, op: MoveOp, to: &Place, weight: &Weight) {
+        let Some(place) = weight.place.filter(|place| *place != Where::Private) else { return };
+        let files = &mut self.sum.effects.files;
+        match op {
+            MoveOp::Link => files.created += 1,
+            MoveOp::Rename | MoveOp::Exchange => files.moved += 1,
+        }
+        *files.places.entry(place).or_default() += 1;
+        if let Some(before) = to.before.as_ref().filter(|_| op == MoveOp::Rename) {
+            files.replaced += 1;
+            self.lose(before, weight, true);
+        }
+    }
+
+    /// Whether a file has not been made or changed in this action before; from now on it has.
+    fn is_first_touch(&mut self, file: Option<FileId>) -> bool {
+        file.is_none_or(|file| self.touch(file))
+    }
+
+    fn touch(&mut self, file: FileId) -> bool {
+        if self.touched.len() >= FILES { !self.touched.contains(&file) } else { self.touched.insert(file) }
+    }
+
+    /// What a file held is gone, or may be.
+    fn lose(&mut self, before: &Before, weight: &Weight, whole: bool) {
+        let files = &mut self.sum.effects.files;
+        files.bytes_lost += before.bytes;
+        if let Some(git) = before.git {
+            *files.git.entry(git).or_default() += 1;
+        }
+        if weight.reversibility == Reversibility::R3 {
+            files.unheld += 1;
+        }
+        if weight.reversibility != Reversibility::R2 && !(before.held && weight.reversibility != Reversibility::R3) {
+            self.losses.files += u64::from(whole);
+            self.losses.bytes += before.bytes;
+        }
+    }
+}
+
+fn is_egress(kind: Kind) -> bool {
+    matches!(kind, Kind::Listed | Kind::Unlisted | Kind::ListedTainted | Kind::UnlistedTainted)
+}
