@@ -822,6 +822,8 @@ mod tests {
     }
 
     fn decision_of(access: Access) -> Decision {
+        let (action, attribution) = (ActionId::new(5), Attribution::Subtree);
+        let standing = Standing { action, attribution, taint: ["env"].into(), ..Standing::default() };
         let subject = Subject {
             pid: 7,
             host: 4711,
@@ -831,14 +833,20 @@ mod tests {
         };
         Decision {
             time: SystemTime::UNIX_EPOCH,
-            event: Event::new(subject.into(), access),
+            event: Event { subject: subject.into(), access, standing },
             asked: Some("../x".into()),
             verdict: Verdict {
                 effect: Effect::Deny,
                 rule: RuleId::new("default.yaml", "filesystem"),
                 reason: Reason::NotGranted,
                 message: Some("no".into()),
-                weight: Weight::default(),
+                weight: Weight {
+                    reach: Reach::B1,
+                    reversibility: Reversibility::R3,
+                    tier: 6,
+                    place: Some(Where::Workspace),
+                    ..Weight::default()
+                },
             },
             answer: None,
             layer: Layer::Supervisor,
@@ -866,7 +874,7 @@ mod tests {
             let Entry::Decision(decided) = parse(&header.kind, &line).unwrap() else { panic!() };
             assert_eq!(decided.access(), Some(access));
             assert_eq!(decided.op.name(), serde_json::to_value(decided.op).unwrap());
-            assert_eq!((decided.action.as_str(), decided.outcome.as_str()), ("command:5", "EACCES"));
+            assert_eq!((decided.action.as_str(), decided.outcome.as_str()), ("a5", "EACCES"));
             assert_eq!(decided.latency_us, 12.3);
         }
     }
@@ -885,9 +893,10 @@ mod tests {
         let expected = concat!(
             r#"{"v":1,"seq":2,"prev":"0000000000000000000000000000000000000000000000000000000000000000","#,
             r#""kind":"decision","time":"1970-01-01T00:00:00.000000Z","run":"19700101-000000-000001","#,
-            r#""action":"command:5","process":{"pid":7,"host":4711,"exe":"/usr/bin/python3","parents":[5,2,1]},"#,
+            r#""action":"a5","attribution":"subtree","process":{"pid":7,"host":4711,"exe":"/usr/bin/python3","parents":[5,2,1]},"#,
             r#""op":"write","asked":"../x","target":{"path":"/etc/hosts","own_repository":true},"verdict":"deny","#,
-            r#""rule":"default.yaml filesystem","reason":"not_granted","message":"no","layer":"supervisor","#,
+            r#""rule":"default.yaml filesystem","reason":"not_granted","message":"no","#,
+            r#""place":"workspace","reach":"B1","reversibility":"R3","tier":6,"taint":["env"],"layer":"supervisor","#,
             r#""outcome":"EACCES","latency_us":12.3}"#,
         );
         assert_eq!(String::from_utf8(line).unwrap(), expected);

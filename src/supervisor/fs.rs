@@ -111,7 +111,8 @@ fn change_name(context: &Context<'_>, op: FileOp, act: impl FnOnce(&OwnedFd, &CS
             _ => Errno::EISDIR,
         }));
     };
-    let judged = context.judge(Access::File { op, at: place(context, &found) }, asked(&path, &found));
+    let at = if removes { place_at_stake(context, &found) } else { place(context, &found) };
+    let judged = context.judge(Access::File { op, at }, asked(&path, &found));
     if !judged.allowed() {
         let natural = (removes && found.stat.is_none()).then_some(Errno::ENOENT);
         return context.conclude_refused(judged, natural);
@@ -149,7 +150,7 @@ pub fn rename(context: &Context<'_>) -> Handled {
     let Spot::Name { parent: new_parent, name: new_name } = &to.spot else {
         return Err(Stop::Errno(Errno::EBUSY));
     };
-    let access = Access::Move { op, from: place(context, &from), to: place(context, &to) };
+    let access = Access::Move { op, from: place(context, &from), to: place_at_stake(context, &to) };
     let judged = context.judge(access, asked);
     let missing = from.stat.is_none() || (exchange && to.stat.is_none());
     if !judged.allowed() {
@@ -401,7 +402,7 @@ fn change_object(context: &Context<'_>, op: FileOp, act: impl Fn(&OwnedFd) -> Re
             Err(missing) => return context.nowhere(missing, |at| Access::File { op, at }),
         };
         context.still_there()?;
-        let mut at = place(context, &found);
+        let mut at = if op == FileOp::Truncate { place_at_stake(context, &found) } else { place(context, &found) };
         at.shares = op == FileOp::Chmod && context.call.word(Arg::Mode) as u32 & (libc::S_IWGRP | libc::S_IWOTH) != 0;
         at.stream = found.handed_in().map(|_| Stream::BeyondRights);
         let access = Access::File { op, at };
@@ -475,12 +476,16 @@ pub(super) fn place(context: &Context<'_>, found: &Resolved) -> Place {
         directory: found.is_directory(),
         own_repository: context.shared.made.owns(found),
         labels: context.shared.made.labels(found),
-        before: before(context, found),
         ..Place::of(found.path.clone())
     }
 }
 
-/// What stands at a name, as far as its loss would matter.
+/// The same for a name that is about to lose what stands there.
+pub(super) fn place_at_stake(context: &Context<'_>, found: &Resolved) -> Place {
+    Place { before: before(context, found), ..place(context, found) }
+}
+
+/// What stands at a name, if it is a file.
 fn before(context: &Context<'_>, found: &Resolved) -> Option<Before> {
     let stat = found.stat.as_ref().filter(|_| found.is(libc::S_IFREG) && !found.is_nameless())?;
     let file = (stat.st_dev, stat.st_ino);

@@ -56,8 +56,8 @@ pub struct Lineage {
     /// init's number on the host: where ancestry ends.
     init: i32,
     marks: Marks,
-    /// The command's own process, by its number on the host: the first that starts a program.
-    command: OnceLock<i32>,
+    /// The command's own process: the first that starts a program.
+    command: OnceLock<Arc<Subject>>,
     known: Mutex<Known>,
     /// The process that each action started.
     roots: Mutex<HashMap<ActionId, Arc<Subject>>>,
@@ -82,8 +82,8 @@ impl Lineage {
 
     /// Whether a process that is about to start a program thereby starts an action: what the agent's own process starts is
     /// one, and all that comes of it belongs to it.
-    pub fn starts_action(&self, subject: &Subject) -> bool {
-        *self.command.get_or_init(|| subject.host) != subject.host && subject.mark == ActionId::SESSION
+    pub fn starts_action(&self, subject: &Arc<Subject>) -> bool {
+        self.command.get_or_init(|| Arc::clone(subject)).host != subject.host && subject.mark == ActionId::SESSION
     }
 
     /// Marks a process, which has just started the first program of an action, and all that will descend from it.
@@ -226,16 +226,23 @@ impl Lineage {
         if status.parent <= 0 || status.tgid == self.init || depth > DEEPEST {
             return Vec::new();
         }
-        // init takes in whoever has lost its parent: the process that its action started stands in for that.
         if status.parent == self.init
-            && let Some(root) = lock(&self.roots).get(&mark).filter(|root| root.host != status.tgid)
+            && let Some(above) = self.stand_in(status.tgid, mark)
         {
-            return std::iter::once(root.pid).chain(root.parents.iter().copied()).collect();
+            return std::iter::once(above.pid).chain(above.parents.iter().copied()).collect();
         }
         let (parent, _) = self.lookup(Target { tid: status.parent, ..child }, now, depth + 1);
         let mut parents = vec![parent.subject.pid];
         parents.extend(&parent.subject.parents);
         parents
+    }
+
+    /// init takes in whoever has lost its parent: the process that its action started stands in for that, and for the
+    /// parent of this one the command, from which all descend.
+    fn stand_in(&self, process: i32, mark: ActionId) -> Option<Arc<Subject>> {
+        let root = lock(&self.roots).get(&mark).cloned();
+        let is_other = |above: &Arc<Subject>| above.host != process;
+        root.filter(is_other).or_else(|| self.command.get().cloned().filter(is_other))
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {

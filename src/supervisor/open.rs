@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 
-use super::fs::{TRIES, asked, lends_rights, place, take_umask};
+use super::fs::{TRIES, asked, lends_rights, place, place_at_stake, take_umask};
 use super::notification::Reply;
 use super::resolve::{
     Last, MOST_LINKS, Resolved, Spot, Unresolved, last_component, named, object, own_fd, read_link, resolve,
@@ -257,7 +257,7 @@ fn open_found(context: &Context<'_>, path: &CStr, wanted: Wanted, found: Resolve
     if found.is(libc::S_IFLNK) {
         return Err(Stop::Errno(if wanted.has(libc::O_DIRECTORY) { Errno::ENOTDIR } else { Errno::ELOOP }));
     }
-    let mut at = place(context, &found);
+    let mut at = if wanted.writes() { place_at_stake(context, &found) } else { place(context, &found) };
     at.reads = rights(wanted.flags).0 && (wanted.writes() || wanted.has(libc::O_CREAT));
     at.stream = found
         .handed_in()
