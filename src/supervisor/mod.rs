@@ -19,6 +19,9 @@ mod repository;
 mod resolve;
 mod send;
 mod target;
+// Not wired in yet: the handlers will ask it about what they are about to remove.
+#[allow(dead_code)]
+mod tracked;
 mod view;
 mod waits;
 mod workers;
