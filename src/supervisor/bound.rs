@@ -466,6 +466,26 @@ mod tests {
     }
 
     #[test]
+    fn real_programs_show_what_they_remove() {
+        let scene = Scene::new();
+        // It asks before it goes on, and nobody answers.
+        let rm = "exec rm -ri a 2>&1";
+        assert_eq!(scene.aim("", &["sh", "-c", rm], "a/b/1"), Some("a".into()));
+        // Removes below directories that it holds open; none is among its arguments.
+        let asked = "import os, shutil, sys
+def ask(*names, **place):
+    print('', flush=True)
+    sys.stdin.read()
+os.unlink = ask
+shutil.rmtree('a')";
+        if Command::new("python3").arg("-c").arg("").status().is_ok_and(|status| status.success()) {
+            assert_eq!(scene.aim("", &["python3", "-c", asked], "a/b/c/1"), Some("a".into()));
+        } else {
+            println!("skipped: python3 is not installed");
+        }
+    }
+
+    #[test]
     fn nothing_is_told_of_a_process_that_is_gone() {
         let scene = Scene::new();
         let mut child = scene.start("", &waiting(&["a"]));

@@ -9,12 +9,13 @@
 //! Programs in the box may write the index and the repository, and could make a file look held that is not. The state is
 //! evidence about honest work, to tell how much an act may cost; it is no proof, and no fence may rest on it.
 
+mod ignored;
 mod index;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -29,6 +30,7 @@ use nix::errno::Errno;
 use super::lock;
 use crate::event::GitState;
 use crate::sys::file::{self, OpenHow};
+use ignored::{Effort, Rule};
 use index::{Hash, Index, Said, Time};
 
 /// How long it is believed to which work tree a directory belongs.
@@ -42,6 +44,9 @@ const REPOSITORIES: usize = 8;
 const ENTRIES: usize = 200_000;
 /// The largest index that is read.
 const LARGEST_INDEX: u64 = 256 << 20;
+/// How deep rules about what to leave out are looked for, and how much is done for one question about them.
+const LEVELS: usize = 64;
+const EFFORT: u32 = 2_000_000;
 /// More than any of git's small files holds.
 const SMALL: u64 = 64 << 10;
 
@@ -74,6 +79,19 @@ struct Repository {
     loaded: Mutex<Loaded>,
     /// How many entries its index has.
     entries: AtomicUsize,
+    /// What is to be left out, for directories below the root that were asked about lately.
+    levels: Mutex<HashMap<PathBuf, Arc<Level>>>,
+}
+
+/// What git was told to leave out in one directory.
+struct Level {
+    above: Option<Arc<Level>>,
+    /// How long the directory's path is, with a slash behind it.
+    base: usize,
+    rules: Vec<Rule>,
+    /// Whether the whole directory is left out.
+    whole: bool,
+    read: Instant,
 }
 
 /// An index as it was last read.
@@ -116,6 +134,7 @@ impl WorkTrees {
         Some(match said? {
             Said::Same => GitState::Clean,
             Said::Differs => GitState::Modified,
+            Said::Absent if repository.ignores(directory, name, now) => GitState::Ignored,
             Said::Absent => GitState::Untracked,
         })
     }
@@ -260,6 +279,7 @@ impl Repository {
             common,
             loaded: Mutex::default(),
             entries: AtomicUsize::new(0),
+            levels: Mutex::default(),
         }))
     }
 
@@ -297,6 +317,72 @@ impl Repository {
         let settings = Settings::read(self.common.as_ref().unwrap_or(&self.own))?;
         let index = Index::parse(&bytes, settings.hash).ok_or(Untellable)?;
         Ok((Some(Stamp::of(&stat)), index))
+    }
+}
+
+/// What git was told to leave out. The person's own file of such rules is not read: it lies outside of the work tree, and
+/// what it names counts as untracked.
+impl Repository {
+    /// Whether a file that is not in the index is to be left out. No, if that cannot be told.
+    fn ignores(&self, directory: BorrowedFd<'_>, name: &[u8], now: Instant) -> bool {
+        let place = Path::new(OsStr::from_bytes(name)).parent().unwrap_or(Path::new(""));
+        if place.components().count() > LEVELS {
+            return false;
+        }
+        let mut effort = Effort(EFFORT);
+        let level = self.level(directory, place, "./", &mut effort, now);
+        level.whole || level.says(name, false, &mut effort)
+    }
+
+    /// The rules for what lies in `place`, which is reached from `directory` by `up`.
+    fn level(
+        &self,
+        directory: BorrowedFd<'_>,
+        place: &Path,
+        up: &str,
+        effort: &mut Effort,
+        now: Instant,
+    ) -> Arc<Level> {
+        if let Some(level) = lock(&self.levels).get(place)
+            && now.saturating_duration_since(level.read) < KEPT
+        {
+            return Arc::clone(level);
+        }
+        let name = place.as_os_str().as_bytes();
+        let above = match place.parent() {
+            Some(parent) => self.level(directory, parent, &format!("{up}../"), effort, now),
+            None => Arc::new(self.outermost(now)),
+        };
+        let whole = above.whole || !name.is_empty() && above.says(name, true, effort);
+        let base = if name.is_empty() { 0 } else { name.len() + 1 };
+        let text = c_string(format!("{up}.gitignore")).and_then(|path| read_small(&directory, &path));
+        let rules = ignored::rules(&text.unwrap_or_default());
+        let level = Arc::new(Level { above: Some(above), base, rules, whole, read: now });
+        let mut levels = lock(&self.levels);
+        if levels.len() >= DIRECTORIES {
+            levels.clear();
+        }
+        levels.insert(place.to_path_buf(), Arc::clone(&level));
+        level
+    }
+
+    /// The rules of the repository itself, which count least.
+    fn outermost(&self, now: Instant) -> Level {
+        let text = read_small(self.common.as_ref().unwrap_or(&self.own), c"info/exclude");
+        let rules = ignored::rules(&text.unwrap_or_default());
+        Level { above: None, base: 0, rules, whole: false, read: now }
+    }
+}
+
+impl Level {
+    /// Whether the nearest rules that say anything of a path below the root leave it out.
+    fn says(&self, path: &[u8], is_directory: bool, effort: &mut Effort) -> bool {
+        let levels = std::iter::successors(Some(self), |level| level.above.as_deref());
+        let mut said = levels.map(|level| {
+            let below = path.get(level.base..).unwrap_or_default();
+            ignored::say(&level.rules, below, is_directory, effort)
+        });
+        said.find_map(|said| said).unwrap_or(false)
     }
 }
 

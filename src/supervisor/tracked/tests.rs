@@ -109,6 +109,55 @@ impl Scene {
         (self.seed >> 33) as usize % below
     }
 
+    fn pick<'a>(&mut self, of: &[&'a str]) -> &'a str {
+        of[self.number(of.len())]
+    }
+
+    /// Some lines for a `.gitignore`, made of parts that fit the names in the repository.
+    fn rules(&mut self) -> String {
+        const PARTS: &[&str] = &[
+            "d1",
+            "d",
+            "e2",
+            "e",
+            "file-",
+            "file",
+            "1",
+            "2",
+            "*",
+            "*",
+            "*",
+            "?",
+            "**",
+            "**/",
+            "/",
+            "/",
+            "[a-f]",
+            "[!1-5]",
+            "[[:digit:]]",
+            "[^]x]",
+            "[e",
+            ".new",
+            "\\1",
+            "\\ ",
+            " ",
+            "***",
+            "-",
+            "[1-",
+            "[]-a]",
+            "x",
+        ];
+        let mut text = String::new();
+        for _ in 0..1 + self.number(4) {
+            text.push_str(self.pick(&["", "", "", "!", "/", "**/", "*", "#", "  "]));
+            for _ in 0..1 + self.number(5) {
+                text.push_str(self.pick(PARTS));
+            }
+            text.push_str(self.pick(&["\n", "\n", "\n", "/\n", " \n", "\r\n", "*\n", "/**\n"]));
+        }
+        text
+    }
+
     fn write(&mut self, path: &Path) {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         let length = self.number(40);
@@ -205,6 +254,33 @@ fn each_file_is_told_as_git_tells_it_whatever_was_done() {
             assert!(many(GitState::Clean) && many(GitState::Modified) && many(GitState::Untracked), "{counts:?}");
         }
     }
+}
+
+#[test]
+fn what_git_was_told_to_leave_out_is_told_as_git_tells_it() {
+    let Some(mut scene) = scene(6) else { return };
+    let root = scene.repository("r", &[]);
+    git(&root, &["rm", "-rfq", "--cached", "."]);
+    let mut ignored = 0;
+    for _ in 0..40 {
+        for place in [".git/info/exclude", ".gitignore", "d1/.gitignore", "d2/.gitignore", "d3/e1/.gitignore"] {
+            let text = scene.rules();
+            fs::write(root.join(place), text).unwrap();
+        }
+        let counts = compare(&root);
+        ignored += counts.get(&GitState::Ignored).copied().unwrap_or(0);
+        assert!(!counts.contains_key(&GitState::Clean));
+    }
+    assert!(ignored > 400, "{ignored}");
+}
+
+#[test]
+fn rules_that_would_take_for_ever_are_given_up() {
+    let rules = ignored::rules("*a*a*a*a*a*a*a*a*a*a*b\n".repeat(4000).as_bytes());
+    let mut effort = Effort(EFFORT);
+    assert_eq!(ignored::say(&rules, "a".repeat(200).as_bytes(), false, &mut effort), None);
+    assert!(effort.0 < 100);
+    assert_eq!(ignored::say(&rules, b"aaaaaaaaaab", false, &mut Effort(EFFORT)), Some(true));
 }
 
 #[test]
