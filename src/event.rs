@@ -398,22 +398,6 @@ impl fmt::Display for Transport {
 /// The name by which a box reaches the loopback of the host it runs on, where a rule lists it.
 pub const HOST_NAME: &str = "host.agentbox.internal";
 
-/// How a file stands with git: whether git could bring it back as it is.
-///
-/// Told from git's own notes in the work tree, which programs in the box may write: evidence about honest work, no proof.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum GitState {
-    /// Git holds its content.
-    Clean,
-    /// Git holds another content under its name, or none for sure.
-    Modified,
-    /// Git knows nothing of it.
-    Untracked,
-    /// Git was told to leave it out.
-    Ignored,
-}
-
 /// An address a socket is connected or bound to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "family", rename_all = "snake_case")]

@@ -171,7 +171,10 @@ pub struct Bound {
     pub entries: u64,
     /// The files among them.
     pub files: u64,
-    /// The files among these of which nothing is held elsewhere.
+    /// What these hold; absent if not all were looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// The files among these of which nothing is held elsewhere, or that were not looked at.
     pub unheld: u64,
     /// Whether there are more than were counted.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -198,17 +201,19 @@ pub struct Before {
 /// A file system and a file's number there.
 pub type FileId = (u64, u64);
 
-/// What git knows of a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// How a file stands with git: whether git could bring it back as it is.
+///
+/// Told from git's own notes in the work tree, which programs in the box may write: evidence about honest work, no proof.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GitState {
-    /// It is tracked and holds what git holds.
+    /// Git holds its content.
     Clean,
-    /// It is tracked and was changed since, or may have been.
+    /// Git holds another content under its name, or none for sure.
     Modified,
-    /// It is not tracked.
+    /// Git knows nothing of it.
     Untracked,
-    /// It is not tracked, and git is told to look away.
+    /// Git was told to leave it out.
     Ignored,
 }
 

@@ -128,6 +128,12 @@ pub fn table_version() -> u32 {
     TABLE.version
 }
 
+/// The tier of a kind of deed; that of changes to files depends on more.
+#[cfg(test)]
+pub(super) fn tier_of(kind: Kind) -> u8 {
+    of_kind(kind).tier
+}
+
 /// What a deed weighs.
 pub(super) fn weigh(policy: &Policy, event: &Event, by_rules: &Verdict) -> Weight {
     let taint = &event.standing.taint;

@@ -17,8 +17,7 @@ use nix::errno::Errno;
 
 use super::resolve::own_fd;
 use super::target::{PATH_MAX, Target};
-use super::tracked::WorkTrees;
-use crate::event::{BoxPath, GitState};
+use crate::event::{Bound, BoxPath};
 use crate::sys::file::{self, OpenHow};
 
 /// How far a count goes.
@@ -36,30 +35,14 @@ impl Default for Limits {
     }
 }
 
-/// What lies below a directory.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Bound {
-    /// The directory.
-    pub root: BoxPath,
-    /// Everything with a name below it, directories included; the directory itself is not.
-    pub entries: u64,
-    /// The regular files among that.
-    pub files: u64,
-    /// Their sizes together; `None` if not all were looked at.
-    pub bytes: Option<u64>,
-    /// Whether there is more: a limit was reached, or a directory could not be read.
-    pub more: bool,
-    /// The regular files that git does not hold as they are, or that were not looked at.
-    pub unheld: u64,
-}
-
 /// Counts what lies below `root`, whose real path is `path`: on its own mount, and not behind links.
 ///
-/// What appears or vanishes meanwhile may be counted or not. One directory is open at a time, however deep the tree.
-pub fn count(root: BorrowedFd<'_>, path: BoxPath, trees: &WorkTrees, limits: Limits) -> Bound {
+/// `is_held` tells of a file, by the directory that holds it, whether what it holds is to be had elsewhere. What appears or
+/// vanishes meanwhile may be counted or not. One directory is open at a time, however deep the tree.
+pub fn count(root: BorrowedFd<'_>, path: BoxPath, is_held: &IsHeld<'_>, limits: Limits) -> Bound {
     let bound = Bound { root: path, entries: 0, files: 0, bytes: Some(0), more: false, unheld: 0 };
     let mut count =
-        Count { root, trees, limits, started: Instant::now(), now: Instant::now(), ahead: Vec::new(), bound };
+        Count { root, is_held, limits, started: Instant::now(), now: Instant::now(), ahead: Vec::new(), bound };
     count.ahead.push(PathBuf::new());
     while let Some(below) = count.ahead.pop() {
         if !count.directory(&below) {
@@ -70,9 +53,12 @@ pub fn count(root: BorrowedFd<'_>, path: BoxPath, trees: &WorkTrees, limits: Lim
     count.bound
 }
 
+/// Whether what a file holds is to be had elsewhere: the directory that holds it, its path, what was just seen of it.
+pub type IsHeld<'a> = dyn Fn(BorrowedFd<'_>, &Path, &libc::stat, Instant) -> bool + 'a;
+
 struct Count<'a> {
     root: BorrowedFd<'a>,
-    trees: &'a WorkTrees,
+    is_held: &'a IsHeld<'a>,
     limits: Limits,
     started: Instant,
     /// Now, or a few entries ago.
@@ -155,7 +141,7 @@ impl Count<'_> {
             return;
         };
         self.bound.bytes = self.bound.bytes.map(|bytes| bytes.saturating_add(stat.st_size as u64));
-        if self.trees.state(directory.as_fd(), path, &stat, self.now) != Some(GitState::Clean) {
+        if !(self.is_held)(directory.as_fd(), path, &stat, self.now) {
             self.bound.unheld += 1;
         }
     }
@@ -303,7 +289,9 @@ mod tests {
     use std::fs;
     use std::process::{Child, Command, Stdio};
 
+    use super::super::tracked::WorkTrees;
     use super::*;
+    use crate::event::GitState;
 
     fn proc() -> OwnedFd {
         file::openat(libc::AT_FDCWD, c"/proc", libc::O_PATH | libc::O_DIRECTORY, 0).unwrap()
@@ -332,7 +320,11 @@ mod tests {
             let path = self.top.join(below);
             let name = CString::new(path.as_os_str().as_bytes()).unwrap();
             let root = file::openat(libc::AT_FDCWD, &name, libc::O_PATH | libc::O_DIRECTORY, 0).unwrap();
-            count(root.as_fd(), BoxPath::new(path).unwrap(), &WorkTrees::default(), limits)
+            let trees = WorkTrees::default();
+            let clean = |directory: BorrowedFd<'_>, path: &Path, stat: &libc::stat, now: Instant| {
+                trees.state(directory, path, stat, now) == Some(GitState::Clean)
+            };
+            count(root.as_fd(), BoxPath::new(path).unwrap(), &clean, limits)
         }
 
         /// At what below the top a process aims that stands in `at` and is about to remove `object`.

@@ -297,6 +297,7 @@ fn start_verified(context: &Context<'_>, judged: Judged, approved: &Approved) ->
     // A thread that was not its process's first has taken over that one's number.
     for changed in [tid.as_raw(), context.task.subject.host] {
         context.shared.lineage.forget(changed);
+        context.shared.aims.forget(changed);
     }
     if !matches!(outcome, Outcome::Errno(RESTARTED_FIRST..=RESTARTED_LAST)) {
         context.shared.gate.settle(judged, outcome);

@@ -5,7 +5,7 @@
 //! `ELOOP`, and the whole is done again.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::resource::Resource;
@@ -15,8 +15,8 @@ use super::notification::Reply;
 use super::resolve::{
     Last, Resolved, Spot, Unresolved, as_asked, descriptor, last_component, opened_descriptor, own_fd, resolve,
 };
-use super::{Context, Handled, Stop};
-use crate::event::{Access, Before, FileOp, MoveOp, Place, Stream, Unjudged, escape_bytes};
+use super::{Context, Handled, Stop, aims};
+use crate::event::{Access, Before, FileOp, MoveOp, Place, Standing, Stream, Unjudged, escape_bytes};
 use crate::sys::{self, file};
 use crate::syscalls::Arg;
 
@@ -112,7 +112,9 @@ fn change_name(context: &Context<'_>, op: FileOp, act: impl FnOnce(&OwnedFd, &CS
         }));
     };
     let at = if removes { place_at_stake(context, &found) } else { place(context, &found) };
-    let judged = context.judge(Access::File { op, at }, asked(&path, &found));
+    let bound = if removes && found.stat.is_some() { aims::bound(context, &found) } else { None };
+    let standing = Standing { bound, ..Standing::default() };
+    let judged = context.judge_with(Access::File { op, at }, asked(&path, &found), standing);
     if !judged.allowed() {
         let natural = (removes && found.stat.is_none()).then_some(Errno::ENOENT);
         return context.conclude_refused(judged, natural);
@@ -490,7 +492,14 @@ fn before(context: &Context<'_>, found: &Resolved) -> Option<Before> {
     let stat = found.stat.as_ref().filter(|_| found.is(libc::S_IFREG) && !found.is_nameless())?;
     let file = (stat.st_dev, stat.st_ino);
     let held = stat.st_nlink > 1 || context.shared.made.is_held(file);
-    Some(Before { bytes: stat.st_size as u64, git: None, held, file: Some(file) })
+    let git = match &found.spot {
+        Spot::Name { parent, .. } => {
+            let (path, received) = (found.path.as_path(), context.call.stopped.received);
+            context.shared.trees.state(parent.as_fd(), path, stat, received)
+        }
+        Spot::Object { .. } => None,
+    };
+    Some(Before { bytes: stat.st_size as u64, git, held, file: Some(file) })
 }
 
 /// The path as asked, for the record, where it reads otherwise than what it led to.

@@ -6,8 +6,7 @@
 //! answers (`notification`). Every verdict comes from the gate.
 
 mod address;
-// Not wired in yet: the handlers will ask it before the first of many removals.
-#[allow(dead_code)]
+mod aims;
 mod bound;
 mod exchange;
 mod exec;
@@ -24,8 +23,6 @@ mod repository;
 mod resolve;
 mod send;
 mod target;
-// Not wired in yet: the handlers will ask it about what they are about to remove.
-#[allow(dead_code)]
 mod tracked;
 mod view;
 mod waits;

@@ -17,9 +17,11 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns, unshare};
 
+use super::aims::Aims;
 use super::exchange::Epolls;
 use super::lineage::Lineage;
 use super::notification::{Parked, Stopped};
+use super::tracked::WorkTrees;
 use super::view::View;
 use super::waits::Waits;
 use super::{Box, Made, handle, lock};
@@ -71,6 +73,8 @@ pub(super) struct Shared {
     pub(super) made: Made,
     pub(super) waits: Waits,
     pub(super) epolls: Epolls,
+    pub(super) trees: WorkTrees,
+    pub(super) aims: Aims,
     /// The box's view, if it has one of its own.
     pub(super) view: Option<View>,
     listener: OnceLock<OwnedFd>,
@@ -115,6 +119,8 @@ impl Supervisor {
             made: Made::default(),
             waits: Waits::default(),
             epolls: Epolls::default(),
+            trees: WorkTrees::default(),
+            aims: Aims::default(),
             listener: OnceLock::new(),
             net: OnceLock::new(),
             host_network: OnceLock::new(),

@@ -9,6 +9,7 @@ mod naming;
 mod networking;
 mod reaching;
 mod shape;
+mod weighing;
 
 use std::collections::BTreeMap;
 use std::fs;
