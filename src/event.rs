@@ -222,7 +222,10 @@ pub struct Place {
     /// Set for a file that was handed to the command as a standard stream and is reopened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream: Option<Stream>,
-    /// What stands there now, if it is a file and would be changed, removed or replaced.
+    /// The file that stands there now, if one does.
+    #[serde(skip)]
+    pub file: Option<FileId>,
+    /// What it holds, if it would be changed, removed or replaced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<Before>,
     /// Labels of the secrets that whoever wrote the file in this run may have read.
@@ -240,6 +243,7 @@ impl Place {
             reads: false,
             shares: false,
             stream: None,
+            file: None,
             before: None,
             labels: Labels::default(),
         }

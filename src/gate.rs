@@ -8,6 +8,7 @@ mod tally;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -15,9 +16,9 @@ use crate::audit::record::{Answer, Note};
 use crate::audit::report::DENIALS;
 use crate::audit::{Counts, Decision, Denial, Layer, Op, OpCount, Record, RunId, RunResult, Summary, text};
 use crate::audit::{WriteError, Writer, Written};
-use crate::event::{Access, ActionId, BoxPath, Effect, Event, FileId, Labels, Reason, RuleId, Standing, Subject};
+use crate::event::{Access, ActionId, BoxPath, Effect, Event, FileId, GitState, Reason, RuleId, Standing, Subject};
 use crate::event::{Unjudged, Verdict, Where};
-use crate::policy::Policy;
+use crate::policy::{Policy, tiers};
 use crate::policy::decide::{decide, suggest};
 
 pub use crate::audit::Outcome;
@@ -73,10 +74,6 @@ impl Judged {
         self.made = Some(file);
     }
 
-    /// Labels of the secrets that the asker may have read, and so may write.
-    pub fn taint(&self) -> &Labels {
-        &self.event.standing.taint
-    }
 }
 
 impl Gate {
@@ -95,7 +92,7 @@ impl Gate {
     /// `received` is when the question came.
     pub fn judge(&self, mut event: Event, asked: Option<String>, received: Instant) -> Judged {
         let Standing { action, bound, .. } = std::mem::take(&mut event.standing);
-        event.standing = Standing { bound, ..self.actions().standing(&event.subject, action) };
+        self.actions().prepare(&mut event, action, bound);
         let mut verdict = decide(&self.policy, &event);
         if verdict.reason == Reason::Tier
             && verdict.effect == Effect::Ask
@@ -110,6 +107,11 @@ impl Gate {
     /// of that event.
     pub fn action_for_command(&self, subject: &Subject) -> ActionId {
         self.actions().for_command(subject)
+    }
+
+    /// Whether a file lies where tools keep what they make.
+    pub fn can_be_made_again(&self, path: &Path, git: Option<GitState>) -> bool {
+        tiers::can_be_made_again(path, git)
     }
 
     /// Ends an action of which no process is left.
@@ -128,7 +130,8 @@ impl Gate {
         let begins = self.actions().settled(&judged.event, &judged.verdict.weight, judged.made, came);
         begins.into_iter().for_each(|record| self.writer.push(record));
         let record = match judged.allowed() && !killed {
-            true => op.level() <= self.policy.audit,
+            // Who has opened a secret is worth a record whatever is recorded else.
+            true => op.level() <= self.policy.audit || !judged.verdict.weight.secrets.is_empty(),
             false => self.tell_denial(&judged, op, killed),
         };
         if record {

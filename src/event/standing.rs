@@ -193,9 +193,6 @@ pub struct Before {
     /// git held its content when the run first changed it, or it has another name.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub held: bool,
-    /// The file: its file system and number there.
-    #[serde(skip)]
-    pub file: Option<FileId>,
 }
 
 /// A file system and a file's number there.

@@ -3,20 +3,23 @@
 //! Asked and told by the gate under one lock, a few lookups each time. What it keeps is bounded: an action that has ended
 //! is on record, and only the weightiest are kept for the summary.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::Toward;
 use super::tally::{Moved, Tally};
 use crate::audit::actions::{ActionSum, Began, Claimed};
 use crate::audit::{Outcome, Record};
-use crate::event::{Access, ActionId, Attribution, Before, Claim, Event, FileId, FileOp, Kind, Labels};
+use crate::event::{Access, ActionId, Attribution, Before, Bound, Claim, Event, FileId, FileOp, Kind, Labels};
 use crate::event::{Losses, MoveOp, Place, Reversibility, Standing, Subject, Weight, Where};
 
 /// How many actions are kept for the summary.
 const KEPT: usize = 1000;
 /// How many changed files of one action are told apart; a further one is counted each time it is opened.
 const FILES: usize = 1 << 16;
+/// How many files are remembered as holding secrets; beyond that all count as tainted.
+const LABELLED: usize = 1 << 18;
 /// How many actions a process may have open at once.
 const BRACKETS: usize = 16;
 /// How many processes of the session are remembered as tainted; beyond that all count as tainted.
@@ -30,7 +33,9 @@ pub(super) struct Actions {
     brackets: HashMap<i32, Vec<ActionId>>,
     /// What processes of the session have read, by their number in the box.
     tainted: HashMap<i32, Labels>,
-    /// What has been read by processes that are not remembered.
+    /// Labels of the secrets that may have been written into files.
+    labelled: HashMap<FileId, Labels>,
+    /// What has been read by processes, or written into files, that are not remembered.
     tainting_all: Labels,
     last: u32,
     total: Open,
@@ -42,15 +47,15 @@ pub(super) struct Actions {
 struct Open {
     sum: ActionSum,
     losses: Losses,
-    /// Files that were made or changed in it: each counts as changed once.
-    touched: HashSet<FileId>,
+    /// Files that were made or changed in it, and by which process: each counts as changed once.
+    touched: HashMap<FileId, i32>,
     tally: Tally,
 }
 
 impl Open {
     fn new(action: ActionId, attribution: Attribution) -> Self {
         let sum = ActionSum::new(action, attribution);
-        Self { sum, losses: Losses::default(), touched: HashSet::new(), tally: Tally::default() }
+        Self { sum, losses: Losses::default(), touched: HashMap::new(), tally: Tally::default() }
     }
 }
 
@@ -61,6 +66,7 @@ impl Default for Actions {
             open: HashMap::from([(ActionId::SESSION, session)]),
             brackets: HashMap::new(),
             tainted: HashMap::new(),
+            labelled: HashMap::new(),
             tainting_all: Labels::default(),
             last: 0,
             total: Open::new(ActionId::SESSION, Attribution::Session),
@@ -90,8 +96,22 @@ impl Actions {
         std::iter::once(&subject.pid).chain(&subject.parents).find_map(|pid| self.brackets.get(pid))
     }
 
+    /// Adds to a question what is known of the asker and of the file that it reads. `action` is the one that a command
+    /// begins, if it does.
+    pub fn prepare(&self, event: &mut Event, action: ActionId, bound: Option<Arc<Bound>>) {
+        event.standing = Standing { bound, ..self.standing(&event.subject, action) };
+        if self.labelled.is_empty() {
+            return;
+        }
+        if let Access::File { at, .. } | Access::Move { from: at, .. } = &mut event.access
+            && let Some(labels) = at.file.and_then(|file| self.labelled.get(&file))
+        {
+            at.labels = labels.clone();
+        }
+    }
+
     /// What is known of the asker of a question. `action` is the one that a command begins, if it does.
-    pub fn standing(&self, subject: &Subject, action: ActionId) -> Standing {
+    fn standing(&self, subject: &Subject, action: ActionId) -> Standing {
         let marked = if action == ActionId::SESSION { subject.mark } else { action };
         let (action, attribution, shared) = match self.begun_by(subject).filter(|_| marked == ActionId::SESSION) {
             _ if marked != ActionId::SESSION => (marked, Attribution::Subtree, Vec::new()),
@@ -120,7 +140,7 @@ impl Actions {
 
     /// Takes down what came of a question; gives the record of the action if it begins with this.
     pub fn settled(&mut self, event: &Event, weight: &Weight, made: Option<FileId>, outcome: Came) -> Option<Record> {
-        let Event { subject, access, standing } = event;
+        let Event { access, standing, .. } = event;
         let begins = matches!(access, Access::Exec(_)) && !self.open.contains_key(&standing.action);
         let begins = begins.then(|| self.begin(event));
         let toward = Toward::of(event);
@@ -136,14 +156,56 @@ impl Actions {
                 Came::Failed => {}
                 Came::Done => {
                     open.weigh(weight, &standing.taint);
-                    open.count(access, weight, &standing.taint, made);
+                    open.count(access, weight, &standing.taint);
                 }
             }
         }
-        if outcome == Came::Done && !weight.secrets.is_empty() && standing.attribution != Attribution::Subtree {
-            self.taint(subject.pid, &weight.secrets);
+        if outcome == Came::Done {
+            self.spread(event, weight, made);
         }
         begins
+    }
+
+    /// Follows what was read into what may be written: by the processes of the action, into files that it has open.
+    fn spread(&mut self, event: &Event, weight: &Weight, made: Option<FileId>) {
+        let Event { subject, access, standing } = event;
+        let written = match access {
+            Access::File { op: FileOp::Write | FileOp::Truncate, at } => at.file,
+            _ => None,
+        };
+        if let Some(made) = made {
+            // Its number may have been another's.
+            self.labelled.remove(&made);
+        }
+        if let Some(file) = made.or(written) {
+            self.label(file, &standing.taint);
+            self.label(file, &weight.secrets);
+            for open in self.open.get_mut(&standing.action).into_iter().chain([&mut self.total]) {
+                open.touch(file, subject.pid);
+            }
+        }
+        if weight.secrets.is_empty() {
+            return;
+        }
+        let subtree = standing.attribution == Attribution::Subtree;
+        let touched = self.open.get(&standing.action).into_iter().flat_map(|open| &open.touched);
+        let open: Vec<FileId> =
+            touched.filter(|(_, by)| subtree || **by == subject.pid).map(|(file, _)| *file).collect();
+        open.into_iter().for_each(|file| self.label(file, &weight.secrets));
+        if !subtree {
+            self.taint(subject.pid, &weight.secrets);
+        }
+    }
+
+    /// A file may hold secrets from now on.
+    fn label(&mut self, file: FileId, labels: &Labels) {
+        if labels.is_empty() {
+            return;
+        }
+        if self.labelled.len() >= LABELLED && !self.labelled.contains_key(&file) {
+            return self.tainting_all.extend(labels);
+        }
+        self.labelled.entry(file).or_default().extend(labels);
     }
 
     /// A process of the session has read secrets: they stay with it and its descendants, whatever action comes next.
@@ -308,7 +370,7 @@ impl Open {
         sum.taint.extend(taint);
     }
 
-    fn count(&mut self, access: &Access, weight: &Weight, taint: &Labels, made: Option<FileId>) {
+    fn count(&mut self, access: &Access, weight: &Weight, taint: &Labels) {
         let effects = &mut self.sum.effects;
         for secret in weight.secrets.iter() {
             *effects.secrets.entry(secret.clone()).or_default() += 1;
@@ -320,7 +382,7 @@ impl Open {
             _ => {}
         }
         match access {
-            Access::File { op, at } => self.count_file(*op, at, weight, made),
+            Access::File { op, at } => self.count_file(*op, at, weight),
             Access::Move { op, to, .. } => self.count_move(*op, to, weight),
             Access::Exec(_) => effects.programs += 1,
             Access::Resolve(_) => effects.names += 1,
@@ -333,7 +395,7 @@ impl Open {
         }
     }
 
-    fn count_file(&mut self, op: FileOp, at: &Place, weight: &Weight, made: Option<FileId>) {
+    fn count_file(&mut self, op: FileOp, at: &Place, weight: &Weight) {
         let Some(place) = weight.place.filter(|place| *place != Where::Private) else { return };
         let files = &mut self.sum.effects.files;
         match op {
@@ -344,8 +406,8 @@ impl Open {
             FileOp::Chmod | FileOp::Chown | FileOp::Utime | FileOp::Xattr => files.attributes += 1,
             FileOp::Unlink => files.deleted += 1,
             FileOp::Write | FileOp::Truncate => {
-                let file = at.before.as_ref().and_then(|before| before.file);
-                if !self.is_first_touch(file) {
+                // Made or changed before in this action: told already.
+                if at.file.is_some_and(|file| self.touched.contains_key(&file)) {
                     return;
                 }
                 self.sum.effects.files.changed += 1;
@@ -353,9 +415,6 @@ impl Open {
         }
         let files = &mut self.sum.effects.files;
         *files.places.entry(place).or_default() += 1;
-        if let Some(made) = made {
-            self.touch(made);
-        }
         if let Some(before) = at.before.as_ref().filter(|_| op != FileOp::Create) {
             self.lose(before, weight, op == FileOp::Unlink);
         }
@@ -375,13 +434,10 @@ impl Open {
         }
     }
 
-    /// Whether a file has not been made or changed in this action before; from now on it has.
-    fn is_first_touch(&mut self, file: Option<FileId>) -> bool {
-        file.is_none_or(|file| self.touch(file))
-    }
-
-    fn touch(&mut self, file: FileId) -> bool {
-        if self.touched.len() >= FILES { !self.touched.contains(&file) } else { self.touched.insert(file) }
+    fn touch(&mut self, file: FileId, by: i32) {
+        if self.touched.len() < FILES {
+            self.touched.entry(file).or_insert(by);
+        }
     }
 
     /// What a file held is gone, or may be.

@@ -278,7 +278,7 @@ fn undo(at: &Place, before: &Before, place: Where) -> Reversibility {
     }
     if before.held || before.bytes == 0 || before.git == Some(GitState::Clean) {
         Reversibility::R1
-    } else if can_be_made_again(at, before) {
+    } else if can_be_made_again(at.path.as_path(), before.git) {
         Reversibility::R2
     } else {
         Reversibility::R3
@@ -286,12 +286,12 @@ fn undo(at: &Place, before: &Before, place: Where) -> Reversibility {
 }
 
 /// Whether a file lies where tools keep what they make. What is tracked is somebody's work.
-pub fn can_be_made_again(at: &Place, before: &Before) -> bool {
+pub fn can_be_made_again(path: &Path, git: Option<GitState>) -> bool {
     let below = |names: &[String]| {
-        let above = at.path.as_path().parent().into_iter().flat_map(Path::components);
-        above.into_iter().any(|name| names.iter().any(|known| name.as_os_str() == known.as_str()))
+        let mut above = path.parent().into_iter().flat_map(Path::components);
+        above.any(|name| names.iter().any(|known| name.as_os_str() == known.as_str()))
     };
-    match before.git {
+    match git {
         Some(GitState::Clean | GitState::Modified) => false,
         Some(GitState::Ignored) => below(&TABLE.caches) || below(&TABLE.outputs),
         Some(GitState::Untracked) | None => below(&TABLE.caches),

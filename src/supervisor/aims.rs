@@ -66,9 +66,12 @@ pub fn bound(context: &Context<'_>, found: &Resolved) -> Option<Arc<Bound>> {
     // To count may take a while, and others need not wait for it.
     context.may_wait();
     let held = |directory: BorrowedFd<'_>, path: &Path, stat: &libc::stat, now: Instant| {
-        let made = &context.shared.made;
-        let clean = || context.shared.trees.state(directory, path, stat, now) == Some(GitState::Clean);
-        stat.st_size == 0 || made.is_held((stat.st_dev, stat.st_ino)) || clean()
+        let shared = context.shared;
+        let is_held = stat.st_size == 0 || stat.st_nlink > 1 || shared.made.is_held((stat.st_dev, stat.st_ino));
+        is_held || {
+            let git = shared.trees.state(directory, path, stat, now);
+            git == Some(GitState::Clean) || shared.gate.can_be_made_again(path, git)
+        }
     };
     let bound = Arc::new(count(directory.as_fd(), root, &held, Limits::default()));
     aims.remember(process, &bound);

@@ -477,7 +477,7 @@ pub(super) fn place(context: &Context<'_>, found: &Resolved) -> Place {
     Place {
         directory: found.is_directory(),
         own_repository: context.shared.made.owns(found),
-        labels: context.shared.made.labels(found),
+        file: found.stat.filter(|_| found.is(libc::S_IFREG)).map(|stat| (stat.st_dev, stat.st_ino)),
         ..Place::of(found.path.clone())
     }
 }
@@ -490,8 +490,7 @@ pub(super) fn place_at_stake(context: &Context<'_>, found: &Resolved) -> Place {
 /// What stands at a name, if it is a file.
 fn before(context: &Context<'_>, found: &Resolved) -> Option<Before> {
     let stat = found.stat.as_ref().filter(|_| found.is(libc::S_IFREG) && !found.is_nameless())?;
-    let file = (stat.st_dev, stat.st_ino);
-    let held = stat.st_nlink > 1 || context.shared.made.is_held(file);
+    let held = stat.st_nlink > 1 || context.shared.made.is_held((stat.st_dev, stat.st_ino));
     let git = match &found.spot {
         Spot::Name { parent, .. } => {
             let (path, received) = (found.path.as_path(), context.call.stopped.received);
@@ -499,7 +498,7 @@ fn before(context: &Context<'_>, found: &Resolved) -> Option<Before> {
         }
         Spot::Object { .. } => None,
     };
-    Some(Before { bytes: stat.st_size as u64, git, held, file: Some(file) })
+    Some(Before { bytes: stat.st_size as u64, git, held })
 }
 
 /// The path as asked, for the record, where it reads otherwise than what it led to.

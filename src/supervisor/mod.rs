@@ -36,7 +36,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use caps::{CapSet, Capability};
 use nix::errno::Errno;
 
-use crate::event::{Access, ActionId, Event, Standing, Unjudged};
+use crate::event::{Access, ActionId, Event, FileId, Standing, Unjudged};
 use crate::gate::{Judged, Outcome};
 use crate::syscalls::{self, Family};
 use lineage::Task;
@@ -71,7 +71,8 @@ struct Made {
     sockets: Mutex<HashSet<(u64, u64)>>,
     /// Names of abstract sockets that were bound.
     abstract_names: Mutex<HashSet<Vec<u8>>>,
-    files: Mutex<files::Files>,
+    /// Files of which something is held elsewhere, or which this run has made.
+    held: Mutex<HashSet<FileId>>,
 }
 
 /// One worker's view of a call: what handlers are given.

@@ -13,7 +13,7 @@ fn at(path: impl Into<std::path::PathBuf>) -> Place {
 }
 
 fn holding(path: impl Into<std::path::PathBuf>, git: Option<GitState>) -> Place {
-    Place { before: Some(Before { bytes: 100, git, held: false, file: None }), ..at(path) }
+    Place { before: Some(Before { bytes: 100, git, held: false }), ..at(path) }
 }
 
 fn ask(policy: &Policy, access: Access, standing: Standing) -> Verdict {
@@ -63,7 +63,7 @@ fn a_change_weighs_by_where_it_is_and_what_was_there() {
     let policy =
         lab.policy(&format!("filesystem: {{write: [., {:?}], private: [/tmp/private]}}\n", other));
     let here = |name: &str| lab.project().join(name);
-    let before = |held, bytes, git| Some(Before { bytes, git, held, file: None });
+    let before = |held, bytes, git| Some(Before { bytes, git, held });
     for (what, op, place, expected) in [
         ("made", FileOp::Create, at(here("new")), is("B1R1", 2)),
         ("a directory", FileOp::Mkdir, at(here("new")), is("B1R1", 2)),
