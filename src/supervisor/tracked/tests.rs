@@ -5,7 +5,7 @@ use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use super::*;
@@ -29,8 +29,15 @@ fn scene(seed: u64) -> Option<Scene> {
 }
 
 fn git(at: &Path, arguments: &[&str]) -> Vec<u8> {
+    let output = run(at, arguments);
+    assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+/// Runs git, whoever runs this and whatever that person's settings are.
+fn run(at: &Path, arguments: &[&str]) -> Output {
     let settings = ["user.name=a", "user.email=a@b", "protocol.file.allow=always", "commit.gpgsign=false", "gc.auto=0"];
-    let output = Command::new("git")
+    Command::new("git")
         .current_dir(at)
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
@@ -39,9 +46,7 @@ fn git(at: &Path, arguments: &[&str]) -> Vec<u8> {
         .args(settings.iter().flat_map(|setting| ["-c", setting]))
         .args(arguments)
         .output()
-        .unwrap();
-    assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    output.stdout
+        .unwrap()
 }
 
 /// What git says of the files below a work tree that it does not pass over in silence. Directories end in a slash.
@@ -334,7 +339,8 @@ fn conflicts_and_files_left_out_are_not_clean() {
     let now = Instant::now();
     assert_eq!(told(&trees, &root.join("both"), now), Some(GitState::Clean));
     assert_eq!(told(&trees, &path, now), Some(GitState::Clean));
-    assert!(!Command::new("git").arg("-C").arg(&root).args(["merge", "-q", "one"]).output().unwrap().status.success());
+    let merged = run(&root, &["merge", "-q", "one"]);
+    assert!(String::from_utf8_lossy(&merged.stdout).contains("CONFLICT"), "{merged:?}");
     git(&root, &["update-index", "--skip-worktree", "link"]);
     // The index is looked at again after a moment.
     let now = now + FRESH;
