@@ -36,6 +36,9 @@ impl Default for Limits {
     }
 }
 
+/// How many bytes of names of directories that are still to be read are kept.
+const MOST_AHEAD: usize = 16 << 20;
+
 /// What lies below a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bound {
@@ -58,10 +61,19 @@ pub struct Bound {
 /// What appears or vanishes meanwhile may be counted or not. One directory is open at a time, however deep the tree.
 pub fn count(root: BorrowedFd<'_>, path: BoxPath, trees: &WorkTrees, limits: Limits) -> Bound {
     let bound = Bound { root: path, entries: 0, files: 0, bytes: Some(0), more: false, unheld: 0 };
-    let mut count =
-        Count { root, trees, limits, started: Instant::now(), now: Instant::now(), ahead: Vec::new(), bound };
+    let mut count = Count {
+        root,
+        trees,
+        limits,
+        started: Instant::now(),
+        now: Instant::now(),
+        ahead: Vec::new(),
+        length: 0,
+        bound,
+    };
     count.ahead.push(PathBuf::new());
     while let Some(below) = count.ahead.pop() {
+        count.length -= below.as_os_str().len();
         if !count.directory(&below) {
             count.bound.more = true;
             break;
@@ -79,6 +91,8 @@ struct Count<'a> {
     now: Instant,
     /// Directories that are still to be read, relative to the root.
     ahead: Vec<PathBuf>,
+    /// How long their paths are together.
+    length: usize,
     bound: Bound,
 }
 
@@ -112,7 +126,7 @@ impl Count<'_> {
             self.bound.entries += 1;
             let name = OsStr::from_bytes(entry.file_name().to_bytes());
             match entry.file_type().or_else(|| kind(&place, entry.file_name())) {
-                Some(Type::Directory) => self.ahead.push(below.join(name)),
+                Some(Type::Directory) => self.later(below.join(name)),
                 Some(Type::File) => {
                     path.push(name);
                     self.file(&place, entry.file_name(), &path);
@@ -122,6 +136,17 @@ impl Count<'_> {
             }
         }
         true
+    }
+
+    /// Keeps a directory in mind, if there is room.
+    fn later(&mut self, directory: PathBuf) {
+        let length = self.length + directory.as_os_str().len();
+        if length > MOST_AHEAD {
+            self.bound.more = true;
+            return;
+        }
+        self.length = length;
+        self.ahead.push(directory);
     }
 
     fn open(&self, below: &Path) -> Result<OwnedFd, Errno> {

@@ -440,6 +440,6 @@ fn a_damaged_index_is_read_without_harm_and_never_vouches_for_what_it_did_not() 
             }
         }
         assert!(read > 100 && refused > 100, "{read} read, {refused} refused");
-        assert_eq!(Index::parse(&[], hash).map(|index| index.len()), None);
+        assert!(Index::parse(&[], hash).is_none());
     }
 }
