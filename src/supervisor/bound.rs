@@ -45,6 +45,7 @@ pub fn count(root: BorrowedFd<'_>, path: BoxPath, is_held: &IsHeld<'_>, limits: 
         Count { root, is_held, limits, started: Instant::now(), now: Instant::now(), ahead: Vec::new(), bound };
     count.ahead.push(PathBuf::new());
     while let Some(below) = count.ahead.pop() {
+        count.length -= below.as_os_str().len();
         if !count.directory(&below) {
             count.bound.more = true;
             break;
@@ -65,6 +66,8 @@ struct Count<'a> {
     now: Instant,
     /// Directories that are still to be read, relative to the root.
     ahead: Vec<PathBuf>,
+    /// How long their paths are together.
+    length: usize,
     bound: Bound,
 }
 
@@ -98,7 +101,7 @@ impl Count<'_> {
             self.bound.entries += 1;
             let name = OsStr::from_bytes(entry.file_name().to_bytes());
             match entry.file_type().or_else(|| kind(&place, entry.file_name())) {
-                Some(Type::Directory) => self.ahead.push(below.join(name)),
+                Some(Type::Directory) => self.later(below.join(name)),
                 Some(Type::File) => {
                     path.push(name);
                     self.file(&place, entry.file_name(), &path);
@@ -108,6 +111,17 @@ impl Count<'_> {
             }
         }
         true
+    }
+
+    /// Keeps a directory in mind, if there is room.
+    fn later(&mut self, directory: PathBuf) {
+        let length = self.length + directory.as_os_str().len();
+        if length > MOST_AHEAD {
+            self.bound.more = true;
+            return;
+        }
+        self.length = length;
+        self.ahead.push(directory);
     }
 
     fn open(&self, below: &Path) -> Result<OwnedFd, Errno> {

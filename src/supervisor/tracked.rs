@@ -39,14 +39,16 @@ const KEPT: Duration = Duration::from_millis(500);
 const FRESH: Duration = Duration::from_millis(50);
 /// How many directories are remembered.
 const DIRECTORIES: usize = 4096;
-/// How many repositories are remembered, and how many entries their indexes have together unless one alone has more.
+/// How many repositories are remembered, and how many bytes their indexes take together unless one alone takes more.
 const REPOSITORIES: usize = 8;
-const ENTRIES: usize = 200_000;
+const INDEXES: usize = 64 << 20;
 /// The largest index that is read.
 const LARGEST_INDEX: u64 = 256 << 20;
 /// How deep rules about what to leave out are looked for, and how much is done for one question about them.
 const LEVELS: usize = 64;
 const EFFORT: u32 = 2_000_000;
+/// How many bytes of such rules are remembered for one repository.
+const RULES: usize = 256 << 10;
 /// More than any of git's small files holds.
 const SMALL: u64 = 64 << 10;
 
@@ -77,10 +79,17 @@ struct Repository {
     /// The one that all work trees of the repository share, where the configuration lies; `None` if it is the same.
     common: Option<OwnedFd>,
     loaded: Mutex<Loaded>,
-    /// How many entries its index has.
-    entries: AtomicUsize,
-    /// What is to be left out, for directories below the root that were asked about lately.
-    levels: Mutex<HashMap<PathBuf, Arc<Level>>>,
+    /// How many bytes its index takes.
+    weight: AtomicUsize,
+    levels: Mutex<Levels>,
+}
+
+/// What is to be left out, for directories below the root that were asked about lately.
+#[derive(Default)]
+struct Levels {
+    known: HashMap<PathBuf, Arc<Level>>,
+    /// How long the texts of their rules are.
+    length: usize,
 }
 
 /// What git was told to leave out in one directory.
@@ -126,9 +135,9 @@ impl WorkTrees {
         }
         let repository = self.repository(directory, path.parent()?, now)?;
         let name = path.strip_prefix(&repository.root).ok()?.as_os_str().as_bytes();
-        let entries = repository.entries.load(Ordering::Relaxed);
+        let weight = repository.weight.load(Ordering::Relaxed);
         let said = repository.look(name, stat, now);
-        if repository.entries.load(Ordering::Relaxed) > entries {
+        if repository.weight.load(Ordering::Relaxed) > weight {
             lock(&self.known).make_room();
         }
         Some(match said? {
@@ -221,13 +230,13 @@ impl Known {
         self.make_room();
     }
 
-    /// Lets go of the repositories used longest ago if there are too many, or too many entries. The last one stays in any
+    /// Lets go of the repositories used longest ago if there are too many, or their indexes take too much. The last one stays in any
     /// case; what is let go is read again if it is asked about again.
     fn make_room(&mut self) {
         let (mut kept, mut total) = (0, 0);
         for repository in self.repositories.iter().rev() {
-            total += repository.entries.load(Ordering::Relaxed);
-            if kept > 0 && (kept == REPOSITORIES || total > ENTRIES) {
+            total += repository.weight.load(Ordering::Relaxed);
+            if kept > 0 && (kept == REPOSITORIES || total > INDEXES) {
                 break;
             }
             kept += 1;
@@ -278,7 +287,7 @@ impl Repository {
             own,
             common,
             loaded: Mutex::default(),
-            entries: AtomicUsize::new(0),
+            weight: AtomicUsize::new(0),
             levels: Mutex::default(),
         }))
     }
@@ -305,7 +314,7 @@ impl Repository {
             Ok((stamp, index)) => (stamp, Some(index)),
             Err(Untellable) => (seen.ok(), None),
         };
-        self.entries.store(loaded.index.as_ref().map_or(0, Index::len), Ordering::Relaxed);
+        self.weight.store(loaded.index.as_ref().map_or(0, Index::weight), Ordering::Relaxed);
     }
 
     fn read(&self) -> Result<(Option<Stamp>, Index), Untellable> {
@@ -343,7 +352,7 @@ impl Repository {
         effort: &mut Effort,
         now: Instant,
     ) -> Arc<Level> {
-        if let Some(level) = lock(&self.levels).get(place)
+        if let Some(level) = lock(&self.levels).known.get(place)
             && now.saturating_duration_since(level.read) < KEPT
         {
             return Arc::clone(level);
@@ -355,14 +364,11 @@ impl Repository {
         };
         let whole = above.whole || !name.is_empty() && above.says(name, true, effort);
         let base = if name.is_empty() { 0 } else { name.len() + 1 };
-        let text = c_string(format!("{up}.gitignore")).and_then(|path| read_small(&directory, &path));
-        let rules = ignored::rules(&text.unwrap_or_default());
+        let text =
+            c_string(format!("{up}.gitignore")).and_then(|path| read_small(&directory, &path)).unwrap_or_default();
+        let rules = ignored::rules(&text);
         let level = Arc::new(Level { above: Some(above), base, rules, whole, read: now });
-        let mut levels = lock(&self.levels);
-        if levels.len() >= DIRECTORIES {
-            levels.clear();
-        }
-        levels.insert(place.to_path_buf(), Arc::clone(&level));
+        lock(&self.levels).remember(place, &level, text.len());
         level
     }
 
@@ -371,6 +377,16 @@ impl Repository {
         let text = read_small(self.common.as_ref().unwrap_or(&self.own), c"info/exclude");
         let rules = ignored::rules(&text.unwrap_or_default());
         Level { above: None, base: 0, rules, whole: false, read: now }
+    }
+}
+
+impl Levels {
+    fn remember(&mut self, place: &Path, level: &Arc<Level>, length: usize) {
+        self.length += length;
+        if self.known.len() >= DIRECTORIES || self.length > RULES {
+            (self.known, self.length) = (HashMap::new(), length);
+        }
+        self.known.insert(place.to_path_buf(), Arc::clone(level));
     }
 }
 

@@ -9,7 +9,7 @@ use std::cmp::Ordering;
 
 /// More entries, or more bytes of names, than this are not read.
 const MOST_ENTRIES: u32 = 1_000_000;
-const MOST_NAMES: usize = 256 << 20;
+const MOST_NAMES: usize = 128 << 20;
 /// What the kernel takes as one path: nothing longer can be asked about.
 const LONGEST_NAME: usize = 4096;
 
@@ -118,9 +118,9 @@ impl Index {
         Some(index)
     }
 
-    /// How many entries it has.
-    pub fn len(&self) -> usize {
-        self.entries.len()
+    /// How many bytes it takes.
+    pub fn weight(&self) -> usize {
+        self.names.len() + self.entries.len() * size_of::<Entry>()
     }
 
     /// Reads one entry off the front of `rest`.
