@@ -129,8 +129,8 @@ fn differences(told: &Value, sum: &Value) -> Vec<String> {
         }
     };
     compare("command", &sum["command"], &told["command"]);
-    if !expected["tier"].is_null() {
-        compare("tier", &sum["tier"], &expected["tier"]);
+    compare("tier", &sum["tier"], &expected["tier"]);
+    if !expected["programs"].is_null() {
         compare("programs", &sum["effects"]["programs"], &expected["programs"]);
     }
     compare("denied", &sum["denied"], &expected["denied"]);

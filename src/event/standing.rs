@@ -273,6 +273,8 @@ pub struct Weight {
     pub kind: Kind,
     /// Labels of the secrets that are read by it.
     pub secrets: Labels,
+    /// Labels that go with a file to another name, by which it would not be known for what it is.
+    pub carried: Labels,
 }
 
 /// The kinds of deed that the table of tiers tells apart.

@@ -184,6 +184,9 @@ impl Actions {
                 open.touch(file, subject.pid);
             }
         }
+        if let Access::Move { from: Place { file: Some(file), .. }, .. } = access {
+            self.label(*file, &weight.carried);
+        }
         if weight.secrets.is_empty() {
             return;
         }

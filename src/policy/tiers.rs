@@ -98,6 +98,7 @@ struct Table {
     burst: Burst,
     caches: Vec<String>,
     outputs: Vec<String>,
+    git: Vec<String>,
     system: Vec<String>,
     authority: Vec<String>,
 }
@@ -163,10 +164,11 @@ fn of_change(reach: Reach, reversibility: Reversibility, place: Where) -> Weight
 
 /// Of two deeds in one the heavier counts.
 fn heavier(one: Weight, other: Weight) -> Weight {
-    let mut secrets = one.secrets.clone();
+    let (mut secrets, mut carried) = (one.secrets.clone(), one.carried.clone());
     secrets.extend(&other.secrets);
+    carried.extend(&other.carried);
     let heavier = if other.tier > one.tier { other } else { one };
-    Weight { secrets, ..heavier }
+    Weight { secrets, carried, ..heavier }
 }
 
 fn read(policy: &Policy, at: &Place) -> Weight {
@@ -224,12 +226,13 @@ fn moved(policy: &Policy, event: &Event, op: MoveOp, from: &Place, to: &Place) -
             weight = Weight { place: weight.place, ..heavier(weight, of_kind(Kind::Persistence)) };
         }
     }
-    // Under another name it would not be known for what it is.
-    let mut carried = secrets(policy, from);
-    if policy.secrets.first_above(&Probe::new(from.path.as_path()), |_| from.directory).is_some() {
-        carried.add(&Arc::from("moved secrets"));
+    weight.carried = secrets(policy, from);
+    // What a directory holds cannot be told one by one: whoever moves it may read it by another name.
+    let below = |_: &super::Guard| from.directory && op != MoveOp::Link;
+    if let Some(guard) = policy.secrets.first_above(&Probe::new(from.path.as_path()), below) {
+        let label = guard.label.clone().unwrap_or_default();
+        weight = heavier(weight, Weight { secrets: Labels::from([&*label]), ..of_kind(Kind::SecretRead) });
     }
-    weight.secrets.extend(&carried);
     weight
 }
 
@@ -285,12 +288,16 @@ fn undo(at: &Place, before: &Before, place: Where) -> Reversibility {
     }
 }
 
-/// Whether a file lies where tools keep what they make. What is tracked is somebody's work.
+/// Whether a file lies where tools keep what they make, or is one of git's notes. What is tracked is somebody's work.
 pub fn can_be_made_again(path: &Path, git: Option<GitState>) -> bool {
     let below = |names: &[String]| {
         let mut above = path.parent().into_iter().flat_map(Path::components);
         above.any(|name| names.iter().any(|known| name.as_os_str() == known.as_str()))
     };
+    let mut below_git = path.components().skip_while(|name| name.as_os_str() != ".git").skip(1);
+    if below_git.any(|name| TABLE.git.iter().any(|known| name.as_os_str() == known.as_str())) {
+        return true;
+    }
     match git {
         Some(GitState::Clean | GitState::Modified) => false,
         Some(GitState::Ignored) => below(&TABLE.caches) || below(&TABLE.outputs),

@@ -35,14 +35,17 @@ impl Default for Limits {
     }
 }
 
+/// How many bytes of names of directories that are still to be read are kept.
+const MOST_AHEAD: usize = 16 << 20;
+
 /// Counts what lies below `root`, whose real path is `path`: on its own mount, and not behind links.
 ///
 /// `is_held` tells of a file, by the directory that holds it, whether what it holds is to be had elsewhere. What appears or
 /// vanishes meanwhile may be counted or not. One directory is open at a time, however deep the tree.
 pub fn count(root: BorrowedFd<'_>, path: BoxPath, is_held: &IsHeld<'_>, limits: Limits) -> Bound {
     let bound = Bound { root: path, entries: 0, files: 0, bytes: Some(0), more: false, unheld: 0 };
-    let mut count =
-        Count { root, is_held, limits, started: Instant::now(), now: Instant::now(), ahead: Vec::new(), bound };
+    let now = Instant::now();
+    let mut count = Count { root, is_held, limits, started: now, now, ahead: Vec::new(), length: 0, bound };
     count.ahead.push(PathBuf::new());
     while let Some(below) = count.ahead.pop() {
         count.length -= below.as_os_str().len();

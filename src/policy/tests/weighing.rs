@@ -78,6 +78,8 @@ fn a_change_weighs_by_where_it_is_and_what_was_there() {
         ("output", FileOp::Unlink, holding(here("target/a.o"), Some(GitState::Ignored)), is("B1R2", 3)),
         ("no output", FileOp::Unlink, holding(here("target/a.o"), Some(GitState::Untracked)), is("B1R3", 6)),
         ("ignored, no output", FileOp::Unlink, holding(here("notes"), Some(GitState::Ignored)), is("B1R3", 6)),
+        ("git's notes", FileOp::Unlink, holding(here(".git/refs/heads/x"), None), is("B1R2", 3)),
+        ("git's objects", FileOp::Unlink, holding(here(".git/objects/12/34"), None), is("B1R3", 6)),
         ("home, made", FileOp::Create, at(other.join("new")), is("B2R1", 5)),
         ("home, lost", FileOp::Unlink, holding(other.join("a"), None), is("B2R3", 8)),
         ("private", FileOp::Unlink, holding("/tmp/private/a", None), is("B0R0", 1)),
