@@ -14,7 +14,7 @@ use crate::audit::record::{Answer, Note};
 use crate::audit::report::DENIALS;
 use crate::audit::{Counts, Decision, Denial, Layer, Op, OpCount, Record, RunId, RunResult, Summary, text};
 use crate::audit::{WriteError, Writer, Written};
-use crate::event::{Access, Effect, Event, Unjudged, Verdict};
+use crate::event::{Access, BoxPath, Effect, Event, Unjudged, Verdict};
 use crate::policy::Policy;
 use crate::policy::decide::{decide, suggest};
 
@@ -74,6 +74,12 @@ impl Gate {
     /// The policy that decides.
     pub fn policy(&self) -> &Policy {
         &self.policy
+    }
+
+    /// Whether the box could have written what lies at `path`, so that the path does not tell what that is.
+    pub fn is_the_boxs_own(&self, path: &BoxPath) -> bool {
+        // `/dev/shm` is a file system of the box alone, and no tree of the policy.
+        self.policy.files.is_writable(path.as_path()) || path.as_path().starts_with("/dev/shm")
     }
 
     /// Decides `event`. `asked` is the target as the caller wrote it, escaped, where it differs from the resolved one;

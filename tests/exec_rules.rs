@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use common::{Outcome, PATIENCE, Scene, compiler, program, records_with, run_for, text};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 const POLICY: &str = "version: 1\nextends: [default]\nexec:\n  deny: [{run: 'git push *', message: no pushing}]\n";
 const RULE: &str = "exec.deny[0]";
@@ -233,6 +234,135 @@ fn long_argument_vectors_are_judged_whole() {
         assert_eq!(record["verdict"], if code == 0 { "allow" } else { "deny" }, "{words}");
         assert!(record.to_string().len() < 200_000, "{words}: the record is not cut");
     }
+}
+
+/// The digest of a file, as records write it.
+fn digest(path: &Path) -> String {
+    let hash = Sha256::digest(fs::read(path).expect("read a program"));
+    format!("sha256:{}", hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+}
+
+/// The digests in a record of an exec.
+fn digests(record: &Value) -> Vec<&str> {
+    let parts = record["target"]["parts"].as_array().into_iter().flatten();
+    parts.map(|part| &part["digest"]).chain([&record["target"]["digest"]]).filter_map(Value::as_str).collect()
+}
+
+/// A place where `mark` is denied by its name, and the digest of it.
+fn marked() -> (Scene, String) {
+    let scene = Scene::new();
+    scene.file("policy.yaml", "version: 1\nextends: [default]\nexec:\n  deny: [mark]\n");
+    let mark = scene.c(MARK.0, MARK.1, &["-pie", "-fPIE"]);
+    let digest = digest(&mark);
+    (scene, digest)
+}
+
+#[test]
+fn a_denied_program_runs_by_no_other_road_without_its_digest_on_record() {
+    if compiler().is_none() || program("bash").is_none() {
+        skip!("no C compiler (cc) or no bash");
+    }
+    const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
+    const PYTHON: &str = "python3 -c 'import os, sys
+file = os.memfd_create(\"x\")
+os.write(file, open(\"mark\", \"rb\").read())
+";
+    let (scene, digest) = marked();
+    let policy = scene.root.join("policy.yaml");
+    let marks = scene.work.join("marks");
+    let mut wrong = Vec::new();
+    // What each needs, what it does, and whether the rule still knows the program.
+    for (needs, line, denied) in [
+        ("", "./mark".to_string(), true),
+        ("", "ln -s mark other && ./other".into(), true),
+        ("", "exec 9<mark; /proc/self/fd/9".into(), true),
+        ("", "exec 9<mark; mv mark gone; /proc/self/fd/9; mv gone mark".into(), false),
+        (LOADER, format!("{LOADER} ./mark"), true),
+        ("", "printf '#!%s\\n' \"$PWD/mark\" >script; chmod +x script; ./script".into(), true),
+        ("", "cp mark other && ./other".into(), false),
+        ("", "cp mark /dev/shm/other && /dev/shm/other".into(), false),
+        ("", "cp mark /tmp/other && /tmp/other".into(), false),
+        ("", "ln mark other && ./other".into(), false),
+        ("", "cp mark other && exec 9<other && rm other && /proc/self/fd/9".into(), false),
+        ("", "cp mark other && printf '#!%s\\n' \"$PWD/other\" >script && chmod +x script && ./script".into(), false),
+        (
+            "",
+            "cp mark other && printf '#!%s\\n' \"$PWD/other\" >inner && printf '#!%s\\n' \"$PWD/inner\" >script && \
+             chmod +x inner script && ./script"
+                .into(),
+            false,
+        ),
+        (LOADER, format!("cp mark other && {LOADER} ./other"), false),
+        (LOADER, format!("cp mark other && chmod -x other && {LOADER} --argv0 x ./other"), false),
+        (LOADER, format!("cp mark other && exec 9<other && rm other && {LOADER} /proc/self/fd/9"), false),
+        ("python3", format!("{PYTHON}os.execve(file, [\"x\"], os.environ)'"), false),
+        ("python3", format!("{PYTHON}os.execv(f\"/proc/self/fd/{{file}}\", [\"x\"])'"), false),
+        ("python3", format!("{PYTHON}os.execv(f\"/proc/{{os.getpid()}}/fd/{{file}}\", [\"x\"])'"), false),
+        (
+            "python3 /lib64/ld-linux-x86-64.so.2",
+            format!(
+                "{PYTHON}os.set_inheritable(file, True)\nos.execv(\"{LOADER}\", [\"x\", f\"/proc/self/fd/{{file}}\"])'"
+            ),
+            false,
+        ),
+    ] {
+        let there = |need: &str| program(need).is_some() || need.starts_with('/') && Path::new(need).exists();
+        if !needs.split_whitespace().all(there) {
+            println!("not tried without {needs}: {line}");
+            continue;
+        }
+        let clear = || {
+            let made = ["other", "script", "inner"].map(|name| scene.work.join(name));
+            made.iter().chain([&marks, &"/tmp/other".into(), &"/dev/shm/other".into()]).for_each(|path| {
+                let _ = fs::remove_file(path);
+            });
+        };
+        clear();
+        let free = scene.free(&["/bin/bash", "-c", &line]);
+        free.must(marks.exists(), &format!("the control of `{line}` runs nothing"));
+        clear();
+        let outcome = scene.boxed(&["-p", text(&policy)], &["/bin/bash", "-c", &line]);
+        let told = |record: &&&Value| record["outcome"] == "ok" && digests(record).contains(&digest.as_str());
+        let on_record = match denied {
+            true => outcome.denied(&["exec"], RULE) && !marks.exists(),
+            false => marks.exists() && outcome.decisions("exec").iter().any(|record| told(&record)),
+        };
+        if !on_record {
+            let all: Vec<String> = outcome.decisions("\"exec\"").iter().map(|record| record.to_string()).collect();
+            wrong.push(format!("`{line}`\n{outcome}\n{}", all.join("\n")));
+        }
+        clear();
+    }
+    assert!(wrong.is_empty(), "not as it should be on record ({digest}):\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_script_is_on_record_with_its_digest_and_a_program_of_the_system_without() {
+    let scene = Scene::new();
+    let script = scene.script("home/work/script", "#!/bin/sh\n/bin/true\n");
+    let large = scene.script("home/work/large", "#!/bin/true\n");
+    fs::OpenOptions::new().write(true).open(&large).and_then(|file| file.set_len(65 << 20)).expect("make it large");
+    let outcome = scene.boxed_sh(&[], "./script && ./script; sed -i s/true/false/ script; ./script; ./large");
+    outcome.exits(0);
+    let told = |name: &str| -> Vec<&Value> {
+        let named = |record: &&&Value| record["target"]["program"].as_str().is_some_and(|path| path.ends_with(name));
+        outcome.decisions("\"exec\"").iter().filter(named).copied().collect()
+    };
+    let scripts: Vec<Vec<&str>> = told("work/script").into_iter().map(digests).collect();
+    let after = digest(&script);
+    assert!(scripts.len() == 3 && scripts[0] == scripts[1] && scripts[2] == [after.as_str()], "{scripts:?}");
+    assert_ne!(scripts[0], scripts[2]);
+    assert_eq!(told("work/large").into_iter().map(digests).next(), Some(vec!["none: larger than 64 MiB"]));
+    for name in ["/true", "/false", "/sed"] {
+        outcome.must(told(name).iter().all(|record| digests(record).is_empty()), &format!("{name} was read"));
+    }
+    outcome.must(!told("/true").is_empty(), "the system's program is on record");
+
+    let log = scene.root.join("audit-0.jsonl");
+    let shown = scene.agentbox(&["log", text(&log)]);
+    shown.exits(0).must(shown.out.contains(&format!(" (sha256 {})", &after[7..19])), "the digest in short");
+    let replay = scene.agentbox(&["policy", "replay", text(&log)]);
+    replay.exits(0).must(replay.out.contains(" 0 would change"), "a digest changes no verdict");
 }
 
 fn tries() -> u32 {

@@ -6,6 +6,7 @@
 //! answers (`notification`). Every verdict comes from the gate.
 
 mod address;
+mod digest;
 mod exchange;
 mod exec;
 mod fs;

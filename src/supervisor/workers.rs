@@ -17,6 +17,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns, unshare};
 
+use super::digest::Digests;
 use super::exchange::Epolls;
 use super::lineage::Lineage;
 use super::notification::{Parked, Stopped};
@@ -67,6 +68,7 @@ pub(super) struct Shared {
     pub(super) target: Box,
     pub(super) lineage: Lineage,
     pub(super) made: Made,
+    pub(super) digests: Digests,
     pub(super) waits: Waits,
     pub(super) epolls: Epolls,
     /// The box's view, if it has one of its own.
@@ -109,6 +111,7 @@ impl Supervisor {
             view: target.own_view.then(|| View::new(target.host_proc.as_raw_fd())),
             target,
             made: Made::default(),
+            digests: Digests::default(),
             waits: Waits::default(),
             epolls: Epolls::default(),
             listener: OnceLock::new(),
