@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 const POLICY: &str = "version: 1\nextends: [default]\nexec:\n  deny: [{run: 'git push *', message: no pushing}]\n";
 const RULE: &str = "exec.deny[0]";
 const RACE: (&str, &str) = ("race_argv", include_str!("escape/race_argv.c"));
+const NOTED: &str = include_str!("escape/noted.c");
 const MARK: (&str, &str) = ("mark", include_str!("escape/mark.c"));
 
 /// A repository in the workspace and a remote to push to.
@@ -428,4 +429,91 @@ fn arguments_that_another_thread_rewrites_never_run_what_is_denied() {
 #[test]
 fn arguments_that_another_process_rewrites_never_run_what_is_denied() {
     race("process");
+}
+
+/// `good/x` may run, `hood/x` not; what an exec takes for its program turns from one into the other while it is judged.
+fn race_start(how: &str, who: &str) {
+    if compiler().is_none() {
+        skip!("no C compiler (cc)");
+    }
+    let tries = tries();
+    let lay_out = || {
+        let scene = Scene::new();
+        scene.c("race_start", include_str!("escape/race_start.c"), &[]);
+        for place in ["good", "hood"] {
+            fs::create_dir(scene.work.join(place)).expect("make a directory");
+            let made = scene.c("x", NOTED, &[&format!("-DNAME=\"{place}\"")]);
+            fs::rename(made, scene.work.join(place).join("x")).expect("put the program in its place");
+        }
+        scene.script("home/work/script", "#!./x\n");
+        // What replaces a file goes by the name it replaces, and is held to that name's rules.
+        let denied = if how == "file" { "/bin/false".into() } else { scene.work.join("hood/x") };
+        scene.file("policy.yaml", format!("version: 1\nextends: [default]\nexec:\n  deny: [{}]\n", text(&denied)));
+        let marks = format!("MARKS={}", text(&scene.work.join("marks")));
+        (scene, marks)
+    };
+    let marks = |scene: &Scene| {
+        let marks = fs::read_to_string(scene.work.join("marks")).unwrap_or_default();
+        ["good", "hood"].map(|place| marks.lines().filter(|line| *line == place).count())
+    };
+    let controlled = (0..20).any(|_| {
+        let (scene, variable) = lay_out();
+        scene.free(&["env", &variable, "./race_start", how, who, "200"]).exits(0);
+        marks(&scene).into_iter().all(|count| count > 0)
+    });
+    assert!(controlled, "{how} {who}: the control never runs both");
+    let raced = (0..5).any(|_| {
+        let (scene, variable) = lay_out();
+        let policy = scene.root.join("policy.yaml");
+        let argv = ["env", &variable, "./race_start", how, who, &tries.to_string()];
+        let (command, log) = scene.boxed_command(&["-p", text(&policy)], &argv);
+        let mut boxed = run_for(PATIENCE + Duration::from_millis(30) * tries, command);
+        boxed.records = records_with(&log, "\"exec\"");
+        boxed.records.retain(|record| record["target"]["argv"] == serde_json::json!(["x"]));
+        boxed.exits(0);
+        let [good, hood] = marks(&scene);
+        let count = |verdict: &str, outcome: &str, part: &str| {
+            let fits = |r: &&&Value| r["verdict"] == verdict && r["outcome"] == outcome;
+            boxed.decisions(part).iter().filter(fits).count()
+        };
+        let refused = count("deny", "EACCES", "");
+        let killed = count("allow", "killed", "");
+        if how == "file" {
+            let runs = ["good", "hood"].map(|place| count("allow", "ok", &digest(&scene.work.join(place).join("x"))));
+            boxed.must(runs == [good, hood], &format!("{good} and {hood} ran, {runs:?} are on record by their digest"));
+        } else {
+            boxed.must(hood == 0, "a denied program ran");
+            let runs = count("allow", "ok", "good/x\"");
+            boxed.must(runs == good && count("allow", "ok", "") == good, &format!("{good} ran, {runs} on record"));
+        }
+        println!("{how} {who}: {good} and {hood} ran, {refused} were refused, {killed} were killed of {tries}");
+        good > 0 && hood + refused > 0
+    });
+    assert!(raced, "{how} {who}: never was it the one and then the other: the race was not run");
+}
+
+macro_rules! races {
+    ($($name:ident: $how:literal,)*) => {$(
+        mod $name {
+            #[test]
+            fn by_another_thread() {
+                super::race_start($how, "thread");
+            }
+
+            #[test]
+            fn by_another_process() {
+                super::race_start($how, "process");
+            }
+        }
+    )*};
+}
+
+races! {
+    a_path_that_changes_runs_nothing_denied: "path",
+    a_link_that_turns_runs_nothing_denied: "link",
+    a_file_that_is_replaced_is_on_record_as_what_ran: "file",
+    a_working_directory_that_changes_runs_nothing_denied: "cwd",
+    a_script_that_is_rewritten_runs_no_denied_interpreter: "line",
+    a_script_that_is_replaced_runs_no_denied_interpreter: "swap",
+    an_interpreter_relative_to_a_directory_that_changes_is_not_a_denied_one: "relative",
 }

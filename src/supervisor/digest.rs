@@ -22,6 +22,8 @@ use crate::sys::file;
 const MOST: u64 = 64 << 20;
 /// How many digests are remembered.
 const REMEMBERED: usize = 1024;
+/// How often a file is read that changes meanwhile.
+const TRIES: usize = 3;
 /// A file that has rested for so long gets another time with its next change, however coarse the kernel's clock is.
 const RESTED: Duration = Duration::from_secs(1);
 
@@ -69,7 +71,7 @@ impl Digests {
         }
         // Asked before the file is read: what is written after that is told by its time.
         let lasting = known.filter(State::has_rested);
-        let digest = of_now(program);
+        let digest = told(take(program));
         if let Some(state) = lasting {
             let mut taken = lock(&self.taken);
             if taken.len() >= REMEMBERED {
@@ -90,7 +92,23 @@ fn tells_every_change(file: &OwnedFd) -> bool {
 
 /// The digest of a file as it is now, or that it cannot be taken. Somebody may write to it before it is used.
 pub fn of_now(object: &OwnedFd) -> String {
-    take(object).unwrap_or_else(|why| format!("none: {why}"))
+    told(at_rest(object))
+}
+
+fn told(taken: Result<String, Untaken>) -> String {
+    taken.unwrap_or_else(|why| format!("none: {why}"))
+}
+
+/// The digest of what a file held at one time, and not of half of this and half of that.
+fn at_rest(object: &OwnedFd) -> Result<String, Untaken> {
+    for _ in 0..TRIES {
+        let before = State::of(object)?;
+        let digest = take(object)?;
+        if State::of(object)? == before {
+            return Ok(digest);
+        }
+    }
+    Err(Untaken::Changed)
 }
 
 /// Why there is no digest.
@@ -119,21 +137,17 @@ impl From<io::Error> for Untaken {
 }
 
 fn take(object: &OwnedFd) -> Result<String, Untaken> {
-    let (before, mode) = State::of(object)?;
+    let (state, mode) = State::of(object)?;
     if mode & libc::S_IFMT != libc::S_IFREG {
         return Err(Untaken::NoFile);
     }
-    if before.size as u64 > MOST {
+    if state.size as u64 > MOST {
         return Err(Untaken::TooLarge);
     }
     let mut buffer = [0; 24];
     let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY;
     let opened = file::openat(libc::AT_FDCWD, own_fd(object.as_raw_fd(), &mut buffer), flags, 0)?;
-    let digest = read(File::from(opened))?;
-    match State::of(object)?.0 == before {
-        true => Ok(digest),
-        false => Err(Untaken::Changed),
-    }
+    read(File::from(opened))
 }
 
 /// Reads no further than [`MOST`], however the file grows.
