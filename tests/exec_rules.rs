@@ -237,6 +237,56 @@ fn long_argument_vectors_are_judged_whole() {
     }
 }
 
+#[test]
+fn the_last_of_very_many_or_very_long_arguments_is_judged() {
+    let Some(python) = program("python3") else { skip!("no python3") };
+    let scene = Scene::new();
+    let policy = scene.file("policy.yaml", "version: 1\nextends: [default]\nexec:\n  deny: [uname]\n");
+    // The program that `env` starts comes behind all of the variables.
+    let start = |before: &str, words: &str, last: &str| {
+        format!(
+            "import os, resource
+hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
+resource.setrlimit(resource.RLIMIT_STACK, (hard, hard)) if {before} else None
+os.execve('/usr/bin/env', ['env'] + {words} + ['{last}'], {{'PATH': '/usr/bin:/bin'}})"
+        )
+    };
+    // 100,000 of them; 2 MB, as much as there can be with a usual stack; and as much as there can be at all.
+    for (before, words, length) in [
+        ("False", "['a=%05d' % n for n in range(100000)]", 100_002),
+        ("False", "['a=' + 'x' * 130000] * 15", 17),
+        ("True", "['a=' + 'x' * 130000] * 45", 47),
+    ] {
+        if before == "True" && !lets_the_stack_grow(&scene, &python) {
+            println!("not tried where the stack's hard limit is low: {words}");
+            continue;
+        }
+        for (last, code) in [("uname", 1), ("true", 0)] {
+            let argv = [text(&python), "-c", &start(before, words, last)];
+            scene.free(&argv).exits(0);
+            let outcome = scene.boxed(&["-p", text(&policy)], &argv);
+            outcome.exits(code).must(outcome.took < Duration::from_secs(20), &format!("{words} took too long"));
+            let started = outcome.decisions("\"called\":\"env\"");
+            let record = started.last().unwrap_or_else(|| panic!("no record\n{outcome}"));
+            assert_eq!(record["verdict"], if code == 0 { "allow" } else { "deny" }, "{words} {last}");
+            assert_eq!(record["target"]["argc"], length, "{words} {last}");
+            if code != 0 {
+                assert!(
+                    record["rule"].as_str().is_some_and(|rule| rule.ends_with(RULE)),
+                    "{words}: {}",
+                    record["rule"]
+                );
+            }
+        }
+    }
+}
+
+/// Whether processes may have a stack that holds 6 MB of arguments, the most that the kernel takes.
+fn lets_the_stack_grow(scene: &Scene, python: &Path) -> bool {
+    let ask = "import resource as r; h = r.getrlimit(r.RLIMIT_STACK)[1]; print(h == -1 or h >= 64 << 20)";
+    scene.free(&[text(python), "-c", ask]).out == "True\n"
+}
+
 /// The digest of a file, as records write it.
 fn digest(path: &Path) -> String {
     let hash = Sha256::digest(fs::read(path).expect("read a program"));
