@@ -494,10 +494,15 @@ fn race_start(how: &str, who: &str) {
             fs::create_dir(scene.work.join(place)).expect("make a directory");
             let made = scene.c("x", NOTED, &[&format!("-DNAME=\"{place}\"")]);
             fs::rename(made, scene.work.join(place).join("x")).expect("put the program in its place");
+            scene.script(format!("home/work/{place}/script"), format!("#!/bin/sh\necho {place} >>$MARKS\n"));
         }
         scene.script("home/work/script", "#!./x\n");
         // What replaces a file goes by the name it replaces, and is held to that name's rules.
-        let denied = if how == "file" { "/bin/false".into() } else { scene.work.join("hood/x") };
+        let denied = match how {
+            "file" => "/bin/false".into(),
+            "script" => scene.work.join("hood/script"),
+            _ => scene.work.join("hood/x"),
+        };
         scene.file("policy.yaml", format!("version: 1\nextends: [default]\nexec:\n  deny: [{}]\n", text(&denied)));
         let marks = format!("MARKS={}", text(&scene.work.join("marks")));
         (scene, marks)
@@ -528,7 +533,12 @@ fn race_start(how: &str, who: &str) {
         };
         let refused = count("deny", "EACCES", "");
         let killed = count("allow", "killed", "");
-        if how == "file" {
+        if how == "script" {
+            // The shell opens it after it was verified: what it reads is a rule's for files, and not for programs.
+            let runs = count("allow", "ok", &digest(&scene.work.join("good/script")));
+            boxed.must(runs == good + hood, &format!("{good} and {hood} ran, {runs} on record"));
+            boxed.must(count("deny", "EACCES", "hood/script\"") == refused, "something else was refused");
+        } else if how == "file" {
             let runs = ["good", "hood"].map(|place| count("allow", "ok", &digest(&scene.work.join(place).join("x"))));
             boxed.must(runs == [good, hood], &format!("{good} and {hood} ran, {runs:?} are on record by their digest"));
         } else {
@@ -562,6 +572,7 @@ races! {
     a_path_that_changes_runs_nothing_denied: "path",
     a_link_that_turns_runs_nothing_denied: "link",
     a_file_that_is_replaced_is_on_record_as_what_ran: "file",
+    a_script_behind_a_link_that_turns_is_on_record_as_it_was_judged: "script",
     a_working_directory_that_changes_runs_nothing_denied: "cwd",
     a_script_that_is_rewritten_runs_no_denied_interpreter: "line",
     a_script_that_is_replaced_runs_no_denied_interpreter: "swap",

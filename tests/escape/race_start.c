@@ -1,4 +1,4 @@
-/* What an exec names changes while it is judged: race_start path|link|file|cwd|line|swap|relative thread|process TRIES.
+/* What an exec names changes while it is judged: race_start HOW thread|process TRIES.
  *
  * Here are two directories, `good` and `hood`, with a program `x` in each that leaves its directory's name in $MARKS. By
  * another thread of the process that makes the exec, or by another process that shares what it takes,
@@ -9,6 +9,7 @@
  * cwd:      the working directory is the one and the other, and the path is relative;
  * line:     a script is rewritten in place: its interpreter is the one and the other;
  * swap:     a script of one name is replaced by one with the other interpreter;
+ * script:   a link leads to one script and another, both for the same interpreter;
  * relative: the interpreter of a script is relative to the working directory, which is the one and the other. */
 #include "attempt.h"
 
@@ -34,6 +35,10 @@ static void turn(int which) {
     const char *name = which ? "hood/x" : "good/x";
     if (!strcmp(how, "path")) { *(volatile char *)path = *name; linger(); }
     if (!strcmp(how, "link")) { unlink("next"); if (symlink(name, "next") || rename("next", "x")) return; }
+    if (!strcmp(how, "script")) {
+        unlink("next");
+        if (symlink(which ? "hood/script" : "good/script", "next") || rename("next", "x")) return;
+    }
     if (!strcmp(how, "file")) { unlink("next"); if (link(name, "next") || rename("next", "x")) return; }
     if (!strcmp(how, "line")) put("x", which);
     if (!strcmp(how, "swap")) { put("next", which); if (rename("next", "x")) return; }
