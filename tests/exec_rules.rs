@@ -393,7 +393,11 @@ fn a_script_is_on_record_with_its_digest_and_a_program_of_the_system_without() {
     let script = scene.script("home/work/script", "#!/bin/sh\n/bin/true\n");
     let large = scene.script("home/work/large", "#!/bin/true\n");
     fs::OpenOptions::new().write(true).open(&large).and_then(|file| file.set_len(65 << 20)).expect("make it large");
-    let outcome = scene.boxed_sh(&[], "./script && ./script; sed -i s/true/false/ script; ./script; ./large");
+    let outcome = scene.boxed_sh(
+        &[],
+        "./script && ./script; sed -i s/true/false/ script; ./script; ./large; \
+                                       cp /bin/true closed; chmod 111 closed; ./closed",
+    );
     outcome.exits(0);
     let told = |name: &str| -> Vec<&Value> {
         let named = |record: &&&Value| record["target"]["program"].as_str().is_some_and(|path| path.ends_with(name));
@@ -404,6 +408,8 @@ fn a_script_is_on_record_with_its_digest_and_a_program_of_the_system_without() {
     assert!(scripts.len() == 3 && scripts[0] == scripts[1] && scripts[2] == [after.as_str()], "{scripts:?}");
     assert_ne!(scripts[0], scripts[2]);
     assert_eq!(told("work/large").into_iter().map(digests).next(), Some(vec!["none: larger than 64 MiB"]));
+    let closed: Vec<&str> = told("work/closed").into_iter().flat_map(digests).collect();
+    outcome.must(closed.len() == 1 && closed[0].starts_with("none: cannot be read: EACCES"), "why there is none");
     for name in ["/true", "/false", "/sed"] {
         outcome.must(told(name).iter().all(|record| digests(record).is_empty()), &format!("{name} was read"));
     }

@@ -62,8 +62,8 @@ impl State {
 }
 
 impl Digests {
-    /// The digest of a file that runs, or that it cannot be taken. The kernel lets nobody write to such a file, so what is
-    /// read is what runs.
+    /// The digest of a file that runs, or that it cannot be taken. The kernel lets nobody write to such a file
+    /// (`deny_write_access`; the first releases of 6.11 and 6.12 did), so what is read is what runs.
     pub fn of_running(&self, program: &OwnedFd) -> String {
         let known = State::of(program).ok().filter(|_| tells_every_change(program)).map(|(state, _)| state);
         if let Some(digest) = known.and_then(|state| lock(&self.taken).get(&state).cloned()) {

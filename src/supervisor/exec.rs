@@ -2,7 +2,8 @@
 //!
 //! The path, the argument vector and the file can all change between the look and the act. So the caller is traced
 //! across its exec: at the stop that follows, before the new program's first instruction, its executable and arguments
-//! are compared with what was approved, and a difference is fatal. Landlock's execute right is the wall behind it.
+//! are compared with what was approved, and a difference is fatal. Landlock's execute right is the wall behind it. There,
+//! too, files that the box could have written are put on record by their digest: no path tells what they are.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, OwnedFd};
