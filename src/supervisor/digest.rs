@@ -1,7 +1,7 @@
 //! Digests of the programs that a box could have written: a path does not tell what such a file holds.
 //!
-//! Runs in a worker, at the stop that follows an exec, when another worker has the lead. What a digest cannot be taken of
-//! says so in its place: a record never just lacks one.
+//! Runs in a worker, at the stop that follows an exec, when another worker has the lead. What a digest cannot be taken
+//! of says so in its place: a record never just lacks one.
 
 use std::collections::HashMap;
 use std::fs::File;

@@ -2,8 +2,8 @@
 //!
 //! The path, the argument vector and the file can all change between the look and the act. So the caller is traced
 //! across its exec: at the stop that follows, before the new program's first instruction, its executable and arguments
-//! are compared with what was approved, and a difference is fatal. Landlock's execute right is the wall behind it. There,
-//! too, files that the box could have written are put on record by their digest: no path tells what they are.
+//! are compared with what was approved, and a difference is fatal. Landlock's execute right is the wall behind it.
+//! There, too, files that the box could have written are put on record by their digest: no path tells what they are.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -53,8 +53,8 @@ struct Own {
 }
 
 impl Own {
-    /// `None` for a file that the box could not have written. One without a name, or handed in from outside, has no path
-    /// in the view that could tell anything.
+    /// `None` for a file that the box could not have written. One without a name, or handed in from outside, has no
+    /// path in the view that could tell anything.
     fn of(context: &Context<'_>, found: &Resolved, file: &Arc<OwnedFd>) -> Option<Self> {
         let unnamed = found.is_nameless() || found.handed_in().is_some();
         let own = unnamed || context.shared.gate.is_the_boxs_own(&found.path);
@@ -380,8 +380,8 @@ fn verify(context: &Context<'_>, pid: Pid, approved: &Approved, parts: &mut Vec<
 
 /// The digests of the box's own files that take part, taken while what was started stands still.
 ///
-/// That of the executable is of what runs: nobody can write to it any more. A script and what the dynamic loader runs are
-/// read later, by the program itself, and could be changed by others until then: theirs are of the moment before.
+/// That of the executable is of what runs: nobody can write to it any more. A script and what the dynamic loader runs
+/// are read later, by the program itself, and could be changed by others until then: theirs are of the moment before.
 fn digests(context: &Context<'_>, approved: &Approved) -> Vec<Part> {
     let digest = |own: &Own| match identity(&own.file) {
         Ok(file) if file == approved.executable => context.shared.digests.of_running(&own.file),

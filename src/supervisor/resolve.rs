@@ -246,8 +246,8 @@ fn directory_path(proc: RawFd, directory: &OwnedFd) -> std::result::Result<PathB
     }
 }
 
-/// The path where a directory stands, though its own name may be gone, as that of what covers a denied directory is: rules
-/// speak of what is covered.
+/// The path where a directory stands, though its own name may be gone, as that of what covers a denied directory is:
+/// rules speak of what is covered.
 fn standing_path(directory: &OwnedFd) -> std::result::Result<PathBuf, Errno> {
     let path = real_path(directory)?;
     let stat = file::fstatat(directory.as_raw_fd(), c"", libc::AT_EMPTY_PATH)?;
