@@ -331,13 +331,41 @@ pub struct Exec {
     /// The arguments beyond the cut, escaped: they are judged, and not recorded.
     #[serde(skip)]
     pub rest: Vec<String>,
+    /// What the file held when it was started: `sha256:` and hexadecimal digits, or `none:` and why that is not known.
+    /// Only for a file that the box could have written; any other is known by its path. The interpreter of a script
+    /// reads it later than that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// The same for other files that take part and that the box could have written: interpreters, what the loader runs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<Part>,
+}
+
+/// A file that takes part in the start of a program.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Which, resolved.
+    pub file: BoxPath,
+    /// What it held, as [`Exec::digest`] says it.
+    pub digest: String,
 }
 
 impl Exec {
     /// The start of a program about which no more is known than its file, what it was called, and its arguments.
     pub fn of(program: BoxPath, called: impl Into<String>, argv: Vec<String>) -> Self {
         let (called, argc) = (called.into(), argv.len());
-        Self { program, called, interpreter: None, line: Vec::new(), loaded: None, argv, argc, rest: Vec::new() }
+        Self {
+            program,
+            called,
+            interpreter: None,
+            line: Vec::new(),
+            loaded: None,
+            argv,
+            argc,
+            rest: Vec::new(),
+            digest: None,
+            parts: Vec::new(),
+        }
     }
 }
 

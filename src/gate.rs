@@ -7,8 +7,8 @@ mod actions;
 mod tally;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -18,8 +18,8 @@ use crate::audit::{Counts, Decision, Denial, Layer, Op, OpCount, Record, RunId, 
 use crate::audit::{WriteError, Writer, Written};
 use crate::event::{Access, ActionId, BoxPath, Effect, Event, FileId, GitState, Reason, RuleId, Standing, Subject};
 use crate::event::{Unjudged, Verdict, Where};
-use crate::policy::{Policy, tiers};
 use crate::policy::decide::{decide, suggest};
+use crate::policy::{Policy, tiers};
 
 pub use crate::audit::Outcome;
 use actions::{Actions, Came};
@@ -73,7 +73,6 @@ impl Judged {
     pub fn made(&mut self, file: FileId) {
         self.made = Some(file);
     }
-
 }
 
 impl Gate {
@@ -86,6 +85,12 @@ impl Gate {
     /// The policy that decides.
     pub fn policy(&self) -> &Policy {
         &self.policy
+    }
+
+    /// Whether the box could have written what lies at `path`, so that the path does not tell what that is.
+    pub fn is_the_boxs_own(&self, path: &BoxPath) -> bool {
+        // `/dev/shm` is a file system of the box alone, and no tree of the policy.
+        self.policy.files.is_writable(path.as_path()) || path.as_path().starts_with("/dev/shm")
     }
 
     /// Decides `event`. `asked` is the target as the caller wrote it, escaped, where it differs from the resolved one;

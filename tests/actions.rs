@@ -234,9 +234,15 @@ fn what_a_secret_was_read_into_carries_it_on() {
     );
     let sent = |line: String| {
         let outcome = scene.boxed(&["-p", text(&policy)], &["/bin/sh", "-c", &line]);
-        let tainted = outcome.records.iter().filter(|record| record["op"] == "resolve" || record["op"] == "connect").any(|record| {
-            record["tier"] == 8 && record["verdict"] == "deny" && record["reason"] == "tier" && record["taint"][0] == "env"
-        });
+        let tainted =
+            outcome.records.iter().filter(|record| record["op"] == "resolve" || record["op"] == "connect").any(
+                |record| {
+                    record["tier"] == 8
+                        && record["verdict"] == "deny"
+                        && record["reason"] == "tier"
+                        && record["taint"][0] == "env"
+                },
+            );
         let arrived = heard.recv_timeout(std::time::Duration::from_millis(300)).is_ok();
         assert!(arrived != tainted, "either it arrives or a record says why not: {outcome}");
         arrived
@@ -245,7 +251,10 @@ fn what_a_secret_was_read_into_carries_it_on() {
     for line in [
         format!("sh -c 'cat .env >/dev/null; {send2}'; true", send2 = send.replace('\'', "'\\''")),
         format!("cp .env a; sh -c 'cat a > /dev/null; {send2}'; true", send2 = send.replace('\'', "'\\''")),
-        format!("cp .env a; mv a b; ln b c; sh -c 'cat c > /dev/null; {send2}'; true", send2 = send.replace('\'', "'\\''")),
+        format!(
+            "cp .env a; mv a b; ln b c; sh -c 'cat c > /dev/null; {send2}'; true",
+            send2 = send.replace('\'', "'\\''")
+        ),
         format!("mv .env d; sh -c 'cat d > /dev/null; {send2}'; mv d .env; true", send2 = send.replace('\'', "'\\''")),
         // The agent's own process reads it: whatever it starts from then on may carry it.
         format!("read line < .env; {send}; true"),

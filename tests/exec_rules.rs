@@ -11,10 +11,12 @@ use std::time::Duration;
 
 use common::{Outcome, PATIENCE, Scene, compiler, program, records_with, run_for, text};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 const POLICY: &str = "version: 1\nextends: [default]\nexec:\n  deny: [{run: 'git push *', message: no pushing}]\n";
 const RULE: &str = "exec.deny[0]";
 const RACE: (&str, &str) = ("race_argv", include_str!("escape/race_argv.c"));
+const NOTED: &str = include_str!("escape/noted.c");
 const MARK: (&str, &str) = ("mark", include_str!("escape/mark.c"));
 
 /// A repository in the workspace and a remote to push to.
@@ -235,6 +237,191 @@ fn long_argument_vectors_are_judged_whole() {
     }
 }
 
+#[test]
+fn the_last_of_very_many_or_very_long_arguments_is_judged() {
+    let Some(python) = program("python3") else { skip!("no python3") };
+    let scene = Scene::new();
+    let policy = scene.file("policy.yaml", "version: 1\nextends: [default]\nexec:\n  deny: [uname]\n");
+    // The program that `env` starts comes behind all of the variables.
+    let start = |before: &str, words: &str, last: &str| {
+        format!(
+            "import os, resource
+hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
+resource.setrlimit(resource.RLIMIT_STACK, (hard, hard)) if {before} else None
+os.execve('/usr/bin/env', ['env'] + {words} + ['{last}'], {{'PATH': '/usr/bin:/bin'}})"
+        )
+    };
+    // 100,000 of them; 2 MB, as much as there can be with a usual stack; and as much as there can be at all.
+    for (before, words, length) in [
+        ("False", "['a=%05d' % n for n in range(100000)]", 100_002),
+        ("False", "['a=' + 'x' * 130000] * 15", 17),
+        ("True", "['a=' + 'x' * 130000] * 45", 47),
+    ] {
+        if before == "True" && !lets_the_stack_grow(&scene, &python) {
+            println!("not tried where the stack's hard limit is low: {words}");
+            continue;
+        }
+        for (last, code) in [("uname", 1), ("true", 0)] {
+            let argv = [text(&python), "-c", &start(before, words, last)];
+            scene.free(&argv).exits(0);
+            let outcome = scene.boxed(&["-p", text(&policy)], &argv);
+            outcome.exits(code).must(outcome.took < Duration::from_secs(20), &format!("{words} took too long"));
+            let started = outcome.decisions("\"called\":\"env\"");
+            let record = started.last().unwrap_or_else(|| panic!("no record\n{outcome}"));
+            assert_eq!(record["verdict"], if code == 0 { "allow" } else { "deny" }, "{words} {last}");
+            assert_eq!(record["target"]["argc"], length, "{words} {last}");
+            if code != 0 {
+                assert!(
+                    record["rule"].as_str().is_some_and(|rule| rule.ends_with(RULE)),
+                    "{words}: {}",
+                    record["rule"]
+                );
+            }
+        }
+    }
+}
+
+/// Whether processes may have a stack that holds 6 MB of arguments, the most that the kernel takes.
+fn lets_the_stack_grow(scene: &Scene, python: &Path) -> bool {
+    let ask = "import resource as r; h = r.getrlimit(r.RLIMIT_STACK)[1]; print(h == -1 or h >= 64 << 20)";
+    scene.free(&[text(python), "-c", ask]).out == "True\n"
+}
+
+/// The digest of a file, as records write it.
+fn digest(path: &Path) -> String {
+    let hash = Sha256::digest(fs::read(path).expect("read a program"));
+    format!("sha256:{}", hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+}
+
+/// The digests in a record of an exec.
+fn digests(record: &Value) -> Vec<&str> {
+    let parts = record["target"]["parts"].as_array().into_iter().flatten();
+    parts.map(|part| &part["digest"]).chain([&record["target"]["digest"]]).filter_map(Value::as_str).collect()
+}
+
+/// A place where `mark` is denied by its name, and the digest of it.
+fn marked() -> (Scene, String) {
+    let scene = Scene::new();
+    scene.file("policy.yaml", "version: 1\nextends: [default]\nexec:\n  deny: [mark]\n");
+    let mark = scene.c(MARK.0, MARK.1, &["-pie", "-fPIE"]);
+    let digest = digest(&mark);
+    (scene, digest)
+}
+
+#[test]
+fn a_denied_program_runs_by_no_other_road_without_its_digest_on_record() {
+    if compiler().is_none() || program("bash").is_none() {
+        skip!("no C compiler (cc) or no bash");
+    }
+    const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
+    const PYTHON: &str = "python3 -c 'import os, sys
+file = os.memfd_create(\"x\")
+os.write(file, open(\"mark\", \"rb\").read())
+";
+    let (scene, digest) = marked();
+    let policy = scene.root.join("policy.yaml");
+    let marks = scene.work.join("marks");
+    let mut wrong = Vec::new();
+    // What each needs, what it does, and whether the rule still knows the program.
+    for (needs, line, denied) in [
+        ("", "./mark".to_string(), true),
+        ("", "ln -s mark other && ./other".into(), true),
+        ("", "exec 9<mark; /proc/self/fd/9".into(), true),
+        ("", "exec 9<mark; mv mark gone; /proc/self/fd/9; mv gone mark".into(), false),
+        (LOADER, format!("{LOADER} ./mark"), true),
+        ("", "printf '#!%s\\n' \"$PWD/mark\" >script; chmod +x script; ./script".into(), true),
+        ("", "cp mark other && ./other".into(), false),
+        ("", "cp mark /dev/shm/other && /dev/shm/other".into(), false),
+        ("", "cp mark /tmp/other && /tmp/other".into(), false),
+        ("", "ln mark other && ./other".into(), false),
+        ("", "cp mark other && exec 9<other && rm other && /proc/self/fd/9".into(), false),
+        ("", "cp mark other && printf '#!%s\\n' \"$PWD/other\" >script && chmod +x script && ./script".into(), false),
+        (
+            "",
+            "cp mark other && printf '#!%s\\n' \"$PWD/other\" >inner && printf '#!%s\\n' \"$PWD/inner\" >script && \
+             chmod +x inner script && ./script"
+                .into(),
+            false,
+        ),
+        (LOADER, format!("cp mark other && {LOADER} ./other"), false),
+        (LOADER, format!("cp mark other && chmod -x other && {LOADER} --argv0 x ./other"), false),
+        (LOADER, format!("cp mark other && exec 9<other && rm other && {LOADER} /proc/self/fd/9"), false),
+        ("python3", format!("{PYTHON}os.execve(file, [\"x\"], os.environ)'"), false),
+        ("python3", format!("{PYTHON}os.execv(f\"/proc/self/fd/{{file}}\", [\"x\"])'"), false),
+        ("python3", format!("{PYTHON}os.execv(f\"/proc/{{os.getpid()}}/fd/{{file}}\", [\"x\"])'"), false),
+        (
+            "python3 /lib64/ld-linux-x86-64.so.2",
+            format!(
+                "{PYTHON}os.set_inheritable(file, True)\nos.execv(\"{LOADER}\", [\"x\", f\"/proc/self/fd/{{file}}\"])'"
+            ),
+            false,
+        ),
+    ] {
+        let there = |need: &str| program(need).is_some() || need.starts_with('/') && Path::new(need).exists();
+        if !needs.split_whitespace().all(there) {
+            println!("not tried without {needs}: {line}");
+            continue;
+        }
+        let clear = || {
+            let made = ["other", "script", "inner"].map(|name| scene.work.join(name));
+            made.iter().chain([&marks, &"/tmp/other".into(), &"/dev/shm/other".into()]).for_each(|path| {
+                let _ = fs::remove_file(path);
+            });
+        };
+        clear();
+        let free = scene.free(&["/bin/bash", "-c", &line]);
+        free.must(marks.exists(), &format!("the control of `{line}` runs nothing"));
+        clear();
+        let outcome = scene.boxed(&["-p", text(&policy)], &["/bin/bash", "-c", &line]);
+        let told = |record: &&&Value| record["outcome"] == "ok" && digests(record).contains(&digest.as_str());
+        let on_record = match denied {
+            true => outcome.denied(&["exec"], RULE) && !marks.exists(),
+            false => marks.exists() && outcome.decisions("exec").iter().any(|record| told(&record)),
+        };
+        if !on_record {
+            let all: Vec<String> = outcome.decisions("\"exec\"").iter().map(|record| record.to_string()).collect();
+            wrong.push(format!("`{line}`\n{outcome}\n{}", all.join("\n")));
+        }
+        clear();
+    }
+    assert!(wrong.is_empty(), "not as it should be on record ({digest}):\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_script_is_on_record_with_its_digest_and_a_program_of_the_system_without() {
+    let scene = Scene::new();
+    let script = scene.script("home/work/script", "#!/bin/sh\n/bin/true\n");
+    let large = scene.script("home/work/large", "#!/bin/true\n");
+    fs::OpenOptions::new().write(true).open(&large).and_then(|file| file.set_len(65 << 20)).expect("make it large");
+    let outcome = scene.boxed_sh(
+        &[],
+        "./script && ./script; sed -i s/true/false/ script; ./script; ./large; \
+                                       cp /bin/true closed; chmod 111 closed; ./closed",
+    );
+    outcome.exits(0);
+    let told = |name: &str| -> Vec<&Value> {
+        let named = |record: &&&Value| record["target"]["program"].as_str().is_some_and(|path| path.ends_with(name));
+        outcome.decisions("\"exec\"").iter().filter(named).copied().collect()
+    };
+    let scripts: Vec<Vec<&str>> = told("work/script").into_iter().map(digests).collect();
+    let after = digest(&script);
+    assert!(scripts.len() == 3 && scripts[0] == scripts[1] && scripts[2] == [after.as_str()], "{scripts:?}");
+    assert_ne!(scripts[0], scripts[2]);
+    assert_eq!(told("work/large").into_iter().map(digests).next(), Some(vec!["none: larger than 64 MiB"]));
+    let closed: Vec<&str> = told("work/closed").into_iter().flat_map(digests).collect();
+    outcome.must(closed.len() == 1 && closed[0].starts_with("none: cannot be read: EACCES"), "why there is none");
+    for name in ["/true", "/false", "/sed"] {
+        outcome.must(told(name).iter().all(|record| digests(record).is_empty()), &format!("{name} was read"));
+    }
+    outcome.must(!told("/true").is_empty(), "the system's program is on record");
+
+    let log = scene.root.join("audit-0.jsonl");
+    let shown = scene.agentbox(&["log", text(&log)]);
+    shown.exits(0).must(shown.out.contains(&format!(" (sha256 {})", &after[7..19])), "the digest in short");
+    let replay = scene.agentbox(&["policy", "replay", text(&log)]);
+    replay.exits(0).must(replay.out.contains(" 0 would change"), "a digest changes no verdict");
+}
+
 fn tries() -> u32 {
     std::env::var("AGENTBOX_RACE_TRIES").ok().map_or(200, |tries| tries.parse().expect("a number of tries"))
 }
@@ -298,4 +485,102 @@ fn arguments_that_another_thread_rewrites_never_run_what_is_denied() {
 #[test]
 fn arguments_that_another_process_rewrites_never_run_what_is_denied() {
     race("process");
+}
+
+/// `good/x` may run, `hood/x` not; what an exec takes for its program turns from one into the other while it is judged.
+fn race_start(how: &str, who: &str) {
+    if compiler().is_none() {
+        skip!("no C compiler (cc)");
+    }
+    let tries = tries();
+    let lay_out = || {
+        let scene = Scene::new();
+        scene.c("race_start", include_str!("escape/race_start.c"), &[]);
+        for place in ["good", "hood"] {
+            fs::create_dir(scene.work.join(place)).expect("make a directory");
+            let made = scene.c("x", NOTED, &[&format!("-DNAME=\"{place}\"")]);
+            fs::rename(made, scene.work.join(place).join("x")).expect("put the program in its place");
+            scene.script(format!("home/work/{place}/script"), format!("#!/bin/sh\necho {place} >>$MARKS\n"));
+        }
+        scene.script("home/work/script", "#!./x\n");
+        // What replaces a file goes by the name it replaces, and is held to that name's rules.
+        let denied = match how {
+            "file" => "/bin/false".into(),
+            "script" => scene.work.join("hood/script"),
+            _ => scene.work.join("hood/x"),
+        };
+        scene.file("policy.yaml", format!("version: 1\nextends: [default]\nexec:\n  deny: [{}]\n", text(&denied)));
+        let marks = format!("MARKS={}", text(&scene.work.join("marks")));
+        (scene, marks)
+    };
+    let marks = |scene: &Scene| {
+        let marks = fs::read_to_string(scene.work.join("marks")).unwrap_or_default();
+        ["good", "hood"].map(|place| marks.lines().filter(|line| *line == place).count())
+    };
+    let controlled = (0..20).any(|_| {
+        let (scene, variable) = lay_out();
+        scene.free(&["env", &variable, "./race_start", how, who, "200"]).exits(0);
+        marks(&scene).into_iter().all(|count| count > 0)
+    });
+    assert!(controlled, "{how} {who}: the control never runs both");
+    let raced = (0..5).any(|_| {
+        let (scene, variable) = lay_out();
+        let policy = scene.root.join("policy.yaml");
+        let argv = ["env", &variable, "./race_start", how, who, &tries.to_string()];
+        let (command, log) = scene.boxed_command(&["-p", text(&policy)], &argv);
+        let mut boxed = run_for(PATIENCE + Duration::from_millis(30) * tries, command);
+        boxed.records = records_with(&log, "\"exec\"");
+        boxed.records.retain(|record| record["target"]["argv"] == serde_json::json!(["x"]));
+        boxed.exits(0);
+        let [good, hood] = marks(&scene);
+        let count = |verdict: &str, outcome: &str, part: &str| {
+            let fits = |r: &&&Value| r["verdict"] == verdict && r["outcome"] == outcome;
+            boxed.decisions(part).iter().filter(fits).count()
+        };
+        let refused = count("deny", "EACCES", "");
+        let killed = count("allow", "killed", "");
+        if how == "script" {
+            // The shell opens it after it was verified: what it reads is a rule's for files, and not for programs.
+            let runs = count("allow", "ok", &digest(&scene.work.join("good/script")));
+            boxed.must(runs == good + hood, &format!("{good} and {hood} ran, {runs} on record"));
+            boxed.must(count("deny", "EACCES", "hood/script\"") == refused, "something else was refused");
+        } else if how == "file" {
+            let runs = ["good", "hood"].map(|place| count("allow", "ok", &digest(&scene.work.join(place).join("x"))));
+            boxed.must(runs == [good, hood], &format!("{good} and {hood} ran, {runs:?} are on record by their digest"));
+        } else {
+            boxed.must(hood == 0, "a denied program ran");
+            let runs = count("allow", "ok", "good/x\"");
+            boxed.must(runs == good && count("allow", "ok", "") == good, &format!("{good} ran, {runs} on record"));
+        }
+        println!("{how} {who}: {good} and {hood} ran, {refused} were refused, {killed} were killed of {tries}");
+        good > 0 && hood + refused > 0
+    });
+    assert!(raced, "{how} {who}: never was it the one and then the other: the race was not run");
+}
+
+macro_rules! races {
+    ($($name:ident: $how:literal,)*) => {$(
+        mod $name {
+            #[test]
+            fn by_another_thread() {
+                super::race_start($how, "thread");
+            }
+
+            #[test]
+            fn by_another_process() {
+                super::race_start($how, "process");
+            }
+        }
+    )*};
+}
+
+races! {
+    a_path_that_changes_runs_nothing_denied: "path",
+    a_link_that_turns_runs_nothing_denied: "link",
+    a_file_that_is_replaced_is_on_record_as_what_ran: "file",
+    a_script_behind_a_link_that_turns_is_on_record_as_it_was_judged: "script",
+    a_working_directory_that_changes_runs_nothing_denied: "cwd",
+    a_script_that_is_rewritten_runs_no_denied_interpreter: "line",
+    a_script_that_is_replaced_runs_no_denied_interpreter: "swap",
+    an_interpreter_relative_to_a_directory_that_changes_is_not_a_denied_one: "relative",
 }

@@ -8,15 +8,12 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
-use std::time::Duration;
 
-use common::{Outcome, PATIENCE, Scene, agentbox, compiler, program, records_with, root, run_for, text};
+use common::internet::{Internet, Report};
+use common::{Outcome, PATIENCE, Scene, compiler, program, root, run_for, text};
 use serde_json::Value;
 
-const INTERNET: &str = include_str!("fixtures/internet.py");
 const SOCKETS: &str = include_str!("fixtures/sockets.py");
 const PORTS: &str = include_str!("fixtures/ports.py");
 const NET: &str = include_str!("escape/net.c");
@@ -31,44 +28,6 @@ const METADATA: &str = "169.254.169.254";
 /// Rules for all of the internet but who takes all.
 const OPEN: &[&str] =
     &["--net-allow", "203.0.113.0/24", "--net-allow", "2001:db8::/32", "--net-allow", "*.example.org"];
-
-/// An ordinary user's id.
-const ORDINARY: &str = "65534";
-
-/// A scene in the internet.
-struct Internet {
-    scene: Scene,
-    python: PathBuf,
-    /// What commands run under: nothing, or what makes root another user.
-    who: Vec<&'static str>,
-    agentbox: PathBuf,
-    /// How long a run may take.
-    patience: Duration,
-    /// What a record must contain to be worth keeping.
-    kept: &'static str,
-}
-
-/// What reached whom.
-struct Report(Value);
-
-impl Report {
-    /// `what` is `connections`, `bytes`, `datagrams` or `packets`.
-    fn count(&self, what: &str, address: &str) -> u64 {
-        self.0[what][address].as_u64().unwrap_or(0)
-    }
-
-    /// What came to those who take all.
-    fn heard(&self) -> Vec<&str> {
-        let heard = self.0["heard"].as_array().expect("a list");
-        heard.iter().map(|text| text.as_str().expect("a text")).collect()
-    }
-
-    /// The names that the internet's name server was asked for.
-    fn names(&self) -> Vec<&str> {
-        let names = self.0["names"].as_array().expect("a list");
-        names.iter().map(|asked| asked[0].as_str().expect("a name")).collect()
-    }
-}
 
 /// Gives a test its internet, or leaves it with the host fact that is missing.
 macro_rules! internet {
@@ -87,73 +46,6 @@ macro_rules! internet {
         internet.scene.c("race_net", RACE_NET, &[]);
         internet
     }};
-}
-
-impl Internet {
-    /// The internet of the test's own user.
-    fn new() -> Result<Self, String> {
-        static WORKS: OnceLock<Result<(), String>> = OnceLock::new();
-        let python = program("python3").ok_or("no python3 in the system directories")?;
-        let scene = Scene::new();
-        scene.file("internet.py", INTERNET);
-        let internet = Self { scene, python, who: vec![], agentbox: agentbox(), patience: PATIENCE, kept: "" };
-        // Asked once for all tests of this file.
-        let works = || match internet.free(&["true"]) {
-            (outcome, _) if outcome.code == 0 => Ok(()),
-            (outcome, _) => Err(format!("no internet on a loopback of our own: {}", outcome.err.trim())),
-        };
-        WORKS.get_or_init(works).clone()?;
-        Ok(internet)
-    }
-
-    /// For so many tries: a busy machine takes a millisecond for one, and a record for each is much to keep.
-    fn of_many_tries(mut self, tries: u32) -> Self {
-        (self.patience, self.kept) = (PATIENCE + Duration::from_millis(5) * tries, "\"kind\":\"end\"");
-        self
-    }
-
-    /// Lets commands, agentbox too, run as a user who has no right in the internet's namespaces.
-    fn run_by_an_ordinary_user(mut self) -> Self {
-        self.who = vec!["setpriv", "--reuid", ORDINARY, "--regid", ORDINARY, "--clear-groups", "--"];
-        // The one under test may lie where only root may go.
-        let copy = self.scene.root.join("agentbox");
-        fs::copy(&self.agentbox, &copy).expect("copy agentbox");
-        self.agentbox = copy;
-        self
-    }
-
-    /// Runs in the internet without a box.
-    fn free(&self, argv: &[&str]) -> (Outcome, Report) {
-        self.run(&[&self.who, argv].concat(), Path::new("/nonexistent"))
-    }
-
-    /// Runs in the internet in a box.
-    fn boxed(&self, flags: &[&str], argv: &[&str]) -> (Outcome, Report) {
-        self.boxed_under(&[], flags, argv)
-    }
-
-    /// Runs in a box that is itself started by `around`, which runs in the internet.
-    fn boxed_under(&self, around: &[&str], flags: &[&str], argv: &[&str]) -> (Outcome, Report) {
-        let (command, log) = self.scene.boxed_command(flags, argv);
-        let args: Vec<&str> = command.get_args().map(|arg| arg.to_str().expect("plain arguments")).collect();
-        self.run(&[&self.who, around, &[text(&self.agentbox)], &args].concat(), &log)
-    }
-
-    fn run(&self, argv: &[&str], log: &Path) -> (Outcome, Report) {
-        let (scene, report) = (&self.scene, self.scene.root.join("reached.json"));
-        let namespaces = if root() { "-nm" } else { "-Urnm" };
-        let internet = scene.root.join("internet.py");
-        let own = ["unshare", namespaces, "--propagation", "private", text(&self.python), text(&internet)];
-        if !self.who.is_empty() {
-            let done = Command::new("chown").args(["-R", ORDINARY]).arg(&scene.root).status().expect("run chown");
-            assert!(done.success(), "give the scene away");
-        }
-        let command = scene.free_command(&[&own, &[text(&report)][..], argv].concat());
-        let mut outcome = run_for(self.patience, command);
-        outcome.records = records_with(log, self.kept);
-        let reached = fs::read(&report).map_or(Value::Null, |json| serde_json::from_slice(&json).expect("a report"));
-        (outcome, Report(reached))
-    }
 }
 
 /// Lines `NAME: RESULT` by name.

@@ -763,7 +763,7 @@ mod tests {
     use std::os::unix::ffi::OsStrExt;
 
     use super::*;
-    use crate::event::{BoxPath, Loaded, Transport, Weight};
+    use crate::event::{BoxPath, Loaded, Part, Transport, Weight};
 
     fn place(path: &[u8]) -> Place {
         Place { own_repository: true, ..Place::of(BoxPath::new(OsStr::from_bytes(path)).unwrap()) }
@@ -779,6 +779,8 @@ mod tests {
             argv: vec!["a".into(), "b\n\u{1b}".into()],
             argc: 2,
             rest: Vec::new(),
+            digest: Some("sha256:00".into()),
+            parts: vec![Part { file: BoxPath::new("/work/x").unwrap(), digest: "none: larger".into() }],
         };
         let file = |op| Access::File { op, at: place(b"/x/\xff\n\x1b") };
         let two = |op| Access::Move { op, from: place(b"/a\\b"), to: place(b"/b") };

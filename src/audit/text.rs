@@ -99,6 +99,19 @@ fn command_line(exec: &Exec) -> String {
     line
 }
 
+/// What is known of a program that the box could have written, in short: `sha256 0123456789ab, /work/lib sha256 …`.
+pub fn digests(access: &Access) -> Option<String> {
+    let Access::Exec(exec) = access else { return None };
+    let short = |digest: &str| match digest.split_once(':') {
+        Some(("sha256", hex)) => format!("sha256 {}", hex.get(..12).unwrap_or(hex)),
+        Some(("none", why)) => format!("digest not known:{why}"),
+        _ => digest.to_string(),
+    };
+    let parts = exec.parts.iter().map(|part| format!("{} {}", part.file, short(&part.digest)));
+    let all: Vec<String> = exec.digest.iter().map(|digest| short(digest)).chain(parts).collect();
+    (!all.is_empty()).then(|| all.join(", "))
+}
+
 fn endpoint(endpoint: &Endpoint) -> String {
     match endpoint {
         Endpoint::Inet { address, transport, names, .. } => inet(*address, *transport, names),
@@ -132,6 +145,7 @@ pub fn quoted(argument: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::{BoxPath, Part};
 
     #[test]
     fn times_have_microseconds_and_are_utc() {
@@ -146,6 +160,20 @@ mod tests {
         let shown = printable(name);
         assert!(!shown.chars().any(deceives), "{shown:?}");
         assert_eq!(printable("héllo/ünï 日本"), "héllo/ünï 日本");
+    }
+
+    #[test]
+    fn digests_are_shown_in_short() {
+        let exec = |digest: Option<&str>, parts| {
+            let exec = Exec::of(BoxPath::new("/work/x").unwrap(), "x", vec![]);
+            digests(&Access::Exec(Exec { digest: digest.map(str::to_string), parts, ..exec }))
+        };
+        let part = |digest: &str| Part { file: BoxPath::new("/work/y").unwrap(), digest: digest.into() };
+        assert_eq!(exec(None, vec![]), None);
+        let long = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        let shown = exec(Some(long), vec![part("none: no regular file")]);
+        assert_eq!(shown.as_deref(), Some("sha256 e3b0c44298fc, /work/y digest not known: no regular file"));
+        assert_eq!(exec(Some("sha256:é"), vec![]).as_deref(), Some("sha256 é"));
     }
 
     #[test]

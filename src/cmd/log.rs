@@ -15,7 +15,7 @@ use crate::audit::read::{self, Chain, Fault, Line, Located, Reader};
 use crate::audit::record::{Decided, End, Entry, RunResult, Start};
 use crate::audit::report::describe_destination;
 use crate::audit::run::{self, Found, RunFile, RunId};
-use crate::audit::text::{printable, quoted, shorten, target};
+use crate::audit::text::{digests, printable, quoted, shorten, target};
 use crate::cli::{Log, LogCommand};
 use crate::event::Effect;
 
@@ -190,6 +190,9 @@ impl Trail {
         write!(out, "{} {} {:<8} {aim}", self.offset(&decided.time), self.paint(colour, mark), decided.op.name())?;
         if let Some(asked) = &decided.asked {
             write!(out, " (as {})", printable(&shorten(asked, WIDTH)))?;
+        }
+        if let Some(digest) = decided.access().as_ref().and_then(digests) {
+            write!(out, " ({})", printable(&shorten(&digest, WIDTH)))?;
         }
         if decided.outcome != "ok" {
             write!(out, "  {}", self.paint(colour, &printable(&decided.outcome)))?;

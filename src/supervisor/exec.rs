@@ -3,6 +3,7 @@
 //! The path, the argument vector and the file can all change between the look and the act. So the caller is traced
 //! across its exec: at the stop that follows, before the new program's first instruction, its executable and arguments
 //! are compared with what was approved, and a difference is fatal. Landlock's execute right is the wall behind it.
+//! There, too, files that the box could have written are put on record by their digest: no path tells what they are.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -16,11 +17,12 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
+use super::digest;
 use super::notification::{Because, Reply};
 use super::resolve::{Caller, Last, Resolved, descriptor, own_fd, real_path, resolve};
 use super::target::Target;
 use super::{Context, Handled, Stop};
-use crate::event::{Access, ActionId, BoxPath, Exec, Loaded, Standing, Unjudged, escape_bytes};
+use crate::event::{Access, ActionId, BoxPath, Exec, Loaded, Part, Standing, Unjudged, escape_bytes};
 use crate::gate::{Judged, Outcome};
 use crate::sys::file;
 use crate::syscalls::Arg;
@@ -42,6 +44,24 @@ struct Approved {
     begins: Option<ActionId>,
     /// For a script: the name its interpreter is given, and the file that must be behind it.
     script: Option<(CString, (u64, u64))>,
+    /// The files that take part and that the box could have written.
+    own: Vec<Own>,
+}
+
+/// A file whose path does not tell what it holds.
+struct Own {
+    path: BoxPath,
+    file: Arc<OwnedFd>,
+}
+
+impl Own {
+    /// `None` for a file that the box could not have written. One without a name, or handed in from outside, has no
+    /// path in the view that could tell anything.
+    fn of(context: &Context<'_>, found: &Resolved, file: &Arc<OwnedFd>) -> Option<Self> {
+        let unnamed = found.is_nameless() || found.handed_in().is_some();
+        let own = unnamed || context.shared.gate.is_the_boxs_own(&found.path);
+        own.then(|| Self { path: found.path.clone(), file: Arc::clone(file) })
+    }
 }
 
 /// `execve`, `execveat`.
@@ -69,11 +89,12 @@ pub fn exec(context: &Context<'_>) -> Handled {
         return Err(Stop::Errno(Errno::ENOENT));
     }
     let object = found.object().map_err(Stop::Errno)?;
-    let chain = interpreters(context, &object)?;
+    let mut chain = interpreters(context, &object)?;
     let script = script_name(context, &path, empty);
     let arguments = final_arguments(&chain, &script, &argv);
     let runs = chain.last().map_or(Some(&found.path), |link| link.path.as_ref());
-    let loaded = runs.and_then(|loader| loaded(context, loader.as_path(), &arguments));
+    let (loaded, image) = runs.and_then(|loader| loaded(context, loader.as_path(), &arguments)).unzip();
+    let program = Own::of(context, &found, &object);
     let begins = context.begins_action();
     let approved = Approved {
         script: match chain.is_empty() {
@@ -83,6 +104,11 @@ pub fn exec(context: &Context<'_>) -> Handled {
         begins,
         executable: identity(chain.last().map_or(&object, |link| &link.file)).map_err(Stop::Errno)?,
         arguments,
+        own: program
+            .into_iter()
+            .chain(chain.iter_mut().filter_map(|link| link.own.take()))
+            .chain(image.flatten())
+            .collect(),
     };
     let mut exec = describe(&path, &found, &argv);
     if let Some(link) = chain.last() {
@@ -108,6 +134,7 @@ pub fn exec(context: &Context<'_>) -> Handled {
 struct Interpreter {
     file: Arc<OwnedFd>,
     path: Option<BoxPath>,
+    own: Option<Own>,
     /// The path as the line has it.
     written: CString,
     argument: Option<CString>,
@@ -124,7 +151,8 @@ fn interpreters(context: &Context<'_>, program: &OwnedFd) -> Result<Vec<Interpre
             .map_err(|missing| Stop::Errno(missing.errno))?;
         let file = found.object().map_err(Stop::Errno)?;
         let path = real_path(&file).ok().and_then(BoxPath::new);
-        chain.push(Interpreter { file, path, written, argument });
+        let own = Own::of(context, &found, &file);
+        chain.push(Interpreter { file, path, own, written, argument });
     }
     Err(Stop::Errno(Errno::ELOOP))
 }
@@ -229,10 +257,12 @@ fn escaped(arguments: &[CString]) -> Vec<String> {
 /// What the dynamic loader is told to run: it maps that file itself, and no exec of it is ever seen.
 ///
 /// The file is looked up once, here, and by the loader again: a name that leads elsewhere by then is not seen.
-fn loaded(context: &Context<'_>, loader: &Path, arguments: &[CString]) -> Option<Loaded> {
+fn loaded(context: &Context<'_>, loader: &Path, arguments: &[CString]) -> Option<(Loaded, Option<Own>)> {
     let at = loaded_argument(loader, arguments)?;
     let found = resolve(&context.caller(), libc::AT_FDCWD, &arguments[at], Last::Followed).ok()?;
-    found.stat.is_some().then_some(Loaded { program: found.path, at })
+    found.stat?;
+    let own = found.object().ok().and_then(|file| Own::of(context, &found, &file));
+    Some((Loaded { program: found.path, at }, own))
 }
 
 /// Which argument of the dynamic loader (ld.so(8)) names the program.
@@ -277,7 +307,7 @@ const RESTARTED_FIRST: i32 = 512;
 const RESTARTED_LAST: i32 = 516;
 
 /// Lets the exec go on under trace and compares what came of it.
-fn start_verified(context: &Context<'_>, judged: Judged, approved: &Approved) -> Handled {
+fn start_verified(context: &Context<'_>, mut judged: Judged, approved: &Approved) -> Handled {
     // An exec takes as long as the file takes to load.
     if !context.may_wait() {
         return context.conclude(judged, Reply::Errno(Errno::EAGAIN));
@@ -293,7 +323,9 @@ fn start_verified(context: &Context<'_>, judged: Judged, approved: &Approved) ->
         }
     }
     let _ = context.call.stopped.answer(Reply::Continue(Because::ExecIsVerified));
-    let outcome = follow(context, tid, approved);
+    let mut parts = Vec::new();
+    let outcome = follow(context, tid, approved, &mut parts);
+    name_by_digest(&mut judged, parts);
     // A thread that was not its process's first has taken over that one's number.
     for changed in [tid.as_raw(), context.task.subject.host] {
         context.shared.lineage.forget(changed);
@@ -315,7 +347,7 @@ fn seize(tid: Pid) -> Result<(), Errno> {
 ///
 /// A successful exec stops before anything else can happen; any other stop means that the call failed. A thread that
 /// was not its process's first takes that one's number in the exec, so the wait is for whatever this worker traces.
-fn follow(context: &Context<'_>, tid: Pid, approved: &Approved) -> Outcome {
+fn follow(context: &Context<'_>, tid: Pid, approved: &Approved, parts: &mut Vec<Part>) -> Outcome {
     let leader = Pid::from_raw(context.task.subject.host);
     let ours = |pid: Pid| pid == tid || pid == leader;
     loop {
@@ -325,7 +357,7 @@ fn follow(context: &Context<'_>, tid: Pid, approved: &Approved) -> Outcome {
             Ok(WaitStatus::PtraceEvent(pid, Signal::SIGTRAP, event))
                 if event == TraceEvent::PTRACE_EVENT_EXEC as i32 && ours(pid) =>
             {
-                return verify(context, pid, approved);
+                return verify(context, pid, approved, parts);
             }
             Ok(WaitStatus::PtraceEvent(pid, ..)) if ours(pid) => return failed(pid, None),
             Ok(WaitStatus::Stopped(pid, signal)) if ours(pid) => return failed(pid, Some(signal)),
@@ -339,8 +371,10 @@ fn follow(context: &Context<'_>, tid: Pid, approved: &Approved) -> Outcome {
     }
 }
 
-fn verify(context: &Context<'_>, pid: Pid, approved: &Approved) -> Outcome {
+/// What was approved goes on its way, once it is known what it is made of; anything else is ended.
+fn verify(context: &Context<'_>, pid: Pid, approved: &Approved, parts: &mut Vec<Part>) -> Outcome {
     if runs(pid, approved).unwrap_or(false) && reads_script(context, pid, approved) {
+        *parts = digests(context, approved);
         if let Some(action) = approved.begins {
             mark(context, action);
         }
@@ -351,6 +385,27 @@ fn verify(context: &Context<'_>, pid: Pid, approved: &Approved) -> Outcome {
     let _ = nix::sys::signal::kill(pid, Signal::SIGKILL);
     reap(pid);
     Outcome::Killed
+}
+
+/// The digests of the box's own files that take part, taken while what was started stands still.
+///
+/// That of the executable is of what runs: nobody can write to it any more. A script and what the dynamic loader runs
+/// are read later, by the program itself, and could be changed by others until then: theirs are of the moment before.
+fn digests(context: &Context<'_>, approved: &Approved) -> Vec<Part> {
+    let digest = |own: &Own| match identity(&own.file) {
+        Ok(file) if file == approved.executable => context.shared.digests.of_running(&own.file),
+        _ => digest::of_now(&own.file),
+    };
+    approved.own.iter().map(|own| Part { file: own.path.clone(), digest: digest(own) }).collect()
+}
+
+/// Adds to the record what was started, apart from its path.
+fn name_by_digest(judged: &mut Judged, mut parts: Vec<Part>) {
+    let Access::Exec(exec) = &mut judged.event.access else { return };
+    if parts.first().is_some_and(|part| part.file == exec.program) {
+        exec.digest = Some(parts.remove(0).digest);
+    }
+    exec.parts = parts;
 }
 
 /// Ends the trace. A process that was killed in its stop is not there to be let go, but still to be reaped.
@@ -432,6 +487,7 @@ mod tests {
         let link = |written: &str, argument: Option<&str>| Interpreter {
             file: Arc::new(file.try_clone().unwrap().into()),
             path: None,
+            own: None,
             written: c(written),
             argument: argument.map(c),
         };

@@ -8,6 +8,7 @@
 mod address;
 mod aims;
 mod bound;
+mod digest;
 mod exchange;
 mod exec;
 mod files;

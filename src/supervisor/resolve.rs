@@ -240,10 +240,19 @@ fn directory_path(proc: RawFd, directory: &OwnedFd) -> std::result::Result<PathB
         Ok(path) if path.is_absolute() => Ok(path),
         Ok(_) => Err(Errno::ENOENT),
         // A directory may be listed, and so opened, by somebody who may not enter it.
-        Err(Errno::EACCES) => real_path(directory),
+        Err(Errno::EACCES) => standing_path(directory),
         // Among others a base that is no directory: the caller named a name below a file.
         Err(errno) => Err(errno),
     }
+}
+
+/// The path where a directory stands, though its own name may be gone, as that of what covers a denied directory is:
+/// rules speak of what is covered.
+fn standing_path(directory: &OwnedFd) -> std::result::Result<PathBuf, Errno> {
+    let path = real_path(directory)?;
+    let stat = file::fstatat(directory.as_raw_fd(), c"", libc::AT_EMPTY_PATH)?;
+    let named = path.as_os_str().as_bytes().strip_suffix(b" (deleted)").filter(|_| stat.st_nlink == 0);
+    Ok(named.map(|name| PathBuf::from(OsStr::from_bytes(name))).unwrap_or(path))
 }
 
 /// The path of an open descriptor, in the worker's view.

@@ -18,6 +18,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns, unshare};
 
 use super::aims::Aims;
+use super::digest::Digests;
 use super::exchange::Epolls;
 use super::lineage::Lineage;
 use super::notification::{Parked, Stopped};
@@ -71,6 +72,7 @@ pub(super) struct Shared {
     pub(super) target: Box,
     pub(super) lineage: Lineage,
     pub(super) made: Made,
+    pub(super) digests: Digests,
     pub(super) waits: Waits,
     pub(super) epolls: Epolls,
     pub(super) trees: WorkTrees,
@@ -117,6 +119,7 @@ impl Supervisor {
             view: target.own_view.then(|| View::new(target.host_proc.as_raw_fd())),
             target,
             made: Made::default(),
+            digests: Digests::default(),
             waits: Waits::default(),
             epolls: Epolls::default(),
             trees: WorkTrees::default(),

@@ -60,8 +60,7 @@ fn a_change_weighs_by_where_it_is_and_what_was_there() {
     let lab = Lab::new();
     let other = lab.home().join("other");
     std::fs::create_dir_all(&other).unwrap();
-    let policy =
-        lab.policy(&format!("filesystem: {{write: [., {:?}], private: [/tmp/private]}}\n", other));
+    let policy = lab.policy(&format!("filesystem: {{write: [., {:?}], private: [/tmp/private]}}\n", other));
     let here = |name: &str| lab.project().join(name);
     let before = |held, bytes, git| Some(Before { bytes, git, held });
     for (what, op, place, expected) in [
@@ -117,14 +116,8 @@ fn the_first_removal_weighs_what_the_whole_would() {
     let lab = Lab::new();
     let policy = lab.policy("filesystem: {write: [.]}\n");
     let delete = |root: &std::path::Path, unheld: u64| {
-        let bound = Bound {
-            root: BoxPath::new(root).unwrap(),
-            entries: 90,
-            files: 80,
-            bytes: None,
-            unheld,
-            more: false,
-        };
+        let bound =
+            Bound { root: BoxPath::new(root).unwrap(), entries: 90, files: 80, bytes: None, unheld, more: false };
         let access = Access::File { op: FileOp::Unlink, at: holding(lab.project().join("d/a"), Some(GitState::Clean)) };
         says(&ask(&policy, access, Standing { bound: Some(Arc::new(bound)), ..Standing::default() }))
     };
