@@ -39,9 +39,7 @@
 //!    with agentbox, and the box's process namespace dies with it.
 //! 3. **the command**: Landlock, then seccomp, then exec.
 //! 4. **workers** (`supervisor`): threads of agentbox in the box's mount namespace, with the right to trace and no other.
-//! 5. **net** and **inside** (`net`): only where the network has rules or published ports. What waits on the network waits
-//!    in the one, outside; the other makes sockets in the box's network.
-//! 6. **audit**: one thread that writes records in batches.
+//! 5. **audit**: one thread that writes records in batches.
 //! 6. **net** and **inside** (`net`): two threads, only where the network has rules or ports are published. The first waits
 //!    for names, connections and visitors in the host's network; the second makes sockets in the box's, with the right to
 //!    take low ports there and no other.
