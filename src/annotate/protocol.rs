@@ -184,7 +184,10 @@ mod tests {
             note: Some("n".into()),
             parent: Some("a3".into()),
         };
-        let fields = r#""tool":"edit","params":{"file":"a","n":[1,null]},"reason":"\u001b[31m \"why\"","plan":"step 2","note":"n","parent":"a3""#;
+        let fields = concat!(
+            r#""tool":"edit","params":{"file":"a","n":[1,null]},"reason":"\u001b[31m \"why\"","#,
+            r#""plan":"step 2","note":"n","parent":"a3""#
+        );
         assert_eq!(said(&format!(r#"{{"v":1,"type":"begin",{fields}}}"#)), Said::Begin(claim.clone()));
         assert_eq!(said(&format!(r#"{{"v":1,"type":"note","for":"self",{fields}}}"#)), Said::Note(claim));
         let end = said(r#"{"v":1,"type":"end","action":"a7","outcome":"done"}"#);
