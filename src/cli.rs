@@ -33,12 +33,69 @@ pub enum Command {
     Why(Box<Why>),
     /// Trust the exact content of a project's policy file
     Trust(Trust),
+    /// In a box: say for the record what is begun, what has ended, or anything else; kept as a claim, unverified
+    Annotate {
+        /// What is said.
+        #[command(subcommand)]
+        command: AnnotateCommand,
+        /// Who it is said of: the process that started this command, or this command itself
+        #[arg(long = "for", value_enum, value_name = "WHO", default_value_t = SpeaksFor::Parent, global = true)]
+        speaks_for: SpeaksFor,
+    },
     /// Say what this host can hold, and how to mend what it cannot
     Doctor {
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
+}
+
+/// `agentbox annotate …`.
+#[derive(Debug, Subcommand)]
+pub enum AnnotateCommand {
+    /// Something begins; prints the id of the action that it is on record as
+    Begin {
+        /// The tool that is used
+        #[arg(long, value_name = "NAME")]
+        tool: String,
+        /// What the tool is given, as JSON; @FILE reads it from there, - from standard input
+        #[arg(long, value_name = "JSON|@FILE|-", allow_hyphen_values = true)]
+        params: Option<String>,
+        /// Why
+        #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+        reason: Option<String>,
+        /// The step of a plan that this is
+        #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+        plan: Option<String>,
+        /// The id of the action that this is part of
+        #[arg(long, value_name = "ID")]
+        parent: Option<String>,
+    },
+    /// Something has ended
+    End {
+        /// The id that `begin` has printed; without it, what was begun last
+        #[arg(value_name = "ID")]
+        action: Option<String>,
+        /// How it ended
+        #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+        outcome: Option<String>,
+    },
+    /// Anything else
+    Note {
+        /// What is said
+        #[arg(value_name = "TEXT", allow_hyphen_values = true)]
+        text: String,
+    },
+}
+
+/// Who an annotation is said of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SpeaksFor {
+    /// Who says it
+    #[value(name = "self")]
+    Oneself,
+    /// The process that started who says it
+    Parent,
 }
 
 /// Where the policy comes from: shared by `run` and `policy show`.

@@ -21,6 +21,8 @@ pub struct Began {
     pub attribution: Attribution,
     /// The process that begins it.
     pub process: Subject,
+    /// The action that this one belongs to.
+    pub parent: ActionId,
     /// The command line, escaped, if it begins with a command.
     pub command: Vec<String>,
     /// What that process says of it.
@@ -48,6 +50,9 @@ pub struct ActionSum {
     /// How its deeds are known.
     #[serde(default)]
     pub attribution: Attribution,
+    /// The action that it belongs to.
+    #[serde(default)]
+    pub parent: ActionId,
     /// The command line, escaped, if it began with a command.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub command: Vec<String>,
@@ -86,6 +91,7 @@ impl ActionSum {
         Self {
             action,
             attribution,
+            parent: ActionId::SESSION,
             command: Vec::new(),
             claim: None,
             effects: Effects::default(),
@@ -144,7 +150,7 @@ struct EndedLine<'a> {
 }
 
 pub(super) fn put_began(buffer: &mut Vec<u8>, link: Link<'_>, began: &Began) -> serde_json::Result<()> {
-    let Began { time, action, attribution, process, command, claim } = began;
+    let Began { time, action, attribution, process, parent, command, claim } = began;
     put(
         buffer,
         &BeganLine {
@@ -157,8 +163,7 @@ pub(super) fn put_began(buffer: &mut Vec<u8>, link: Link<'_>, began: &Began) -> 
             action: *action,
             attribution: *attribution,
             process,
-            // Only the agent's own process begins actions.
-            parent: ActionId::SESSION,
+            parent: *parent,
             command,
             claim: claim.as_ref(),
         },

@@ -45,7 +45,7 @@ pub fn openat2(dir: RawFd, path: &CStr, mut how: OpenHow) -> nix::Result<OwnedFd
 /// a look of ours is not one of the box's. Elsewhere opens as it is.
 pub fn openat2_unnoticed(dir: RawFd, path: &CStr, how: OpenHow) -> nix::Result<OwnedFd> {
     match openat2(dir, path, OpenHow { flags: how.flags | libc::O_NOATIME as u64, ..how }) {
-        Err(Errno::EPERM) => openat2(dir, path, how),
+        Err(nix::errno::Errno::EPERM) => openat2(dir, path, how),
         opened => opened,
     }
 }
