@@ -1,13 +1,18 @@
 //! The records: what was asked, what was answered and what came of it, one JSON object a line, chained by hashes.
 //!
 //! `record` is the schema, `writer` appends, `run` keeps the directories that runs leave behind, `read` proves and
-//! reads a log, `report` sums a run up. Everything here runs in agentbox's own process, in the host's view; nothing
+//! reads a log, `brief` and `actions` are records as it is read, `query` chooses among them, `tail` waits for more of
+//! it, `report` sums a run up. Everything here runs in agentbox's own process, in the host's view; nothing
 //! here decides, and nothing from inside the box reaches a terminal unescaped (`text`).
 
+pub mod actions;
+pub mod brief;
+pub mod query;
 pub mod read;
 pub mod record;
 pub mod report;
 pub mod run;
+pub mod tail;
 pub mod text;
 pub mod writer;
 

@@ -654,12 +654,16 @@ impl Decided {
 
     /// Tells whether it was kept from happening: denied, asked and not granted, or ended in the act.
     pub fn denied(&self) -> bool {
-        let granted = self.answer.as_ref().is_some_and(|answer| answer.effect == Effect::Allow);
-        match self.verdict {
-            Effect::Allow => self.outcome == "killed",
-            Effect::Ask => !granted,
-            Effect::Deny => true,
-        }
+        refused(self.verdict, self.answer.as_ref(), &self.outcome)
+    }
+}
+
+/// Tells whether what was decided so was kept from happening.
+pub(super) fn refused(verdict: Effect, answer: Option<&Answer>, outcome: &str) -> bool {
+    match verdict {
+        Effect::Allow => outcome == "killed",
+        Effect::Ask => answer.is_none_or(|answer| answer.effect != Effect::Allow),
+        Effect::Deny => true,
     }
 }
 
@@ -785,6 +789,8 @@ mod tests {
             let header: Header<'_> = serde_json::from_slice(&line).unwrap();
             assert_eq!((header.v, header.seq, &*header.prev, &*header.kind), (1, 2, NO_LINE, "decision"));
             let Entry::Decision(decided) = parse(&header.kind, &line).unwrap() else { panic!() };
+            let brief: super::super::brief::Brief<'_> = serde_json::from_slice(&line).unwrap();
+            assert_eq!((brief.access(), brief.denied()), (decided.access(), decided.denied()));
             assert_eq!(decided.access(), Some(access));
             assert_eq!(decided.op.name(), serde_json::to_value(decided.op).unwrap());
             assert_eq!((decided.action.as_str(), decided.outcome.as_str()), ("command:5", "EACCES"));
