@@ -91,10 +91,13 @@ impl Stage {
     }
 }
 
-/// The records of what was said and of what was refused: whatever is no decision.
+/// The records of what was said and of what was refused.
 fn told<'a>(outcome: &'a Outcome, part: &str) -> Vec<&'a Value> {
-    let other = |record: &&Value| !["decision", "start", "end"].contains(&record["kind"].as_str().unwrap_or_default());
-    outcome.records.iter().filter(other).filter(|record| record.to_string().contains(part)).collect()
+    let said = |record: &&Value| match record["kind"].as_str() {
+        Some("action") => !record["claim"].is_null(),
+        kind => kind == Some("claim") || kind == Some("note"),
+    };
+    outcome.records.iter().filter(said).filter(|record| record.to_string().contains(part)).collect()
 }
 
 /// The host's number of the process that a record of something said names.
@@ -201,7 +204,7 @@ print(os.listdir("/run"), os.listdir("/run/agentbox"))
         );
         ran.exits(0);
         let python = speaker(told(&ran, "first")[0]);
-        for (said, own) in [("\\\"write\\\"", true), ("sendmsg", true), ("child", false), ("\\\"parent\\\"", true)] {
+        for (said, own) in [("\"write\"", true), ("sendmsg", true), ("child", false), ("\"parent\"}", true)] {
             let said = told(&ran, said);
             ran.must(said.len() == 1 && (speaker(said[0]) == python) == own, "who said it");
         }
@@ -465,5 +468,56 @@ assert Annotate().say("note", note="by the socket")["ok"]
         ran.exits(0);
         ran.must(ran.out == "it may not run\n" && told(&ran, "by the program").is_empty(), "the rule holds");
         ran.must(!told(&ran, "by the socket").is_empty(), "the socket serves");
+    }
+}
+
+#[test]
+fn what_is_done_between_begin_and_end_belongs_to_the_action_that_was_claimed() {
+    python!();
+    for stage in Stage::all() {
+        let ran = stage.python(
+            &[],
+            r#"
+import subprocess
+def touch(name):
+    open(name, "w").close()
+touch("before")
+a = Annotate()
+first = a.say("begin", tool="edit", reason="one")["action"]
+touch("by-itself")
+subprocess.run(["touch", "by-a-program"])
+second = a.say("begin", tool="look", parent=first)["action"]
+touch("in-both")
+assert a.say("end", action=second)["ok"]
+touch("in-the-first-again")
+wrong = [a.say("end", action="a999"), a.say("end", action="session"), a.say("end", action="x"), a.say("end", action=second)]
+assert not any(answer["ok"] for answer in wrong), wrong
+child = os.fork()
+if child == 0:
+    # Nobody ends what another began.
+    os._exit(0 if not Annotate().say("end", action=first)["ok"] else 1)
+assert os.waitpid(child, 0)[1] == 0
+assert a.say("end", outcome="fine")["action"] == first
+touch("after")
+print(first, second)
+"#,
+        );
+        ran.exits(0);
+        let (first, second) = ran.out.trim().split_once(' ').expect("two actions");
+        for (name, action, attribution, shared) in [
+            ("before", "session", "session", false),
+            ("by-itself", first, "bracket", false),
+            ("by-a-program", first, "subtree", false),
+            ("in-both", second, "bracket", true),
+            ("in-the-first-again", first, "bracket", false),
+            ("after", "session", "session", false),
+        ] {
+            let record = ran.decisions(&format!("/{name}\""))[0];
+            ran.must(record["action"] == action && record["attribution"] == attribution, &format!("{name}: {record}"));
+            ran.must((record["shared"][0] == first) == shared, &format!("{name}: {record}"));
+        }
+        let ended = ran.records.iter().find(|r| r["kind"] == "action_end" && r["action"] == first).expect("its end");
+        ran.must(ended["effects"]["files"]["created"] == 3, "three files are its own");
+        ran.must(ended["claim"]["tool"] == "edit" && ended["claim"]["outcome"] == "fine", "what was said of it");
     }
 }

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use super::Toward;
 use super::tally::{Moved, Tally};
-use crate::audit::actions::{ActionSum, Began, Claimed};
+use crate::audit::actions::{ActionSum, Began, Claiming};
 use crate::audit::{Outcome, Record};
 use crate::event::{Access, ActionId, Attribution, Before, Bound, Claim, Event, FileId, FileOp, Kind, Labels};
 use crate::event::{Losses, MoveOp, Place, Reversibility, Standing, Subject, Weight, Where};
@@ -293,7 +293,7 @@ impl Actions {
             said.outcome.clone_from(outcome);
         }
         let (time, process) = (SystemTime::now(), subject.clone());
-        let claimed = Record::Claimed(Box::new(Claimed { time, action, process, claim }));
+        let claimed = Record::Claimed(Box::new(Claiming { time, action, process, claim }));
         // What still runs keeps it open.
         let lasts = self.open.get(&action).is_some_and(|open| open.runs);
         let ended = if lasts { None } else { self.end(action) };
@@ -304,7 +304,7 @@ impl Actions {
     pub fn claim_notes(&mut self, subject: &Subject, claim: Claim) -> (ActionId, Record) {
         let action = self.standing(subject, ActionId::SESSION).action;
         let (time, process) = (SystemTime::now(), subject.clone());
-        (action, Record::Claimed(Box::new(Claimed { time, action, process, claim })))
+        (action, Record::Claimed(Box::new(Claiming { time, action, process, claim })))
     }
 
     /// Adds what a connection moved.
