@@ -174,7 +174,7 @@ impl Brief<'_> {
     /// does all day.
     pub fn weight(&self) -> String {
         let word = |part: Option<&RawValue>| read::<String>(part?);
-        let tier = self.tier.and_then(read::<u64>).filter(|&tier| tier >= GRAVE || self.denied());
+        let tier = self.tier.and_then(read::<u64>).filter(|&tier| tier >= GRAVE || tier > 1 && self.denied());
         let tier = tier.map(|tier| format!("tier {tier}"));
         let word = |part| word(part).filter(|_| tier.is_some());
         let grave = [word(self.reach), word(self.reversibility), tier];

@@ -168,7 +168,7 @@ mod tests {
     use super::super::report::Summary;
     use super::super::writer::Writer;
     use super::*;
-    use crate::event::{BoxPath, Effect, Event, FileOp, Place, Reason, RuleId, Subject, Verdict, Weight};
+    use crate::event::{ActionId, BoxPath, Effect, Event, FileOp, Place, Reason, RuleId, Standing, Subject, Verdict, Weight};
 
     fn record(n: u64) -> Record {
         if n.is_multiple_of(7) {
@@ -181,6 +181,8 @@ mod tests {
         let at = Place::of(BoxPath::new(path).unwrap());
         let op = if n.is_multiple_of(3) { FileOp::Write } else { FileOp::Unlink };
         let pid = 2 + n as i32 % 5;
+        let action = if pid > 2 { ActionId::new(pid as u32) } else { ActionId::SESSION };
+        let standing = Standing { action, ..Standing::default() };
         let subject =
             Subject { pid, host: 100 + pid, exe: "/bin/sh".into(), parents: vec![2, 1], ..Subject::default() };
         let effect = if n.is_multiple_of(5) { Effect::Deny } else { Effect::Allow };
@@ -188,7 +190,7 @@ mod tests {
             RuleId::new("team \"x\".yaml", if n.is_multiple_of(2) { "filesystem.write[ü]" } else { "filesystem" });
         Record::Decision(Decision {
             time: SystemTime::UNIX_EPOCH + Duration::from_secs(n),
-            event: Event::new(subject.into(), Access::File { op, at }),
+            event: Event { subject: subject.into(), access: Access::File { op, at }, standing },
             asked: None,
             verdict: Verdict { effect, rule, reason: Reason::Granted, message: None, weight: Weight::default() },
             answer: None,
@@ -215,7 +217,7 @@ mod tests {
             Criteria { ops: vec![Op::Write, Op::Mkdir], ..one() },
             Criteria { since: second(40), until: second(50), ..one() },
             Criteria { action: Some("session".into()), ..one() },
-            Criteria { action: Some("command:6".into()), denied: true, ..one() },
+            Criteria { action: Some("a6".into()), denied: true, ..one() },
             Criteria { pid: Some(4), ..one() },
             Criteria { rule: Some("x\".yaml filesystem.write[ü".into()), ..one() },
             Criteria { rule: Some("\"".into()), ..one() },
