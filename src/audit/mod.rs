@@ -1,13 +1,19 @@
 //! The records: what was asked, what was answered and what came of it, one JSON object a line, chained by hashes.
 //!
 //! `record` is the schema, `writer` appends, `run` keeps the directories that runs leave behind, `read` proves and
-//! reads a log, `report` sums a run up. Everything here runs in agentbox's own process, in the host's view; nothing
-//! here decides, and nothing from inside the box reaches a terminal unescaped (`text`).
+//! reads a log, `report` sums a run up. `story` and `page` make of a log what people read, `ocsf` and `otlp` what other
+//! tools read; `detail` is what they see of a record beyond its kind. Everything here runs in agentbox's own process, in
+//! the host's view; nothing here decides, and nothing from inside the box reaches a terminal unescaped (`text`).
 
+pub mod detail;
+pub mod ocsf;
+pub mod otlp;
+pub mod page;
 pub mod read;
 pub mod record;
 pub mod report;
 pub mod run;
+pub mod story;
 pub mod text;
 pub mod writer;
 

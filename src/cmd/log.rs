@@ -421,6 +421,7 @@ mod tests {
             agentbox: start.agentbox,
             command: start.command,
             cwd: "/work".into(),
+            traceparent: None,
             policy: start.policy,
             sources: vec![],
             coverage: Value::Null,
