@@ -70,6 +70,7 @@ pub fn log_to(state: &Path, args: &Log, output: &mut Output<'_>) -> anyhow::Resu
         None => print(&run::find(state, args.run.as_deref())?, args.json, args.denied, output),
         Some(LogCommand::Verify { run }) => verify(&run::find(state, run.as_deref())?, output),
         Some(LogCommand::List { json }) => list(state, *json, output),
+        Some(LogCommand::Export(export)) => super::export::export(state, export, output),
     }
 }
 

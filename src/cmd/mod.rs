@@ -4,9 +4,12 @@
 
 pub mod cases;
 pub mod doctor;
+mod export;
 pub mod log;
+mod place;
 pub mod policy;
 pub mod replay;
+pub mod report;
 pub mod run;
 pub mod trust;
 pub mod why;
