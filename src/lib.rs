@@ -23,7 +23,7 @@
 //! | [`policy`] | what a run may do; decides | event (`load`, `real`, `trust`, `worktree` alone read files) | sys, sandbox, clap |
 //! | [`plan`] | the policy worked out for each kernel layer | policy, event, syscalls, host | sys, files, clocks |
 //! | [`sandbox`] | obeys a plan: makes the box, starts the command, attends to it | plan, sys | policy, event |
-//! | [`audit`] | records: schema, writer, reader, summary | event | policy, supervisor |
+//! | [`audit`] | records: schema, writer, reader, summary, page, exports | event | policy, supervisor |
 //! | [`gate`] | the one door to a decision | policy, event, audit | sys, supervisor |
 //! | [`net`] | names, connections on the box's behalf, published ports | event, gate, sys | policy |
 //! | [`supervisor`] | answers stopped calls | gate, syscalls, event, net, sys | `policy::decide`, audit |
