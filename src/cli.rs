@@ -220,10 +220,11 @@ pub struct Export {
 }
 
 const EXPORT: &str = "\
-With --format otlp and without -o the trace is sent to the collector that OTEL_EXPORTER_OTLP_ENDPOINT or
-OTEL_EXPORTER_OTLP_TRACES_ENDPOINT names, by HTTP with JSON. Also read: OTEL_EXPORTER_OTLP_HEADERS, _TIMEOUT and
+With --format otlp and without -o the trace is sent to the collector that
+OTEL_EXPORTER_OTLP_ENDPOINT or OTEL_EXPORTER_OTLP_TRACES_ENDPOINT names, by
+HTTP or HTTPS with JSON. Also read: OTEL_EXPORTER_OTLP_HEADERS, _TIMEOUT and
 _CERTIFICATE, OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES.
-Exit status: 0 all of it, 1 the log is broken in places, 125 not written or not sent.";
+Exit status: 0 all of it, 1 the log is broken in places, 125 not written or sent.";
 
 /// The formats of `agentbox log export`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
