@@ -22,6 +22,9 @@ pub enum Command {
     /// Print, search, sum up or follow the trail of a run, list runs, or prove a log's chain
     #[command(args_conflicts_with_subcommands = true, after_help = LOG_EXAMPLES)]
     Log(Box<Log>),
+    /// Write one page that tells people what a run was asked to do and what it did
+    #[command(after_help = "Exit status: 0 written, 1 written of a log that is broken, 125 not written.")]
+    Report(Report),
     /// Show, check and list policies
     Policy {
         /// Which of them.
@@ -365,6 +368,55 @@ pub enum LogCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Write a log as other tools read it, or send it to a collector of traces
+    Export(Export),
+}
+
+/// `agentbox log export`.
+#[derive(Debug, Args)]
+#[command(after_help = EXPORT)]
+pub struct Export {
+    /// The run: its id, the start of it, a file, or `last` (the default)
+    #[arg(value_name = "RUN")]
+    pub run: Option<String>,
+    /// What to make of it
+    #[arg(short, long, value_enum, value_name = "FORMAT")]
+    pub format: Format,
+    /// Write to FILE; `-` is the standard output, which is also the default
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+const EXPORT: &str = "\
+With --format otlp and without -o the trace is sent to the collector that
+OTEL_EXPORTER_OTLP_ENDPOINT or OTEL_EXPORTER_OTLP_TRACES_ENDPOINT names, by
+HTTP or HTTPS with JSON. Also read: OTEL_EXPORTER_OTLP_HEADERS, _TIMEOUT and
+_CERTIFICATE, OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES.
+Exit status: 0 all of it, 1 the log is broken in places, 125 not written or sent.";
+
+/// The formats of `agentbox log export`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Security events of the Open Cybersecurity Schema Framework, one JSON object a line
+    Ocsf,
+    /// A trace of OpenTelemetry in OTLP's JSON: a span for the run and one for each action
+    Otlp,
+    /// The records as they are
+    Jsonl,
+}
+
+/// `agentbox report`.
+#[derive(Debug, Args)]
+pub struct Report {
+    /// The run: its id, the start of it, a file, or `last` (the default)
+    #[arg(value_name = "RUN")]
+    pub run: Option<String>,
+    /// Write to FILE, `-` for the standard output (default: agentbox-report-RUN.html in the current directory)
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Replace FILE even if it is no report
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// What a file of cases looks like.

@@ -23,7 +23,7 @@
 //! | [`policy`] | what a run may do; decides | event (`load`, `real`, `trust`, `worktree` alone read files) | sys, sandbox, clap |
 //! | [`plan`] | the policy worked out for each kernel layer | policy, event, syscalls, host | sys, files, clocks |
 //! | [`sandbox`] | obeys a plan: makes the box, starts the command, attends to it | plan, sys | policy, event |
-//! | [`audit`] | records: schema, writer, reader, summary | event | policy, supervisor |
+//! | [`audit`] | records: schema, writer, reader, summary, page, exports | event | policy, supervisor |
 //! | [`gate`] | the one door to a decision | policy, event, audit | sys, supervisor |
 //! | [`net`] | names, connections on the box's behalf, published ports | event, gate, sys | policy |
 //! | [`annotate`] | hears what programs in the box say of themselves | event, sys | policy, gate |

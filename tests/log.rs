@@ -280,7 +280,10 @@ fn actions_and_what_the_agent_claims_of_them_are_told_apart() {
     }
     let trail = scene.agentbox(&["log", text(&log)]);
     trail.exits(0).must(trail.out.contains(" BEGIN a1       npm test  says: Bash: run the"), "how it began");
-    trail.must(trail.out.contains(" END   a1       tier 3 (B1 R2)   files: 3 created, 1 deleted   2 programs"), "what came of it");
+    trail.must(
+        trail.out.contains(" END   a1       tier 3 (B1 R2)   files: 3 created, 1 deleted   2 programs"),
+        "what came of it",
+    );
     trail.must(trail.out.contains("/work/x  B2 R3 tier 8, has seen ssh-key  sh[8]"), "how grave it is");
     trail.must(trail.out.contains("invented (a record of a newer agentbox)"), "what is not known yet");
     let one = scene.agentbox(&["log", text(&log), "--action", "a2", "--json"]);

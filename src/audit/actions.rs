@@ -47,6 +47,7 @@ pub struct Claiming {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ActionSum {
     /// Which.
+    #[serde(default)]
     pub action: ActionId,
     /// How its deeds are known.
     #[serde(default)]
@@ -242,6 +243,9 @@ pub struct Closed {
     /// When, RFC 3339.
     #[serde(default)]
     pub time: String,
+    /// Its id, whatever it is.
+    #[serde(default)]
+    pub action: String,
     /// What it came to.
     #[serde(flatten)]
     pub sum: ActionSum,

@@ -64,12 +64,12 @@ impl<'a> Sight<'a> {
     }
 
     /// The action it belongs to.
-    pub fn action(&self) -> Option<Cow<'_, str>> {
+    pub fn action(&self) -> Option<&str> {
         match self {
-            Self::Decision(brief) => Some(Cow::Borrowed(&brief.action)),
-            Self::Opened(opened) => Some(Cow::Borrowed(&opened.action)),
-            Self::Claimed(claimed) => Some(Cow::Borrowed(&claimed.action)),
-            Self::Closed(closed) => Some(closed.sum.action.to_string().into()),
+            Self::Decision(brief) => Some(&brief.action),
+            Self::Opened(opened) => Some(&opened.action),
+            Self::Claimed(claimed) => Some(&claimed.action),
+            Self::Closed(closed) => Some(&closed.action),
             Self::Start(_) | Self::Note(_) | Self::End(_) | Self::Other(_) => None,
         }
     }

@@ -112,7 +112,7 @@ impl Query {
     /// Whether the record fits.
     pub fn fits(&self, record: &Sight<'_>) -> bool {
         let Criteria { action, pid, .. } = &self.criteria;
-        let fits = action.as_deref().is_none_or(|wanted| record.action().is_some_and(|action| action == wanted))
+        let fits = action.as_deref().is_none_or(|wanted| record.action() == Some(wanted))
             && pid.is_none_or(|wanted| record.pid() == Some(wanted))
             && self.in_time(record.time());
         match record {
@@ -168,7 +168,9 @@ mod tests {
     use super::super::report::Summary;
     use super::super::writer::Writer;
     use super::*;
-    use crate::event::{ActionId, BoxPath, Effect, Event, FileOp, Place, Reason, RuleId, Standing, Subject, Verdict, Weight};
+    use crate::event::{
+        ActionId, BoxPath, Effect, Event, FileOp, Place, Reason, RuleId, Standing, Subject, Verdict, Weight,
+    };
 
     fn record(n: u64) -> Record {
         if n.is_multiple_of(7) {

@@ -187,6 +187,18 @@ fn is_zero(count: &u64) -> bool {
     *count == 0
 }
 
+impl OpCount {
+    /// How often it was asked for. Counts that are read back may be anything, so sums stop at the largest number.
+    pub fn asked(&self) -> u64 {
+        self.allow.saturating_add(self.ask).saturating_add(self.deny)
+    }
+
+    /// How often it was kept from happening.
+    pub fn refused(&self) -> u64 {
+        self.ask.saturating_add(self.deny).saturating_add(self.killed)
+    }
+}
+
 /// What a run had to do with one party outside.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Destination {

@@ -169,7 +169,8 @@ pub fn describe_destination(destination: &Destination) -> String {
 /// How many addresses of one name a line shows.
 const ADDRESSES: usize = 3;
 
-fn describe_party(party: &Party) -> String {
+/// Names a party in a few words.
+pub(super) fn describe_party(party: &Party) -> String {
     match party {
         Party::Service { names, addresses, port, transport } => {
             let carried = if *transport == Transport::Tcp { String::new() } else { format!("{transport} ") };
@@ -193,7 +194,7 @@ fn describe_party(party: &Party) -> String {
 }
 
 /// Writes a number of bytes with at most one digit behind the point: `999 B`, `12.3 kB`, `1.2 MB`.
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
     if bytes < 1000 {
         return format!("{bytes} B");

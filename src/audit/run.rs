@@ -114,6 +114,9 @@ pub struct RunFile {
     pub command: Vec<String>,
     /// Where the command started, escaped.
     pub cwd: String,
+    /// The trace that the run is part of, as its caller said in `TRACEPARENT`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
     /// The policy.
     pub policy: PolicyRef,
     /// The files and profiles that the policy came from.
@@ -377,6 +380,7 @@ mod tests {
             agentbox: "0.1.0".into(),
             command: vec!["true".into()],
             cwd: "/".into(),
+            traceparent: None,
             policy: PolicyRef { name: "default.yaml".into(), digest: "00".into() },
             sources: vec![],
             coverage: Value::Null,

@@ -108,6 +108,7 @@ pub fn log_to(keeper: &Keeper, args: &Log, output: &mut Output<'_>) -> anyhow::R
         }
         Some(LogCommand::Verify { run }) => verify(&find(run)?, output),
         Some(LogCommand::List { json }) => list(&keeper.state, *json, output),
+        Some(LogCommand::Export(export)) => super::export::export(&keeper.state, export, output),
     }
 }
 
@@ -389,6 +390,7 @@ mod tests {
             agentbox: start.agentbox,
             command: start.command,
             cwd: "/work".into(),
+            traceparent: None,
             policy: start.policy,
             sources: vec![],
             coverage: Value::Null,

@@ -5,10 +5,13 @@
 pub mod annotate;
 pub mod cases;
 pub mod doctor;
+mod export;
 mod hear;
 pub mod log;
+mod place;
 pub mod policy;
 pub mod replay;
+pub mod report;
 pub mod run;
 pub mod trust;
 pub mod why;

@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use super::hear::OnRecord;
 use crate::annotate::{self, Annotate};
 use crate::audit::{
-    Head, PolicyRef, RunDir, RunFile, RunId, RunResult, Start, Summary, WriteError, Writer, report, run, text,
+    Head, PolicyRef, RunDir, RunFile, RunId, RunResult, Start, Summary, WriteError, Writer, otlp, report, run, text,
 };
 use crate::cli;
 use crate::event::escape_bytes;
@@ -294,6 +294,7 @@ impl Record {
             agentbox: start.agentbox,
             command: start.command,
             cwd: escape_bytes(policy.workdir.as_os_str().as_bytes()),
+            traceparent: std::env::var("TRACEPARENT").ok().filter(|text| otlp::TraceParent::parse(text).is_some()),
             policy: reference,
             sources: vec![policy.name.to_string()],
             coverage: start.coverage,

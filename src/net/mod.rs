@@ -8,6 +8,7 @@ pub mod dial;
 pub mod dns;
 pub mod flows;
 mod inside;
+pub mod lookup;
 mod message;
 pub mod names;
 pub mod publish;

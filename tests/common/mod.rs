@@ -451,3 +451,103 @@ pub fn argv(parts: &[&dyn AsRef<OsStr>]) -> Vec<OsString> {
 pub fn text(path: &Path) -> &str {
     std::str::from_utf8(path.as_os_str().as_bytes()).expect("scene paths are UTF-8")
 }
+
+/// A log of these records, which say all but their place in the chain.
+pub fn chained(records: impl IntoIterator<Item = Value>) -> String {
+    let mut prev = "0".repeat(64);
+    let mut log = String::new();
+    for (at, mut record) in records.into_iter().enumerate() {
+        for (name, value) in [("v", 1.into()), ("seq", (at + 1).into()), ("prev", prev.clone().into())] {
+            record[name] = value;
+        }
+        let line = record.to_string();
+        prev = hex(&Sha256::digest(line.as_bytes()));
+        log.push_str(&line);
+        log.push('\n');
+    }
+    log
+}
+
+/// The records of a run of an agent that says what it does and does something else, of every kind that there may be.
+pub fn agent_records() -> Vec<Value> {
+    use serde_json::json;
+    let run = "20261123-120000-abc123";
+    let time = |seconds: f64| format!("2026-11-23T12:00:{seconds:09.6}Z");
+    let process = |pid: i32, exe: &str| json!({"pid": pid, "host": 4000 + pid, "exe": exe, "parents": [2, 1]});
+    let decision = |seconds: f64, fields: Value| {
+        let mut record = json!({
+            "kind": "decision", "time": time(seconds), "run": run, "action": "a2", "attribution": "subtree",
+            "process": process(9, "/usr/bin/git"), "verdict": "allow", "rule": "agent.yaml filesystem.write[0]",
+            "reason": "granted", "layer": "supervisor", "outcome": "ok", "latency_us": 12.3,
+        });
+        record.as_object_mut().expect("an object").extend(fields.as_object().expect("an object").clone());
+        record
+    };
+    let party = |name: &str, allowed: u32, denied: u32| {
+        json!({"kind": "service", "names": [name], "addresses": ["192.0.2.7"], "port": 443, "transport": "tcp",
+            "allowed": allowed, "denied": denied, "bytes_out": 48211, "bytes_in": 9000})
+    };
+    let effects = json!({"files": {"deleted": 60, "bytes_lost": 245_760, "places": {"workspace": 60}}, "programs": 2,
+        "secrets": {"ssh-key": 1}});
+    let total = json!({"effects": effects.clone()});
+    vec![
+        json!({"kind": "start", "time": time(0.0), "run": run, "agentbox": "0.1.0", "command": ["agent", "-p", "fix it"],
+            "policy": {"name": "agent.yaml", "digest": "ab".repeat(32)}, "coverage": [
+                {"layer": "view", "state": "enforced", "what": "own root"},
+                {"layer": "landlock", "state": "partial", "why": "old", "fix": "a newer kernel"}]}),
+        json!({"kind": "action", "time": time(1.0), "run": run, "action": "a1", "attribution": "subtree",
+            "process": process(7, "/usr/bin/bash"), "parent": "session", "command": ["bash", "-c", "cargo test"],
+            "claim": {"tool": "Bash", "params": {"command": "cargo test"}, "reason": "which test fails?",
+                "plan": "1 2 3"}}),
+        json!({"kind": "claim", "time": time(2.0), "run": run, "action": "a1",
+            "process": process(7, "/usr/bin/bash"), "claim": {"note": "<script>alert(1)</script>\u{1b}[31m\u{202e}"}}),
+        json!({"kind": "action_end", "time": time(3.0), "run": run, "action": "a1",
+            "effects": {"files": {"created": 30}}, "denied": 0, "reach": "B1", "reversibility": "R2", "tier": 3,
+            "taint": []}),
+        json!({"kind": "action", "time": time(4.0), "run": run, "action": "a2", "attribution": "subtree",
+            "process": process(9, "/usr/bin/git"), "parent": "a1", "command": ["git", "push", "--force"]}),
+        decision(
+            4.1,
+            json!({"op": "exec", "target": {"program": "/usr/bin/git", "called": "git", "argv": ["git", "push"],
+            "argc": 2, "digest": format!("sha256:{}", "cd".repeat(32))}}),
+        ),
+        decision(
+            5.0,
+            json!({"op": "unlink", "target": {"path": "/work/old.rs"}, "tier": 6, "reach": "B1",
+            "reversibility": "R3", "place": "workspace",
+            "taint": ["ssh-key"]}),
+        ),
+        decision(5.1, json!({"op": "rename", "target": {"path": "/work/a"}, "to": {"path": "/home/me/a"}})),
+        decision(5.2, json!({"op": "resolve", "target": {"name": "paste.example.net", "record": "A"}})),
+        decision(
+            5.3,
+            json!({"op": "connect", "target": {"family": "inet", "address": "192.0.2.7:443", "outside": true,
+            "names": ["git.example.org"]}}),
+        ),
+        decision(
+            6.0,
+            json!({"op": "connect", "target": {"family": "inet", "address": "198.51.100.9:443", "outside": true},
+            "verdict": "deny", "rule": "agent.yaml network", "reason": "not_granted", "outcome": "EACCES", "tier": 9}),
+        ),
+        decision(
+            7.0,
+            json!({"op": "write", "target": {"path": "/home/me/.bashrc"}, "verdict": "deny", "reason": "protected",
+            "rule": "protected.yaml filesystem.protect[0]", "outcome": "EACCES", "message": "run later"}),
+        ),
+        decision(
+            7.1,
+            json!({"op": "call", "target": {"name": "mseal", "why": "unknown_call"}, "verdict": "deny",
+            "reason": "unjudged", "rule": "agent.yaml calls", "outcome": "ENOSYS"}),
+        ),
+        json!({"kind": "action_end", "time": time(8.0), "run": run, "action": "a2", "effects": effects, "denied": 3,
+            "destinations": [party("git.example.org", 1, 0)],
+            "reach": "B3", "reversibility": "R3", "tier": 10, "taint": ["ssh-key"]}),
+        json!({"kind": "note", "time": time(8.5), "run": run, "text": "a new repository carries hooks"}),
+        json!({"kind": "unheard_of", "time": time(8.6), "run": run, "more": true}),
+        json!({"kind": "end", "time": time(9.0), "run": run, "result": {"exit": 3, "signal": null, "timed_out": false},
+            "counts": {"write": {"allow": 0, "ask": 0, "deny": 1, "p50_us": 1.0, "p99_us": 2.0},
+                "read": {"allow": 1201, "ask": 0, "deny": 0, "p50_us": 1.0, "p99_us": 2.0}},
+            "destinations": [party("git.example.org", 1, 0), party("paste.example.net", 0, 1)], "total": total,
+            "recorded": 17, "dropped": 0, "write_errors": 0}),
+    ]
+}

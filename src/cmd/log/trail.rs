@@ -177,7 +177,7 @@ impl Trail {
 
     fn closed(&self, closed: &Closed, out: &mut dyn Write) -> io::Result<()> {
         let did = describe_sum(&closed.sum);
-        self.about_all("END", &format!("{:<8} {did}", closed.sum.action.to_string()), out)
+        self.about_all("END", &format!("{:<8} {did}", closed.action), out)
     }
 
     fn end(&self, end: &End, out: &mut dyn Write) -> io::Result<()> {

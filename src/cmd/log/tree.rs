@@ -240,7 +240,7 @@ impl Tree {
                 }
             }
             Sight::Closed(closed) => {
-                if let Some(action) = self.action(&closed.sum.action.to_string(), &closed.time) {
+                if let Some(action) = self.action(&closed.action, &closed.time) {
                     action.close(closed);
                 }
             }

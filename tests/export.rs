@@ -1,0 +1,408 @@
+//! `agentbox log export`: a log in the shapes that other tools read.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+
+use common::{Outcome, Scene, agent_records, agentbox, chained, program, run, text};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+/// What OCSF requires of every event, and of each class besides.
+const ALWAYS: [&str; 9] = [
+    "activity_id",
+    "category_uid",
+    "class_uid",
+    "metadata.product.name",
+    "metadata.version",
+    "severity_id",
+    "time",
+    "type_uid",
+    "device.type_id",
+];
+const REQUIRED: [(u64, &[&str], &[u64]); 7] = [
+    (0, &[], &[0]),
+    (1001, &["actor", "file.name", "file.type_id"], &[1, 2, 3, 4, 5, 6, 7, 12, 14, 99]),
+    (1007, &["actor", "process"], &[1, 2, 3, 4, 5, 99]),
+    (2004, &["finding_info.uid", "finding_info.title"], &[1, 2, 3]),
+    (4001, &["dst_endpoint"], &[1, 2, 4, 5, 6, 7, 99]),
+    (4003, &["query.hostname", "dst_endpoint"], &[1, 2]),
+    (6003, &["actor", "api.operation", "src_endpoint"], &[1, 2, 3, 4, 99]),
+];
+
+fn at<'a>(event: &'a Value, path: &str) -> &'a Value {
+    path.split('.').fold(event, |value, name| &value[name])
+}
+
+/// Holds an event against the schema.
+fn is_ocsf(event: &Value) {
+    let class = event["class_uid"].as_u64().expect("a class");
+    let (_, fields, activities) = REQUIRED.iter().find(|(known, ..)| *known == class).expect("a class of the table");
+    for field in ALWAYS.iter().chain(*fields) {
+        assert!(!at(event, field).is_null(), "{field} is missing: {event:#}");
+    }
+    let activity = event["activity_id"].as_u64().expect("an activity");
+    assert!(activities.contains(&activity), "activity {activity} of {class}");
+    assert_eq!(event["type_uid"], class * 100 + activity);
+    assert_eq!(event["category_uid"], class / 1000);
+    assert!((1..=6).contains(&event["severity_id"].as_u64().expect("a severity")));
+    assert!(event["time"].as_i64().expect("milliseconds") > 1_500_000_000_000, "{event:#}");
+    if activity == 99 {
+        assert!(event["activity_name"].is_string() || class == 4001, "Other has a name: {event:#}");
+    }
+}
+
+/// Follows the events' own chain: each is hashed without its fingerprint, keys sorted, no blanks.
+fn is_chained(events: &[Value]) {
+    let mut prev = Value::Null;
+    for event in events {
+        let mut bare = event.clone();
+        let attested = bare["attestation_list"][0].as_object_mut().expect("an attestation");
+        let fingerprint = attested.remove("fingerprint").expect("a fingerprint");
+        let digest: String = Sha256::digest(bare.to_string()).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!((&fingerprint["algorithm_id"], &fingerprint["value"]), (&3.into(), &digest.into()));
+        assert_eq!(bare["attestation_list"][0]["prev_event"]["fingerprint"], prev, "{event:#}");
+        prev = fingerprint;
+    }
+}
+
+fn json_lines(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
+}
+
+fn ocsf(scene: &Scene, log: &str) -> Vec<Value> {
+    let exported = scene.agentbox(&["log", "export", log, "--format", "ocsf"]);
+    exported.exits(0).must(exported.err.is_empty(), "quiet");
+    let events = json_lines(&exported.out);
+    events.iter().for_each(is_ocsf);
+    is_chained(&events);
+    events
+}
+
+#[test]
+fn every_record_of_a_run_is_an_event_of_the_schema() {
+    let scene = Scene::new();
+    let line = "echo x > a; mkdir d; mv a b; ln b c; chmod 600 b; rm c; rmdir d; ln -s b l; echo x > ../.bashrc; uname";
+    scene.boxed_sh(&["--audit-level", "all", "--net", "rules"], line).exits(0);
+    let log = scene.root.join("audit-0.jsonl");
+    let events = ocsf(&scene, text(&log));
+    let lines = fs::read_to_string(&log).expect("the log").lines().count() as u64;
+    let sequences: BTreeSet<u64> = events.iter().filter_map(|event| event["metadata"]["sequence"].as_u64()).collect();
+    assert!(sequences.into_iter().eq(1..=lines), "a record without an event");
+    let types: BTreeSet<u64> = events.iter().filter_map(|event| event["type_uid"].as_u64()).collect();
+    for (kind, what) in
+        [(100_101, "create"), (100_104, "delete"), (100_105, "rename"), (100_701, "launch"), (100_702, "terminate")]
+    {
+        assert!(types.contains(&kind), "no {what}: {types:?}");
+    }
+    let finding = events.iter().find(|event| event["class_uid"] == 2004).expect("the protected file is a finding");
+    assert!(finding["evidences"][0]["file"]["path"].as_str().is_some_and(|path| path.ends_with("/home/.bashrc")));
+    assert_eq!((&finding["action_id"], &finding["disposition_id"]), (&2.into(), &2.into()));
+    let related = &finding["finding_info"]["related_events"][0]["uid"];
+    let denial = events.iter().find(|event| event["metadata"]["uid"] == *related).expect("what was found");
+    assert_eq!((&denial["class_uid"], &denial["status_id"]), (&1001.into(), &2.into()));
+    assert_eq!(denial["authorizations"][0]["policy"]["uid"], "protected.yaml filesystem.protect[0]");
+}
+
+#[test]
+fn actions_and_what_they_came_to_are_events_too() {
+    let scene = Scene::new();
+    let log = scene.file("agent.jsonl", chained(agent_records()));
+    let events = ocsf(&scene, text(&log));
+    let of = |sequence: u64| events.iter().find(|event| event["metadata"]["sequence"] == sequence).expect("an event");
+    let (begun, ended) = (of(2), of(14));
+    assert_eq!((&begun["type_uid"], &begun["api"]["operation"]), (&600_399.into(), &"Bash".into()));
+    assert_eq!((&ended["type_uid"], &ended["risk_score"]), (&600_304.into(), &100.into()));
+    assert_eq!(ended["metadata"]["correlation_uid"], "a2");
+    assert_eq!(ended["unmapped"]["agentbox"]["effects"]["files"]["bytes_lost"], 245_760);
+    let exec = of(6);
+    assert_eq!(exec["process"]["file"]["hashes"][0]["value"], "cd".repeat(32));
+    assert_eq!((&exec["process"]["pid"], &exec["process"]["namespace_pid"]), (&4009.into(), &9.into()));
+    assert_eq!(of(9)["query"]["hostname"], "paste.example.net");
+    assert_eq!((&of(11)["type_uid"], &of(11)["action_id"]), (&400_105.into(), &2.into()));
+    let findings: Vec<&Value> = events.iter().filter(|event| event["class_uid"] == 2004).collect();
+    assert_eq!(findings.len(), 2, "one by its tier, one by its place");
+    let traffic = events.iter().find(|event| event["activity_id"] == 6).expect("bytes of a destination");
+    assert_eq!(traffic["traffic"]["bytes_out"], 48211);
+}
+
+fn otlp(scene: &Scene, log: &str) -> Value {
+    let exported = scene.agentbox(&["log", "export", log, "--format", "otlp"]);
+    exported.exits(0);
+    serde_json::from_str(&exported.out).expect("one request")
+}
+
+fn spans(request: &Value) -> &Vec<Value> {
+    request["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array().expect("spans")
+}
+
+fn attribute<'a>(span: &'a Value, key: &str) -> &'a Value {
+    let all = span["attributes"].as_array().expect("attributes");
+    all.iter().find(|attribute| attribute["key"] == key).map_or(&Value::Null, |found| &found["value"])
+}
+
+#[test]
+fn a_run_is_a_trace_of_its_actions_and_always_the_same_one() {
+    let scene = Scene::new();
+    let log = scene.file("agent.jsonl", chained(agent_records()));
+    let request = otlp(&scene, text(&log));
+    assert_eq!(request, otlp(&scene, text(&log)), "exported twice");
+    let spans = spans(&request);
+    let names: Vec<&str> = spans.iter().filter_map(|span| span["name"].as_str()).collect();
+    assert_eq!(names, ["agentbox run agent", "execute_tool Bash", "command git"]);
+    let [root, first, second] = spans.as_slice() else { panic!("{request:#}") };
+    assert!(root["parentSpanId"].is_null());
+    assert_eq!((&first["parentSpanId"], &second["parentSpanId"]), (&root["spanId"], &first["spanId"]));
+    let hex = |value: &Value| value.as_str().expect("an id").bytes().all(|b| b.is_ascii_hexdigit());
+    for span in spans {
+        assert!(hex(&span["traceId"]) && span["traceId"].as_str().map(str::len) == Some(32), "{span}");
+        assert!(hex(&span["spanId"]) && span["spanId"].as_str().map(str::len) == Some(16), "{span}");
+        let nanoseconds = |key: &str| span[key].as_str().expect("text").parse::<u64>().expect("a number");
+        assert!(nanoseconds("startTimeUnixNano") <= nanoseconds("endTimeUnixNano"));
+        assert_eq!((&span["kind"], &span["events"]), (&1.into(), &Value::Null), "no act is an event of a span");
+        assert_eq!(span["traceId"], root["traceId"]);
+    }
+    assert_eq!(first["startTimeUnixNano"], "1795435201000000000");
+    assert_eq!(attribute(first, "gen_ai.operation.name")["stringValue"], "execute_tool");
+    assert_eq!(attribute(first, "gen_ai.tool.name")["stringValue"], "Bash");
+    assert_eq!(attribute(second, "agentbox.tier")["intValue"], "10");
+    assert_eq!(attribute(second, "agentbox.blast.files.deleted")["intValue"], "60");
+    assert_eq!(attribute(second, "agentbox.verdict")["stringValue"], "denied");
+    assert_eq!(attribute(second, "agentbox.policy.rule")["stringValue"], "agent.yaml network");
+    assert_eq!(root["status"], serde_json::json!({"code": 2, "message": "exit 3"}));
+    assert!(!request.to_string().contains("which test fails"), "what may hold secrets stays in the log");
+}
+
+#[test]
+fn a_run_is_part_of_the_trace_that_its_caller_names() {
+    let scene = Scene::new();
+    let given = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    for (given, trace, parent) in
+        [(given, Value::from(&given[3..35]), Value::from(&given[36..52])), ("00-no-trace", Value::Null, Value::Null)]
+    {
+        let (mut command, log) = scene.boxed_command(&[], &["/bin/sh", "-c", "uname; echo x > a"]);
+        command.env("TRACEPARENT", given);
+        run(command, b"").exits(0);
+        let request = otlp(&scene, text(&log));
+        let spans = spans(&request);
+        assert_eq!(spans[0]["parentSpanId"], parent);
+        assert!(trace.is_null() || spans.iter().all(|span| span["traceId"] == trace), "{request:#}");
+        assert!(spans.iter().any(|span| span["name"] == "command uname"), "{request:#}");
+    }
+}
+
+#[test]
+fn records_are_passed_on_as_they_are_and_a_broken_log_as_far_as_it_goes() {
+    let scene = Scene::new();
+    let whole = chained(agent_records());
+    let log = scene.file("agent.jsonl", &whole);
+    let same = scene.agentbox(&["log", "export", text(&log), "-f", "jsonl", "-o", "copy.jsonl"]);
+    same.exits(0).must(same.out.is_empty(), "quiet");
+    assert_eq!(fs::read_to_string(scene.work.join("copy.jsonl")).expect("the copy"), whole);
+    let broken = scene.file("broken.jsonl", whole.replacen("\"v\":1", "\u{1b}", 1));
+    for format in ["jsonl", "ocsf", "otlp"] {
+        let exported = scene.agentbox(&["log", "export", text(&broken), "-f", format]);
+        exported.exits(1).must(exported.err.contains("line 1: not a record"), "where");
+        exported.must(!exported.out.is_empty() && !exported.out.contains('\u{1b}'), "the rest");
+    }
+    let itself = scene.agentbox(&["log", "export", text(&log), "-f", "ocsf", "-o", text(&log)]);
+    itself.exits(125).must(itself.err.contains("is the log itself"), "why");
+    assert_eq!(fs::read_to_string(&log).expect("the log"), whole);
+    for bad in [&["-f", "xml"][..], &["-f", "ocsf", "-o", "no/such/dir"], &["no-such-run", "-f", "ocsf"], &[]] {
+        scene.agentbox(&[&["log", "export"], bad].concat()).exits(125);
+    }
+}
+
+/// `agentbox log export --format otlp` with these variables besides the scene's own.
+fn sent(scene: &Scene, log: &Path, variables: &[(&str, &str)]) -> Outcome {
+    let mut command = Command::new(agentbox());
+    scene.dress(&mut command);
+    command.args(["log", "export", text(log), "--format", "otlp"]).envs(variables.iter().copied());
+    run(command, b"")
+}
+
+/// A collector that answers one request after the other with these, and tells what it was sent.
+fn collector(answers: &'static [&'static str]) -> (String, mpsc::Receiver<(String, Value)>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let endpoint = format!("http://127.0.0.1:{}", listener.local_addr().expect("an address").port());
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        for answer in answers {
+            let (mut stream, _) = listener.accept().expect("a request");
+            let mut input = BufReader::new(stream.try_clone().expect("the same stream"));
+            let mut head = String::new();
+            while !head.ends_with("\r\n\r\n") {
+                assert!(input.read_line(&mut head).expect("a line") > 0, "cut off: {head}");
+            }
+            let head = head.to_ascii_lowercase();
+            let length = head.split("content-length: ").nth(1).and_then(|rest| rest.split("\r\n").next());
+            let mut body = vec![0; length.expect("a length").parse().expect("a number")];
+            input.read_exact(&mut body).expect("a body");
+            let _ = sender.send((head, serde_json::from_slice(&body).expect("JSON")));
+            stream.write_all(answer.as_bytes()).expect("answer");
+        }
+    });
+    (endpoint, receiver)
+}
+
+const TAKEN: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}";
+const BUSY: &str = "HTTP/1.1 503 Busy\r\nretry-after: 0\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+
+#[test]
+fn a_busy_collector_is_asked_again_and_gets_the_whole_trace() {
+    let scene = Scene::new();
+    let log = scene.file("agent.jsonl", chained(agent_records()));
+    let (endpoint, requests) = collector(&[BUSY, BUSY, TAKEN]);
+    let variables = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "x-key=a%20b,other=1"),
+        ("OTEL_SERVICE_NAME", "builds"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "team=blue"),
+    ];
+    let exported = sent(&scene, &log, &variables);
+    exported.exits(0).must(exported.out == format!("3 spans sent to {endpoint}/v1/traces\n"), "what was sent");
+    let requests: Vec<(String, Value)> = requests.iter().collect();
+    assert_eq!(requests.len(), 3);
+    for (head, body) in &requests {
+        assert!(head.starts_with("post /v1/traces http/1.1\r\n") && head.contains("x-key: a b\r\n"), "{head}");
+        assert!(head.contains("content-type: application/json\r\n"), "{head}");
+        assert_eq!(spans(body), spans(&otlp(&scene, text(&log))));
+        let resource = &body["resourceSpans"][0]["resource"];
+        assert_eq!(attribute(resource, "service.name")["stringValue"], "builds");
+        assert_eq!(attribute(resource, "team")["stringValue"], "blue");
+    }
+}
+
+#[test]
+fn a_collector_that_does_not_take_it_is_one_error_and_the_log_stays() {
+    const REFUSED: &str =
+        "HTTP/1.1 401 Unauthorized\r\ncontent-length: 23\r\nconnection: close\r\n\r\n{\"message\":\"no \\u001b\"}";
+    const PARTLY: &str = "HTTP/1.1 200 OK\r\ncontent-length: 70\r\nconnection: close\r\n\r\n\
+                          {\"partialSuccess\":{\"rejectedSpans\":\"2\",\"errorMessage\":\"out of quota\"}}";
+    const ELSEWHERE: &str =
+        "HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+    let scene = Scene::new();
+    let whole = chained(agent_records());
+    let log = scene.file("agent.jsonl", &whole);
+    let closed = {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        format!("http://127.0.0.1:{}", listener.local_addr().expect("an address").port())
+    };
+    for (endpoint, said) in [
+        (closed, "refused"),
+        (collector(&[REFUSED]).0, "the collector answered 401 Unauthorized: no \\u{1b}"),
+        (collector(&[PARTLY]).0, "the collector refused 2 spans: out of quota"),
+        (collector(&[ELSEWHERE]).0, "the collector answered 302"),
+        ("http://no-such-host.invalid:4318".into(), "host not found"),
+        ("localhost:4318".into(), "must begin with http://"),
+    ] {
+        let exported = sent(&scene, &log, &[("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint)]);
+        exported.exits(125).must(exported.err.contains(said), said);
+        exported.must(exported.err.lines().count() == 1 && !exported.err.contains('\u{1b}'), "one line");
+        exported.must(exported.out.is_empty(), "nothing is said to be sent");
+    }
+    assert_eq!(fs::read_to_string(&log).expect("the log"), whole);
+}
+
+/// A Python that has the protocol's own definition: `$PYTHON`, or the system's.
+fn python() -> Option<PathBuf> {
+    let python = std::env::var_os("PYTHON").map(PathBuf::from).or_else(|| program("python3"))?;
+    let mut command = Command::new(&python);
+    command
+        .args(["-c", "import opentelemetry.proto.collector.trace.v1.trace_service_pb2, google.protobuf.json_format"]);
+    (command.stderr(Stdio::null()).status().ok()?.success()).then_some(python)
+}
+
+/// A child that is ended with the test.
+struct Served(Child);
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Starts the collector of the fixtures: its port, and the lines that it prints.
+fn real_collector(scene: &Scene, python: &Path, args: &[&Path]) -> (Served, u16, Box<dyn Iterator<Item = String>>) {
+    let script = scene.file("collector.py", include_str!("fixtures/collector.py"));
+    let mut command = Command::new(python);
+    command.arg(script).args(args).stdout(Stdio::piped());
+    let mut child = common::start(command);
+    let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines().map(|line| line.expect("a line"));
+    let port = lines.next().and_then(|line| line.parse().ok()).expect("a port");
+    (Served(child), port, Box::new(lines))
+}
+
+#[test]
+fn a_real_reader_of_the_protocol_understands_every_span() {
+    let Some(python) = python() else {
+        skip!("no Python with opentelemetry-proto ($PYTHON names another): the protocol's own definition is not asked")
+    };
+    let scene = Scene::new();
+    let log = scene.file("agent.jsonl", chained(agent_records()));
+    let (_served, port, lines) = real_collector(&scene, &python, &[]);
+    let endpoint = format!("http://localhost:{port}/");
+    sent(&scene, &log, &[("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint), ("OTEL_EXPORTER_OTLP_HEADERS", "x-key=k")])
+        .exits(0);
+    let spans: Vec<Value> = lines.take(3).map(|line| serde_json::from_str(&line).expect("JSON")).collect();
+    assert_eq!(spans[1]["name"], "execute_tool Bash");
+    assert_eq!((&spans[1]["parent"], &spans[2]["parent"]), (&spans[0]["span"], &spans[1]["span"]));
+    assert_eq!((&spans[0]["kind"], &spans[0]["status"], &spans[0]["key"]), (&1.into(), &2.into(), &"k".into()));
+    assert_eq!(spans[2]["attributes"]["agentbox.tier"], "int_value: 10");
+    assert_eq!(spans[0]["attributes"]["agentbox.finished"], "bool_value: true");
+}
+
+#[test]
+fn a_trace_goes_by_tls_only_to_whom_the_certificates_vouch_for() {
+    let Some(python) = python() else { skip!("no Python with opentelemetry-proto ($PYTHON names another)") };
+    if program("openssl").is_none() {
+        skip!("no openssl to make a certificate with");
+    }
+    let scene = Scene::new();
+    let [key, certificate, other] = ["key.pem", "certificate.pem", "other.pem"].map(|name| scene.root.join(name));
+    for path in [&other, &certificate] {
+        let made = scene.free(&[
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-subj",
+            "/CN=localhost",
+            "-addext",
+            "subjectAltName=DNS:localhost",
+            "-addext",
+            "basicConstraints=critical,CA:FALSE",
+            "-days",
+            "2",
+            "-keyout",
+            text(&key),
+            "-out",
+            text(path),
+        ]);
+        made.exits(0);
+    }
+    let log = scene.file("agent.jsonl", chained(agent_records()));
+    let (_served, port, lines) = real_collector(&scene, &python, &[&certificate, &key]);
+    let endpoint = format!("https://localhost:{port}");
+    let sent = |trusted: &Path| {
+        let variables =
+            [("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()), ("OTEL_EXPORTER_OTLP_CERTIFICATE", text(trusted))];
+        sent(&scene, &log, &variables)
+    };
+    let refused = sent(&other);
+    refused.exits(125).must(refused.err.contains("certificate"), "why");
+    sent(&certificate).exits(0);
+    assert_eq!(lines.take(3).count(), 3);
+}
