@@ -15,7 +15,7 @@ use crate::audit::read::{self, Chain, Fault, Line, Located, Reader};
 use crate::audit::record::{Decided, End, Entry, RunResult, Start};
 use crate::audit::report::describe_destination;
 use crate::audit::run::{self, Found, RunFile, RunId};
-use crate::audit::text::{digests, printable, quoted, shorten, target};
+use crate::audit::text::{bound, digests, printable, quoted, shorten, target};
 use crate::cli::{Log, LogCommand};
 use crate::event::Effect;
 
@@ -193,6 +193,9 @@ impl Trail {
         }
         if let Some(digest) = decided.access().as_ref().and_then(digests) {
             write!(out, " ({})", printable(&shorten(&digest, WIDTH)))?;
+        }
+        if let Some(removed) = &decided.bound {
+            write!(out, " ({})", printable(&shorten(&bound(removed), WIDTH)))?;
         }
         if decided.outcome != "ok" {
             write!(out, "  {}", self.paint(colour, &printable(&decided.outcome)))?;
