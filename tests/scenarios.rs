@@ -10,10 +10,11 @@ use common::internet::{Internet, Report};
 use common::{Outcome, Scene, listing, program, text};
 use serde_json::{Value, json};
 
-/// The denials of this operation on something so named; each must say all that a person needs.
+/// The denials of this operation on something so named, an ask that nobody answers among them; each must say all that a
+/// person needs.
 #[track_caller]
 fn denials(outcome: &Outcome, op: &str, object: &str) -> usize {
-    let denied = |record: &Value| record["op"] == op && record["verdict"] == "deny";
+    let denied = |record: &Value| record["op"] == op && record["verdict"] != "allow";
     let found = outcome.records.iter().filter(|record| denied(record));
     let names = |record: &&Value| [&record["target"], &record["to"]].iter().any(|at| at.to_string().contains(object));
     let found: Vec<_> = found.filter(names).collect();
@@ -33,13 +34,16 @@ fn action<'a>(outcome: &'a Outcome, command: &[&str]) -> &'a Value {
     &begun[0]["action"]
 }
 
+/// What begins a script that removes a home: no other than one that was made for it.
+const ONLY_FAKE: &str = "test -e ~/.fake || exit 9\n";
+
 /// A fake home below `people`, where the workspace is not, with some hundred files and directories.
 fn lived_in(scene: &Scene) -> PathBuf {
     const HOME: &str = "people/person";
     for year in 0..12 {
         (0..24).for_each(|i| drop(scene.file(format!("{HOME}/photos/{year}/{i}.jpg"), "a memory\n")));
     }
-    for name in ["notes.txt", ".config/editor/settings", "mail/in/1", "mail/in/2", "mail/out/1"] {
+    for name in [".fake", "notes.txt", ".config/editor/settings", "mail/in/1", "mail/in/2", "mail/out/1"] {
         scene.file(format!("{HOME}/{name}"), "words\n");
     }
     scene.root.join(HOME)
@@ -50,8 +54,8 @@ fn is_gone(top: &Path) -> bool {
     !top.exists() || listing(top).is_empty()
 }
 
-/// What must be on record of a tree that somebody set out to remove: one question that tells how much it is, and for all
-/// the rest that it was answered.
+/// What must be on record of a tree that somebody set out to remove: one question that tells how much it is, and for
+/// all the rest that it was answered.
 #[track_caller]
 fn asked_once(outcome: &Outcome, top: &Path, entries: usize, action: &Value) {
     let within = |record: &&Value| Path::new(record["target"]["path"].as_str().unwrap_or_default()).starts_with(top);
@@ -73,8 +77,8 @@ fn asked_once(outcome: &Outcome, top: &Path, entries: usize, action: &Value) {
     }
 }
 
-/// The homes of August 2026 and before: what was reviewed is `bash script`, and what that runs as it ends names a variable
-/// that is empty by then (claude-code #88462, #93099, #75859, #10077).
+/// The homes of August 2026 and before: what was reviewed is `bash script`, and what that runs as it ends names a
+/// variable that is empty by then (claude-code #88462, #93099, #75859, #10077).
 #[test]
 fn what_comes_to_mean_the_home_as_it_runs_is_asked_about_once_and_the_home_stays_whole() {
     const TRAP: &str = "trap 'sleep 0.1; cd $scratch && rm -rf \"$PWD\"' EXIT
@@ -92,9 +96,10 @@ unset scratch\n";
         if program(need).is_none() {
             skip!("no {need} in the system directories");
         }
+        let script = format!("{ONLY_FAKE}{script}");
         let lay_out = || {
             let scene = Scene::new();
-            scene.file("home/work/test.sh", script);
+            scene.file("home/work/test.sh", &script);
             let home = lived_in(&scene);
             (scene, home)
         };
@@ -113,7 +118,8 @@ unset scratch\n";
 
         // The person's own, workspace and all, where even that may be asked about.
         let scene = Scene::new();
-        scene.file("home/work/test.sh", script);
+        scene.file("home/work/test.sh", &script);
+        scene.file("home/.fake", "words\n");
         (0..200).for_each(|i| drop(scene.file(format!("home/letters/{}/{i}", i % 7), "Dear\n")));
         let all = "version: 1\nextends: [default]\nfilesystem: {write: ['~']}\ntiers: {allow: 4, ask: 10}\n";
         let policy = scene.file("all.yaml", all);
@@ -130,9 +136,9 @@ unset scratch\n";
 fn a_removal_of_the_workspace_or_of_a_granted_tree_is_denied_and_says_how_much_it_is() {
     /// The name of the cache is empty.
     const CLEARS: [(&str, &str); 3] = [
-        ("home/work", "rm -rf \"$WORK\"/$cache"),
-        ("granted", "rm -rf \"$GRANTED\"/$cache"),
-        ("granted", "find \"$GRANTED\"/$cache -delete"),
+        ("home/work", "rm -rf \"${WORK:?}\"/$cache"),
+        ("granted", "rm -rf \"${GRANTED:?}\"/$cache"),
+        ("granted", "find \"${GRANTED:?}\"/$cache -delete"),
     ];
     let lay_out = || {
         let scene = Scene::new();
@@ -163,7 +169,8 @@ fn a_removal_of_the_workspace_or_of_a_granted_tree_is_denied_and_says_how_much_i
         for record in removals {
             let weight = [&record["reach"], &record["reversibility"], &record["tier"]];
             boxed.must(weight == [&json!("B3"), &json!("R3"), &json!(10)], &format!("a whole: {record}"));
-            boxed.must(record["rule"] == "guarded.yaml tiers.ask", &format!("{record}"));
+            let by = [&record["verdict"], &record["rule"]];
+            boxed.must(by == ["deny", "guarded.yaml tiers.ask"], &format!("{record}"));
             let bound = [&record["bound"]["root"], &record["bound"]["entries"]];
             boxed.must(bound == [&json!(text(&top)), &json!(entries)], &format!("the size: {record}"));
         }
@@ -173,8 +180,8 @@ fn a_removal_of_the_workspace_or_of_a_granted_tree_is_denied_and_says_how_much_i
     }
 }
 
-/// A production database was deleted while nothing was to be changed (press, July 2025): no way leads to one that is not
-/// listed.
+/// A production database was deleted while nothing was to be changed (press, July 2025): no way leads to one that is
+/// not listed.
 #[test]
 fn a_database_whose_port_is_not_listed_is_out_of_reach() {
     let internet = match Internet::new() {
@@ -301,7 +308,7 @@ fn a_token_that_was_found_elsewhere_leads_nowhere() {
         // Whoever has read nothing may send: it is not the network that is closed.
         boxed.exits(0).must(reached.heard() == ["hello\n"], &format!("what arrived: {:?}", reached.heard()));
         boxed.must(reached.count("connections", "203.0.113.66") == 1, "a further connection");
-        boxed.must(denials(&boxed, "connect", "203.0.113.66") + asks(&boxed, "connect") == 2, "both are on record");
+        boxed.must(denials(&boxed, "connect", "203.0.113.66") == 2, "both are on record");
         for script in ["hunt.sh", "use.sh"] {
             let action = action(&boxed, &["bash", script]);
             let of_action = |record: &&Value| record["op"] == "connect" && record["action"] == *action;
@@ -311,11 +318,6 @@ fn a_token_that_was_found_elsewhere_leads_nowhere() {
             boxed.must(told == [&json!(tier), &json!(["env"]), &json!("tier")], &format!("{record}"));
         }
     }
-}
-
-/// How often somebody would have been asked of this operation.
-fn asks(outcome: &Outcome, op: &str) -> usize {
-    outcome.records.iter().filter(|record| record["op"] == op && record["verdict"] == "ask").count()
 }
 
 /// An extension of July 2025 carried a prompt to wipe home and cloud alike (CVE-2025-8217).
@@ -328,7 +330,7 @@ aws --profile default s3 rm --recursive s3://backups
 exit 0\n";
     let lay_out = || {
         let scene = Scene::new();
-        scene.file("home/work/wipe.sh", WIPE);
+        scene.file("home/work/wipe.sh", format!("{ONLY_FAKE}{WIPE}"));
         scene.script("home/work/bin/aws", "#!/bin/sh\necho \"$@\" >>cloud\n");
         let home = lived_in(&scene);
         (scene, home)
