@@ -206,7 +206,9 @@ fn a_process_of_a_command_begins_no_action() {
 fn a_process_has_a_bounded_number_of_actions_open() {
     let mut book = Actions::default();
     let server = process(3, &[2, 1]);
-    (0..BRACKETS).for_each(|_| drop(book.begins(&server, "a")));
+    for _ in 0..BRACKETS {
+        book.begins(&server, "a");
+    }
     assert!(book.claim_begins(&server, Claim::default()).unwrap_err().contains("end one"));
     book.begins(&process(5, &[2, 1]), "a");
     book.claim_ends(&server, None).unwrap();
