@@ -80,7 +80,7 @@ fn place(path: PathBuf) -> Place {
 }
 
 fn measure(policy: &Policy, what: &str, access: Access) {
-    let event = Event { subject: Subject::default().into(), access };
+    let event = Event::new(Subject::default().into(), access);
     print(what, 200_000, || drop(black_box(decide(policy, black_box(&event)))));
 }
 

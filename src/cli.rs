@@ -19,9 +19,9 @@ pub struct Cli {
 pub enum Command {
     /// Run a command in a box
     Run(Box<Run>),
-    /// Print the readable trail of a run, list runs, or prove a log's chain
-    #[command(args_conflicts_with_subcommands = true)]
-    Log(Log),
+    /// Print, search, sum up or follow the trail of a run, list runs, or prove a log's chain
+    #[command(args_conflicts_with_subcommands = true, after_help = LOG_EXAMPLES)]
+    Log(Box<Log>),
     /// Show, check and list policies
     Policy {
         /// Which of them.
@@ -33,12 +33,69 @@ pub enum Command {
     Why(Box<Why>),
     /// Trust the exact content of a project's policy file
     Trust(Trust),
+    /// In a box: say for the record what is begun, what has ended, or anything else; kept as a claim, unverified
+    Annotate {
+        /// What is said.
+        #[command(subcommand)]
+        command: AnnotateCommand,
+        /// Who it is said of: the process that started this command, or this command itself
+        #[arg(long = "for", value_enum, value_name = "WHO", default_value_t = SpeaksFor::Parent, global = true)]
+        speaks_for: SpeaksFor,
+    },
     /// Say what this host can hold, and how to mend what it cannot
     Doctor {
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
+}
+
+/// `agentbox annotate …`.
+#[derive(Debug, Subcommand)]
+pub enum AnnotateCommand {
+    /// Something begins; prints the id of the action that it is on record as
+    Begin {
+        /// The tool that is used
+        #[arg(long, value_name = "NAME")]
+        tool: String,
+        /// What the tool is given, as JSON; @FILE reads it from there, - from standard input
+        #[arg(long, value_name = "JSON|@FILE|-", allow_hyphen_values = true)]
+        params: Option<String>,
+        /// Why
+        #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+        reason: Option<String>,
+        /// The step of a plan that this is
+        #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+        plan: Option<String>,
+        /// The id of the action that this is part of
+        #[arg(long, value_name = "ID")]
+        parent: Option<String>,
+    },
+    /// Something has ended
+    End {
+        /// The id that `begin` has printed; without it, what was begun last
+        #[arg(value_name = "ID")]
+        action: Option<String>,
+        /// How it ended
+        #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+        outcome: Option<String>,
+    },
+    /// Anything else
+    Note {
+        /// What is said
+        #[arg(value_name = "TEXT", allow_hyphen_values = true)]
+        text: String,
+    },
+}
+
+/// Who an annotation is said of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SpeaksFor {
+    /// Who says it
+    #[value(name = "self")]
+    Oneself,
+    /// The process that started who says it
+    Parent,
 }
 
 /// Where the policy comes from: shared by `run` and `policy show`.
@@ -174,17 +231,128 @@ pub struct Log {
     /// The run: its id, the start of it, a file, or `last` (the default)
     #[arg(value_name = "RUN")]
     pub run: Option<String>,
+    /// Which records.
+    #[command(flatten)]
+    pub filter: LogFilter,
+    /// How they are printed.
+    #[command(flatten)]
+    pub print: LogPrint,
+    /// Go on printing what is written, until the run ends
+    #[arg(short = 'f', long)]
+    pub follow: bool,
+}
+
+/// How records are printed.
+#[derive(Debug, Clone, Default, Args)]
+pub struct LogPrint {
     /// Print the records as they are, one JSON object a line
     #[arg(long)]
     pub json: bool,
-    /// Only what was denied
-    #[arg(long)]
-    pub denied: bool,
+    /// Stop after N records
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub limit: Option<u64>,
 }
+
+/// The heading of the flags that choose records.
+const WHICH: &str = "Which records";
+
+/// Which records are of interest: those that all of these hold for.
+#[derive(Debug, Clone, Default, Args)]
+pub struct LogFilter {
+    /// Only what was denied
+    #[arg(help_heading = WHICH, long)]
+    pub denied: bool,
+    /// Only these operations, such as `write`, `exec`, `connect` (repeatable, or with commas)
+    #[arg(help_heading = WHICH, long, value_name = "OP", value_delimiter = ',')]
+    pub op: Vec<String>,
+    /// Only what names a path below or matching GLOB, a policy pattern: `src`, `**/.env`, `/etc/**`
+    #[arg(help_heading = WHICH, long, value_name = "GLOB")]
+    pub path: Option<String>,
+    /// Only what a rule decided whose name contains TEXT
+    #[arg(help_heading = WHICH, long, value_name = "TEXT")]
+    pub rule: Option<String>,
+    /// Only what belongs to this action: `session`, `a7`, `command:12`
+    #[arg(help_heading = WHICH, long, value_name = "ID")]
+    pub action: Option<String>,
+    /// Only what the process N asked for (its number in the box)
+    #[arg(help_heading = WHICH, long, value_name = "N")]
+    pub pid: Option<i32>,
+    /// Not before WHEN: `15:46[:27]` of the run's day (UTC), RFC 3339, or `10m`: that long before the log's end
+    #[arg(help_heading = WHICH, long, value_name = "WHEN")]
+    pub since: Option<String>,
+    /// Not after WHEN
+    #[arg(help_heading = WHICH, long, value_name = "WHEN")]
+    pub until: Option<String>,
+}
+
+/// What `agentbox log` can be asked.
+pub const LOG_EXAMPLES: &str = "\
+Examples:
+  agentbox log                                   the last run, one line a record
+  agentbox log --denied                          what was refused, and by which rule
+  agentbox log --op unlink,rmdir --path src      what was deleted below src/ of the run's directory
+  agentbox log --op connect --since 10m          connections in the last ten minutes of the log
+  agentbox log 2026 --action a7 --json | jq .    everything about an action, for a program
+  agentbox log -f                                watch a run; `-f next` waits for one to start
+  agentbox log show last:17                      one record, everything in it
+  agentbox log tree                              actions, their processes, what each did
+  agentbox log stats                             counts, latencies, rules, programs
+  agentbox log verify                            prove that nothing was changed or removed
+
+Exit status:
+  0    read to its end
+  1    broken, or of a newer agentbox: it is said where, the rest is read all the same;
+       verify and follow: also a log that no end record ends
+  125  no such run, or a bad question";
 
 /// `agentbox log …`.
 #[derive(Debug, Subcommand)]
 pub enum LogCommand {
+    /// Print one record with everything in it
+    Show {
+        /// The record: RUN:SEQ, such as `last:17`; SEQ alone is one of the last run
+        #[arg(value_name = "RUN:SEQ")]
+        record: String,
+        /// Print the record as it is
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the actions of a run, their processes, and what each of them did
+    Tree {
+        /// The run: its id, the start of it, a file, or `last` (the default)
+        #[arg(value_name = "RUN")]
+        run: Option<String>,
+        /// Which records.
+        #[command(flatten)]
+        filter: LogFilter,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Count what was asked, by operation, rule and program, with latencies
+    Stats {
+        /// The run: its id, the start of it, a file, or `last` (the default)
+        #[arg(value_name = "RUN")]
+        run: Option<String>,
+        /// Which records.
+        #[command(flatten)]
+        filter: LogFilter,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print what is there and what is written, until the run ends
+    Follow {
+        /// The run: its id, the start of it, a file, `last` (the default), or `next`: the one that starts next
+        #[arg(value_name = "RUN")]
+        run: Option<String>,
+        /// Which records.
+        #[command(flatten)]
+        filter: LogFilter,
+        /// How they are printed.
+        #[command(flatten)]
+        print: LogPrint,
+    },
     /// Prove that no record was changed, removed, added or reordered
     Verify {
         /// The run: its id, the start of it, a file, or `last` (the default)

@@ -16,7 +16,9 @@ use crate::audit::record::{Answer, Note};
 use crate::audit::report::DENIALS;
 use crate::audit::{Counts, Decision, Denial, Layer, Op, OpCount, Record, RunId, RunResult, Summary, text};
 use crate::audit::{WriteError, Writer, Written};
-use crate::event::{Access, ActionId, BoxPath, Effect, Event, FileId, GitState, Reason, RuleId, Standing, Subject};
+use crate::event::{
+    Access, ActionId, BoxPath, Claim, Effect, Event, FileId, GitState, Reason, RuleId, Standing, Subject,
+};
 use crate::event::{Unjudged, Verdict, Where};
 use crate::policy::decide::{decide, suggest};
 use crate::policy::{Policy, tiers};
@@ -108,10 +110,31 @@ impl Gate {
         Judged { event, verdict, layer: Layer::Supervisor, asked, received, made: None }
     }
 
-    /// The action to which a command belongs that a process of the session is about to start: to be put into the standing
-    /// of that event.
-    pub fn action_for_command(&self, subject: &Subject) -> ActionId {
+    /// The action to which a program will belong that a process is about to start, if it is another than its own: to be put
+    /// into the standing of that event.
+    pub fn action_for_command(&self, subject: &Subject) -> Option<ActionId> {
         self.actions().for_command(subject)
+    }
+
+    /// Takes down that a process says it begins an action. A claim opens the action and allows nothing.
+    pub fn claim_begins(&self, subject: &Subject, claim: Claim) -> Result<ActionId, String> {
+        let (action, record) = self.actions().claim_begins(subject, claim)?;
+        self.writer.push(record);
+        Ok(action)
+    }
+
+    /// Takes down that a process says it ends an action that it began: `which`, or the last one.
+    pub fn claim_ends(&self, subject: &Subject, which: Option<ActionId>, claim: Claim) -> Result<ActionId, String> {
+        let (action, records) = self.actions().claim_ends(subject, which, claim)?;
+        records.into_iter().for_each(|record| self.writer.push(record));
+        Ok(action)
+    }
+
+    /// Takes down what a process says of the action that it is in.
+    pub fn claim_notes(&self, subject: &Subject, claim: Claim) -> ActionId {
+        let (action, record) = self.actions().claim_notes(subject, claim);
+        self.writer.push(record);
+        action
     }
 
     /// Whether a file lies where tools keep what they make.

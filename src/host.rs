@@ -42,6 +42,8 @@ pub struct HostFacts {
     pub named_stream: Option<&'static str>,
     /// The first standard stream that is a socket of the host's which could be turned to somebody else.
     pub socket_stream: Option<&'static str>,
+    /// agentbox's own executable, if that is still where it was started from.
+    pub program: Option<PathBuf>,
     /// This process already runs under a seccomp filter: inside a container or another box.
     pub filtered: bool,
 }
@@ -71,9 +73,15 @@ impl HostFacts {
             ipv6: has_ipv6(),
             named_stream: named_stream(),
             socket_stream: socket_stream(),
+            program: program(),
             filtered: filtered(),
         }
     }
+}
+
+/// The kernel says of a file that was replaced since, as by an update, that it is deleted; such a path is not there.
+fn program() -> Option<PathBuf> {
+    std::env::current_exe().ok().filter(|path| path.exists())
 }
 
 /// Pipes and sockets have no name, and the box puts a `/dev/null` of its own in the place of the host's; so it does with

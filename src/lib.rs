@@ -26,6 +26,7 @@
 //! | [`audit`] | records: schema, writer, reader, summary | event | policy, supervisor |
 //! | [`gate`] | the one door to a decision | policy, event, audit | sys, supervisor |
 //! | [`net`] | names, connections on the box's behalf, published ports | event, gate, sys | policy |
+//! | [`annotate`] | hears what programs in the box say of themselves | event, sys | policy, gate |
 //! | [`supervisor`] | answers stopped calls | gate, syscalls, event, net, sys | `policy::decide`, audit |
 //! | [`cmd`] | one file a subcommand; the only printers | everything | – |
 //!
@@ -39,14 +40,14 @@
 //!    with agentbox, and the box's process namespace dies with it.
 //! 3. **the command**: Landlock, then seccomp, then exec.
 //! 4. **workers** (`supervisor`): threads of agentbox in the box's mount namespace, with the right to trace and no other.
-//! 5. **net** and **inside** (`net`): only where the network has rules or published ports. What waits on the network waits
-//!    in the one, outside; the other makes sockets in the box's network.
-//! 6. **audit**: one thread that writes records in batches.
+//! 5. **audit**: one thread that writes records in batches.
 //! 6. **net** and **inside** (`net`): two threads, only where the network has rules or ports are published. The first waits
 //!    for names, connections and visitors in the host's network; the second makes sockets in the box's, with the right to
 //!    take low ports there and no other.
+//! 7. **annotate**: started when a program in the box first speaks of itself; hears what they all say, and answers.
 #![deny(unsafe_code)]
 
+pub mod annotate;
 pub mod audit;
 pub mod cli;
 pub mod cmd;

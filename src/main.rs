@@ -32,6 +32,7 @@ fn run(cli: &Cli) -> Result<u8> {
     match &cli.command {
         Command::Run(args) => cmd::run::run(args),
         Command::Log(args) => cmd::log::log(args),
+        Command::Annotate { command, speaks_for } => cmd::annotate::annotate(command, *speaks_for),
         Command::Doctor { json } => cmd::doctor::doctor(*json),
         Command::Why(args) => cmd::why::why(args, &cmd::policy::world()?),
         Command::Trust(args) => cmd::trust::run(args, &cmd::policy::world()?),

@@ -50,7 +50,7 @@ fn a_broken_log_is_replayed_as_far_as_it_can_be_read() {
     let log = scene.root.join("audit-0.jsonl");
     let whole = fs::read_to_string(&log).expect("read the log");
     let mut lines: Vec<String> = whole.lines().map(String::from).collect();
-    let at = lines.iter().position(|line| line.contains("\"mkdir\"")).expect("a mkdir");
+    let at = lines.iter().position(|line| line.contains("\"op\":\"mkdir\"")).expect("a mkdir");
     lines[at] = "\u{1b}[2J no record".into();
     let broken = scene.file("broken.jsonl", lines.join("\n") + "\n");
     let replay = scene.agentbox(&["policy", "replay", text(&broken)]);

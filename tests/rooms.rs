@@ -19,6 +19,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("audit", &["event"]),
     ("gate", &["policy", "event", "approve", "audit"]),
     ("net", &["event", "gate", "sys"]),
+    ("annotate", &["event", "sys"]),
     ("supervisor", &["gate", "plan", "syscalls", "event", "net", "sys"]),
     ("workspace", &["plan", "sys"]),
 ];

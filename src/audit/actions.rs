@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::record::{Destination, Link, VERSION, put};
+use super::report::{describe_effects, describe_weight};
 use super::text;
 use crate::event::{ActionId, Attribution, Claim, Effects, Labels, Reach, Reversibility, Subject};
 
@@ -21,6 +22,8 @@ pub struct Began {
     pub attribution: Attribution,
     /// The process that begins it.
     pub process: Subject,
+    /// The action that this one belongs to.
+    pub parent: ActionId,
     /// The command line, escaped, if it begins with a command.
     pub command: Vec<String>,
     /// What that process says of it.
@@ -29,7 +32,7 @@ pub struct Began {
 
 /// A process says something of an action.
 #[derive(Debug)]
-pub struct Claimed {
+pub struct Claiming {
     /// When.
     pub time: SystemTime,
     /// Of which.
@@ -48,6 +51,9 @@ pub struct ActionSum {
     /// How its deeds are known.
     #[serde(default)]
     pub attribution: Attribution,
+    /// The action that it belongs to.
+    #[serde(default)]
+    pub parent: ActionId,
     /// The command line, escaped, if it began with a command.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub command: Vec<String>,
@@ -86,6 +92,7 @@ impl ActionSum {
         Self {
             action,
             attribution,
+            parent: ActionId::SESSION,
             command: Vec::new(),
             claim: None,
             effects: Effects::default(),
@@ -144,7 +151,7 @@ struct EndedLine<'a> {
 }
 
 pub(super) fn put_began(buffer: &mut Vec<u8>, link: Link<'_>, began: &Began) -> serde_json::Result<()> {
-    let Began { time, action, attribution, process, command, claim } = began;
+    let Began { time, action, attribution, process, parent, command, claim } = began;
     put(
         buffer,
         &BeganLine {
@@ -157,16 +164,15 @@ pub(super) fn put_began(buffer: &mut Vec<u8>, link: Link<'_>, began: &Began) -> 
             action: *action,
             attribution: *attribution,
             process,
-            // Only the agent's own process begins actions.
-            parent: ActionId::SESSION,
+            parent: *parent,
             command,
             claim: claim.as_ref(),
         },
     )
 }
 
-pub(super) fn put_claimed(buffer: &mut Vec<u8>, link: Link<'_>, claimed: &Claimed) -> serde_json::Result<()> {
-    let Claimed { time, action, process, claim } = claimed;
+pub(super) fn put_claimed(buffer: &mut Vec<u8>, link: Link<'_>, claimed: &Claiming) -> serde_json::Result<()> {
+    let Claiming { time, action, process, claim } = claimed;
     put(
         buffer,
         &ClaimLine {
@@ -191,4 +197,100 @@ pub(super) fn put_ended(
 ) -> serde_json::Result<()> {
     let (time, run) = (text::rfc3339(time), link.run.as_str());
     put(buffer, &EndedLine { v: VERSION, seq: link.seq, prev: link.prev, kind: "action_end", time, run, sum })
+}
+
+/// The action of the agent's own process, which nothing opens.
+pub const SESSION: &str = "session";
+
+/// The beginning of an action, as a reader finds it. Everything is optional: a log may be older than a field.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Opened {
+    /// When, RFC 3339.
+    pub time: String,
+    /// Its id, such as `a7`.
+    pub action: String,
+    /// How what happens is known to belong to it: `subtree`, `bracket` or `session`.
+    pub attribution: Option<String>,
+    /// The process that it began with.
+    pub process: Option<Subject>,
+    /// The action that it was started in.
+    pub parent: Option<String>,
+    /// The command and its arguments, escaped.
+    pub command: Vec<String>,
+    /// What the agent said it would be.
+    pub claim: Option<Claim>,
+}
+
+/// Something that a process said, as a reader finds it.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Claimed {
+    /// When, RFC 3339.
+    pub time: String,
+    /// The action it was said of.
+    pub action: String,
+    /// Who said it.
+    pub process: Option<Subject>,
+    /// What.
+    pub claim: Claim,
+}
+
+/// The end of an action, as a reader finds it.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Closed {
+    /// When, RFC 3339.
+    #[serde(default)]
+    pub time: String,
+    /// What it came to.
+    #[serde(flatten)]
+    pub sum: ActionSum,
+}
+
+impl ActionSum {
+    /// Says each effect that there was, and what it weighed.
+    pub fn words(&self) -> Vec<String> {
+        describe_effects(&self.effects).into_iter().chain([describe_weight(self)]).collect()
+    }
+}
+
+/// Says a claim in one line: the tool, and the words that tell most.
+pub fn words(claim: &Claim) -> String {
+    let Claim { tool, params, reason, plan, note, outcome, parent: _ } = claim;
+    let told = [reason, note, outcome, plan].into_iter().flatten().next().cloned();
+    let told = told.or_else(|| params.as_ref().map(ToString::to_string));
+    match (tool.clone(), told) {
+        (Some(tool), Some(told)) => format!("{tool}: {told}"),
+        (Some(only), None) | (None, Some(only)) => only,
+        (None, None) => "nothing".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn an_action_is_read_whatever_it_leaves_out() {
+        let opened: Opened = serde_json::from_value(json!({"action": "a7"})).unwrap();
+        assert_eq!((opened.action.as_str(), opened.claim, opened.process), ("a7", None, None));
+        let closed: Closed = serde_json::from_value(json!({
+            "action": "a7",
+            "effects": {"files": {"created": 2, "new": 1}, "programs": 3},
+            "reach": "B1", "tier": 2, "later": true,
+        }))
+        .unwrap();
+        assert_eq!(closed.sum.words(), ["files: 2 created", "3 programs", "tier 2 (B1 R0)"]);
+    }
+
+    #[test]
+    fn a_claim_is_said_by_what_tells_most() {
+        let words = |claim: Value| words(&serde_json::from_value::<Claim>(claim).unwrap());
+        assert_eq!(words(json!({"tool": "Bash", "params": {"command": "ls"}})), r#"Bash: {"command":"ls"}"#);
+        assert_eq!(words(json!({"tool": "Bash", "params": {}, "reason": "run the tests"})), "Bash: run the tests");
+        assert_eq!(words(json!({"note": "a", "later": 1})), "a");
+        assert_eq!(words(json!({})), "nothing");
+    }
 }

@@ -1,14 +1,19 @@
 //! The records: what was asked, what was answered and what came of it, one JSON object a line, chained by hashes.
 //!
-//! `record` and `actions` are the schema, `writer` appends, `run` keeps the directories that runs leave behind, `read` proves and
-//! reads a log, `report` sums a run up. Everything here runs in agentbox's own process, in the host's view; nothing
-//! here decides, and nothing from inside the box reaches a terminal unescaped (`text`).
+//! `record` and `actions` are the schema, `writer` appends, `run` keeps the directories that runs leave behind, `read`
+//! proves and reads a log, `brief` is a record as it is read, `query` chooses among them, `tail` waits for more of it,
+//! `report` sums a run up, `redact` keeps secrets out. Everything here runs in agentbox's own process, in the host's view;
+//! nothing here decides, and nothing from inside the box reaches a terminal unescaped (`text`).
 
 pub mod actions;
+pub mod brief;
+pub mod query;
 pub mod read;
 pub mod record;
+pub mod redact;
 pub mod report;
 pub mod run;
+pub mod tail;
 pub mod text;
 pub mod writer;
 

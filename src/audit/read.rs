@@ -3,19 +3,24 @@
 //! Main process of `agentbox log`. A log is data from anywhere: lines are bounded, nothing in them is trusted, and a bad
 //! line never hides the ones behind it.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::fs::{File, TryLockError};
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
-use super::record::{self, Entry, Head, Header, NO_LINE, VERSION};
+use super::brief::Sight;
+use super::record::{self, Entry, Head, Header, VERSION};
 use super::run::RunId;
 use super::text;
 
 /// The longest line that is read as a record; the writer's longest are argument vectors of 64 KiB, escaped.
 const LONGEST: usize = 16 * 1024 * 1024;
+/// How much is read at once.
+const BLOCK: usize = 64 * 1024;
 
 /// Why a log could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -111,36 +116,78 @@ pub struct Line {
     pub faults: Vec<Located>,
 }
 
+/// One line of a log, looked at where the reader holds it: put to the chain, its body not read yet.
+#[derive(Debug)]
+pub struct Seen<'a> {
+    /// Its number, from 1.
+    pub number: u64,
+    /// The record's own number, if the line says one.
+    pub seq: Option<u64>,
+    /// The line as it is, without its newline.
+    pub raw: &'a [u8],
+    /// The kind of record, if it is one that this version reads.
+    pub kind: Option<&'a str>,
+    /// Whether the line begins byte for byte as this program writes it, without a blank between its parts.
+    pub compact: bool,
+    /// What is wrong with the line or with the one before it.
+    pub faults: Vec<Located>,
+}
+
 /// Reads a log line by line, checking the chain on the way.
 #[derive(Debug)]
 pub struct Reader<R> {
     input: R,
     path: PathBuf,
     number: u64,
-    head: Head,
+    /// The number of the last link.
+    seq: u64,
+    /// Its hash, in hexadecimal digits as the next line has it.
+    hash: [u8; DIGITS],
     ended: bool,
     /// The last line was no record, so that the next cannot be put to the chain.
     lost: bool,
+    /// The line that was read last; its memory is used for the next.
+    line: Vec<u8>,
+}
+
+/// How many digits a hash has.
+const DIGITS: usize = 64;
+
+/// What a line turned out to be, as ranges and numbers that hold no borrow.
+#[derive(Debug, Default)]
+struct Checked {
+    seq: Option<u64>,
+    kind: Option<KindAt>,
+    compact: bool,
+    faults: Vec<Located>,
+}
+
+/// Where a line names its kind: in plain sight, or in a word that had to be unescaped.
+#[derive(Debug)]
+enum KindAt {
+    Here(std::ops::Range<usize>),
+    Spelt(&'static str),
 }
 
 impl Reader<BufReader<File>> {
     /// Opens the log at `path`.
     pub fn open(path: &Path) -> Result<Self, ReadError> {
         let file = File::open(path).map_err(|source| ReadError::Read { path: path.into(), source })?;
-        Ok(Self::new(BufReader::with_capacity(64 * 1024, file), path))
+        Ok(Self::new(BufReader::with_capacity(BLOCK, file), path))
     }
 }
 
 impl<R: BufRead> Reader<R> {
     /// Reads from `input`; `path` is for messages.
     pub fn new(input: R, path: &Path) -> Self {
-        let head = Head { seq: 0, hash: NO_LINE.into() };
-        Self { input, path: path.into(), number: 0, head, ended: false, lost: false }
+        let hash = [b'0'; DIGITS];
+        let (number, seq, ended, lost, line) = (0, 0, false, false, Vec::new());
+        Self { input, path: path.into(), number, seq, hash, ended, lost, line }
     }
 
     /// The last link seen.
-    pub fn head(&self) -> &Head {
-        &self.head
+    pub fn head(&self) -> Head {
+        Head { seq: self.seq, hash: String::from_utf8_lossy(&self.hash).into_owned() }
     }
 
     /// Whether the record that ends a log was seen.
@@ -148,35 +195,68 @@ impl<R: BufRead> Reader<R> {
         self.ended
     }
 
-    /// Reads the next line; `None` at the end of the file.
+    /// How many lines were read.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// What it reads from.
+    pub fn input(&self) -> &R {
+        &self.input
+    }
+
+    /// Reads the next line and its record; `None` at the end of the file.
     pub fn next_line(&mut self) -> Result<Option<Line>, ReadError> {
-        let mut raw = Vec::new();
+        let Some(seen) = self.next_seen()? else { return Ok(None) };
+        let Seen { number, seq, raw, kind, mut faults, .. } = seen;
+        let mut entry = None;
+        match kind.map(|kind| record::parse(kind, raw)) {
+            Some(Ok(parsed)) => entry = Some(parsed),
+            Some(Err(error)) => faults.push(Located { line: number, fault: Fault::Foreign(error.to_string()) }),
+            None => {}
+        }
+        Ok(Some(Line { number, seq, raw: raw.to_vec(), entry, faults }))
+    }
+
+    /// Reads the next line and puts it to the chain; `None` at the end of the file.
+    pub fn next_seen(&mut self) -> Result<Option<Seen<'_>>, ReadError> {
+        let mut line = std::mem::take(&mut self.line);
+        line.clear();
+        let checked = self.read_line(&mut line);
+        self.line = line;
+        let Some(Checked { seq, kind, compact, faults }) = checked? else { return Ok(None) };
+        let kind = kind.and_then(|kind| match kind {
+            KindAt::Here(range) => self.line.get(range).and_then(|word| std::str::from_utf8(word).ok()),
+            KindAt::Spelt(word) => Some(word),
+        });
+        Ok(Some(Seen { number: self.number, seq, raw: &self.line, kind, compact, faults }))
+    }
+
+    fn read_line(&mut self, line: &mut Vec<u8>) -> Result<Option<Checked>, ReadError> {
+        // One long line must not keep its memory for the rest of the log.
+        line.shrink_to(BLOCK);
         let mut bounded = self.input.by_ref().take(LONGEST as u64);
-        let read = bounded.read_until(b'\n', &mut raw);
+        let read = bounded.read_until(b'\n', line);
         if read.map_err(|source| ReadError::Read { path: self.path.clone(), source })? == 0 {
             return Ok(None);
         }
         self.number += 1;
-        let whole = raw.pop_if(|last| *last == b'\n').is_some();
-        let mut line = Line { number: self.number, seq: None, raw, entry: None, faults: Vec::new() };
-        if !whole {
-            self.end_of_unfinished(&mut line)?;
-        } else {
-            self.check(&mut line);
+        match line.pop_if(|last| *last == b'\n') {
+            Some(_) => Ok(Some(self.check(line))),
+            None => self.end_of_unfinished(line).map(Some),
         }
-        Ok(Some(line))
     }
 
     /// A line without its newline is the torn end of a file, or longer than any record.
-    fn end_of_unfinished(&mut self, line: &mut Line) -> Result<(), ReadError> {
-        let fault = match line.raw.len() < LONGEST {
+    fn end_of_unfinished(&mut self, line: &mut Vec<u8>) -> Result<Checked, ReadError> {
+        let fault = match line.len() < LONGEST {
             true => Fault::Torn,
             false => Fault::Foreign(format!("longer than {LONGEST} bytes")),
         };
-        line.faults.push(Located { line: line.number, fault });
-        line.raw.truncate(4096);
+        line.truncate(4096);
         self.lost = true;
-        self.skip_line().map_err(|source| ReadError::Read { path: self.path.clone(), source })
+        self.skip_line().map_err(|source| ReadError::Read { path: self.path.clone(), source })?;
+        Ok(Checked { faults: vec![Located { line: self.number, fault }], ..Checked::default() })
     }
 
     fn skip_line(&mut self) -> io::Result<()> {
@@ -193,26 +273,39 @@ impl<R: BufRead> Reader<R> {
         }
     }
 
-    fn check(&mut self, line: &mut Line) {
-        match serde_json::from_slice::<Header<'_>>(&line.raw) {
+    fn check(&mut self, raw: &[u8]) -> Checked {
+        if let Some((header, kind)) = compact_header(raw) {
+            let faults = self.link(&header, raw).into_iter().collect();
+            self.ended |= header.kind == "end";
+            return Checked { seq: Some(header.seq), kind: Some(KindAt::Here(kind)), compact: true, faults };
+        }
+        match serde_json::from_slice::<Header<'_>>(raw) {
             Err(error) => {
                 // What follows may be right; it is taken as the new start of the chain.
                 self.lost = true;
-                line.faults.push(Located { line: line.number, fault: foreign(&line.raw, &error) });
+                let fault = Located { line: self.number, fault: foreign(raw, &error) };
+                Checked { faults: vec![fault], ..Checked::default() }
             }
-            Ok(header) => {
-                line.seq = Some(header.seq);
-                line.faults.extend(self.link(line.number, &header, &line.raw));
-                let fault = self.body(&header, &line.raw, &mut line.entry);
-                line.faults.extend(fault.map(|fault| Located { line: line.number, fault }));
-            }
+            Ok(header) => self.check_loose(&header, raw),
         }
     }
 
+    /// A line that this version of agentbox did not write as it stands.
+    fn check_loose(&mut self, header: &Header<'_>, raw: &[u8]) -> Checked {
+        let mut faults: Vec<Located> = self.link(header, raw).into_iter().collect();
+        let mut kind = None;
+        if header.v > VERSION {
+            faults.push(Located { line: self.number, fault: Fault::Newer(header.v) });
+        } else {
+            self.ended |= header.kind == "end";
+            kind = Some(kind_at(&header.kind, raw));
+        }
+        Checked { seq: Some(header.seq), kind, compact: false, faults }
+    }
+
     /// Puts the line to the chain, and moves the head to it if it belongs there.
-    fn link(&mut self, number: u64, header: &Header<'_>, raw: &[u8]) -> Option<Located> {
-        let expected = self.head.seq + 1;
-        let found = header.seq;
+    fn link(&mut self, header: &Header<'_>, raw: &[u8]) -> Option<Located> {
+        let (number, expected, found) = (self.number, self.seq + 1, header.seq);
         let fault = if self.ended {
             Some(Located { line: number, fault: Fault::AfterEnd })
         } else if number == 1 && header.kind != "start" {
@@ -224,26 +317,45 @@ impl<R: BufRead> Reader<R> {
         } else if found < expected {
             // The head stays: the next line is likely the one that belongs here.
             return Some(Located { line: number, fault: Fault::OutOfPlace { expected, found } });
-        } else if header.prev != self.head.hash {
+        } else if header.prev.as_bytes() != self.hash {
             Some(Located { line: number.saturating_sub(1).max(1), fault: Fault::Changed })
         } else {
             None
         };
         self.lost = false;
-        self.head = Head { seq: found, hash: text::hex(&Sha256::digest(raw)) };
+        self.seq = found;
+        text::put_hex(&Sha256::digest(raw), &mut self.hash);
         fault
     }
+}
 
-    fn body(&mut self, header: &Header<'_>, raw: &[u8], entry: &mut Option<Entry>) -> Option<Fault> {
-        if header.v > VERSION {
-            return Some(Fault::Newer(header.v));
-        }
-        self.ended |= header.kind == "end";
-        match record::parse(&header.kind, raw) {
-            Ok(parsed) => *entry = Some(parsed),
-            Err(error) => return Some(Fault::Foreign(error.to_string())),
-        }
-        None
+/// Reads the start of a line that is written as this program writes it, without looking at the rest, and tells where
+/// its kind stands; any other spelling of the same goes the long way.
+fn compact_header(raw: &[u8]) -> Option<(Header<'_>, std::ops::Range<usize>)> {
+    const VERSION_ONE: &[u8] = b"{\"v\":1,\"seq\":";
+    let rest = raw.strip_prefix(VERSION_ONE).filter(|_| raw.last() == Some(&b'}'))?;
+    // Twenty digits might not fit.
+    let digits = rest.iter().take(19).take_while(|byte| byte.is_ascii_digit()).count();
+    let seq = rest[..digits].iter().fold(0, |seq: u64, digit| seq * 10 + u64::from(digit - b'0'));
+    let rest = rest[digits..].strip_prefix(b",\"prev\":\"").filter(|_| digits > 0)?;
+    let (prev, rest) = rest.split_at_checked(DIGITS)?;
+    let rest = rest.strip_prefix(b"\",\"kind\":\"").filter(|_| prev.iter().all(u8::is_ascii_hexdigit))?;
+    let word = rest.iter().take_while(|byte| byte.is_ascii_lowercase() || **byte == b'_').count();
+    rest[word..].strip_prefix(b"\",")?;
+    let from = raw.len() - rest.len();
+    let text = |bytes| std::str::from_utf8(bytes).ok().map(Cow::Borrowed);
+    Some((Header { v: 1, seq, prev: text(prev)?, kind: text(&rest[..word])? }, from..from + word))
+}
+
+fn kind_at(kind: &str, raw: &[u8]) -> KindAt {
+    let known = ["start", "decision", "note", "action", "claim", "action_end", "end"];
+    match known.into_iter().find(|word| *word == kind) {
+        Some(word) => KindAt::Spelt(word),
+        // A kind that nobody here knows is only ever shown: its own spelling will do.
+        None => match memchr::memmem::find(raw, kind.as_bytes()) {
+            Some(at) => KindAt::Here(at..at + kind.len()),
+            None => KindAt::Spelt("unknown"),
+        },
     }
 }
 
@@ -286,19 +398,25 @@ pub enum Chain {
 pub fn verify(path: &Path, expected: Option<&Head>) -> Result<Chain, ReadError> {
     let mut reader = Reader::open(path)?;
     let mut dropped = 0;
-    while let Some(line) = reader.next_line()? {
+    while let Some(line) = reader.next_seen()? {
+        let number = line.number;
         // A running writer's last line may be seen half written.
         if line.faults.iter().any(|found| found.fault == Fault::Torn) && still_written(path) {
-            return Ok(Chain::Unfinished { records: reader.number - 1, head: reader.head });
+            return Ok(Chain::Unfinished { records: number - 1, head: reader.head() });
         }
+        let sight = line.kind.map(|kind| Sight::of(kind, line.raw));
         if let Some(first) = line.faults.into_iter().next() {
             return Ok(Chain::Broken(first));
         }
-        if let Some(Entry::End(end)) = line.entry {
-            dropped = end.dropped;
+        match sight {
+            Some(Ok(Sight::End(end))) => dropped = end.dropped,
+            Some(Err(error)) => {
+                return Ok(Chain::Broken(Located { line: number, fault: Fault::Foreign(error.to_string()) }));
+            }
+            Some(Ok(_)) | None => {}
         }
     }
-    let (records, head) = (reader.number, reader.head.clone());
+    let (records, head) = (reader.number, reader.head());
     Ok(match expected {
         Some(theirs) if *theirs != head => {
             Chain::Broken(Located { line: records.max(1), fault: Fault::OtherHead { expected: theirs.seq } })
@@ -314,6 +432,39 @@ pub fn run_of(path: &Path) -> Option<RunId> {
         Entry::Start(start) => Some(start.run),
         _ => None,
     }
+}
+
+/// Tells when a log begins: the time of its first record.
+pub fn first_time(path: &Path) -> Result<Option<Timestamp>, ReadError> {
+    Ok(Reader::open(path)?.next_seen()?.and_then(|line| time_of(line.raw)))
+}
+
+/// Tells when a log ends: the time of the last record that is whole, found from the end of the file.
+pub fn last_time(path: &Path) -> Result<Option<Timestamp>, ReadError> {
+    let failed = |source| ReadError::Read { path: path.into(), source };
+    let mut file = File::open(path).map_err(failed)?;
+    let length = file.metadata().map_err(failed)?.len();
+    let mut window = BLOCK as u64;
+    loop {
+        let mut end = Vec::new();
+        file.seek(SeekFrom::Start(length.saturating_sub(window))).map_err(failed)?;
+        (&file).take(window).read_to_end(&mut end).map_err(failed)?;
+        // Where the window cuts a line in two, its second part is no record.
+        let found = end.split(|byte| *byte == b'\n').rev().find_map(time_of);
+        if found.is_some() || window >= length || window >= LONGEST as u64 {
+            return Ok(found);
+        }
+        window *= 8;
+    }
+}
+
+fn time_of(line: &[u8]) -> Option<Timestamp> {
+    #[derive(serde::Deserialize)]
+    struct Timed<'a> {
+        #[serde(borrow)]
+        time: Cow<'a, str>,
+    }
+    serde_json::from_slice::<Timed<'_>>(line).ok()?.time.parse().ok()
 }
 
 /// Tells whether a run still writes to the log at `path`.
@@ -515,6 +666,45 @@ mod tests {
         assert_eq!(faults, [101, 201, 301, 501, 502, 701]);
         assert_eq!(entries, RECORDS - 4);
         assert!(reader.ended());
+    }
+
+    #[test]
+    fn a_log_tells_its_first_and_last_time_without_being_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let time = |second: u64| SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(second);
+        let writer = Writer::create(&path, &Start::example()).unwrap();
+        writer.push(Record::Note(Note { time: time(7), text: "x".repeat(300_000) }));
+        drop(writer.finish(&RunResult::default(), &Summary::example()).unwrap());
+        assert_eq!(first_time(&path).unwrap(), Some(Timestamp::UNIX_EPOCH));
+        let mut lines: Vec<String> = fs::read_to_string(&path).unwrap().lines().map(str::to_string).collect();
+        lines[2] = "{\"v\":1,\"torn".into();
+        fs::write(&path, lines.join("\n")).unwrap();
+        assert_eq!(last_time(&path).unwrap(), Timestamp::from_second(7).ok(), "behind a line longer than a block");
+        fs::write(&path, "").unwrap();
+        assert_eq!((first_time(&path).unwrap(), last_time(&path).unwrap()), (None, None));
+    }
+
+    #[test]
+    fn a_header_is_read_the_short_way_only_if_it_is_spelt_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, lines, _) = log(dir.path());
+        let compact = |line: &str| {
+            fs::write(&path, format!("{line}\n")).unwrap();
+            let mut reader = Reader::open(&path).unwrap();
+            let seen = reader.next_seen().unwrap().unwrap();
+            (seen.compact, seen.seq, seen.kind.map(str::to_string))
+        };
+        let seen = |compact, kind: &str| (compact, Some(1), Some(kind.to_string()));
+        assert_eq!(compact(&lines[0]), seen(true, "start"));
+        for (from, to) in [("{\"v\"", "{ \"v\""), ("\"seq\":1", "\"seq\": 1"), ("\"start\"", "\"st\\u0061rt\"")] {
+            assert_eq!(compact(&lines[0].replacen(from, to, 1)), seen(false, "start"), "{to}");
+        }
+        let later = lines[0].replacen("\"start\"", "\"l\\u0061ter\"", 1);
+        assert_eq!(compact(&later), seen(false, "unknown"), "a kind that is spelt so that it cannot be shown");
+        let long = lines[0].replacen("\"seq\":1", "\"seq\":99999999999999999999", 1);
+        assert_eq!(compact(&long), (false, None, None), "more than fits");
+        assert_eq!(compact(&lines[0][..lines[0].len() - 1]), (false, None, None), "not to its end");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::actions::{self, ActionSum, Began, Claimed};
+use super::actions::{self, ActionSum, Began, Claiming};
 use super::run::RunId;
 use super::text;
 use crate::event::{Access, Effect, Endpoint, Event, Exec, FileOp, Level, MoveOp, Place, Question, Reason};
@@ -37,7 +37,7 @@ pub enum Record {
     /// An action begins.
     Began(Box<Began>),
     /// A process says something of an action.
-    Claimed(Box<Claimed>),
+    Claimed(Box<Claiming>),
     /// An action has ended.
     Ended(Box<ActionSum>, SystemTime),
 }
@@ -726,12 +726,16 @@ impl Decided {
 
     /// Tells whether it was kept from happening: denied, asked and not granted, or ended in the act.
     pub fn denied(&self) -> bool {
-        let granted = self.answer.as_ref().is_some_and(|answer| answer.effect == Effect::Allow);
-        match self.verdict {
-            Effect::Allow => self.outcome == "killed",
-            Effect::Ask => !granted,
-            Effect::Deny => true,
-        }
+        refused(self.verdict, self.answer.as_ref(), &self.outcome)
+    }
+}
+
+/// Tells whether what was decided so was kept from happening.
+pub(super) fn refused(verdict: Effect, answer: Option<&Answer>, outcome: &str) -> bool {
+    match verdict {
+        Effect::Allow => outcome == "killed",
+        Effect::Ask => answer.is_none_or(|answer| answer.effect != Effect::Allow),
+        Effect::Deny => true,
     }
 }
 
@@ -874,6 +878,8 @@ mod tests {
             let header: Header<'_> = serde_json::from_slice(&line).unwrap();
             assert_eq!((header.v, header.seq, &*header.prev, &*header.kind), (1, 2, NO_LINE, "decision"));
             let Entry::Decision(decided) = parse(&header.kind, &line).unwrap() else { panic!() };
+            let brief: super::super::brief::Brief<'_> = serde_json::from_slice(&line).unwrap();
+            assert_eq!((brief.access(), brief.denied()), (decided.access(), decided.denied()));
             assert_eq!(decided.access(), Some(access));
             assert_eq!(decided.op.name(), serde_json::to_value(decided.op).unwrap());
             assert_eq!((decided.action.as_str(), decided.outcome.as_str()), ("a5", "EACCES"));

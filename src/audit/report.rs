@@ -12,9 +12,7 @@ use super::actions::ActionSum;
 use super::record::{Counts, Destination, Op, Party, RunResult};
 use super::run::RunId;
 use super::text::{printable, quoted, shorten};
-#[cfg(test)]
-use crate::event::Attribution;
-use crate::event::{ActionId, Effects, Files, Reason, Transport};
+use crate::event::{ActionId, Attribution, Effects, Files, Reason, Transport};
 
 /// How many different denials are kept by name; all are counted and recorded.
 pub const DENIALS: usize = 1000;
@@ -67,12 +65,11 @@ pub struct Denial {
     pub count: u64,
 }
 
-#[cfg(test)]
 impl Summary {
-    /// The summary of a run that only a test has made.
-    pub(crate) fn example() -> Self {
+    /// The summary of a run in which nothing was asked.
+    pub fn empty(run: RunId) -> Self {
         Self {
-            run: RunId::new(std::time::SystemTime::UNIX_EPOCH, 0),
+            run,
             counts: Counts::new(),
             denied: 0,
             denials: Vec::new(),
@@ -83,6 +80,12 @@ impl Summary {
             total: ActionSum::new(ActionId::SESSION, Attribution::Session),
             notes: Vec::new(),
         }
+    }
+
+    /// The summary of a run that only a test has made.
+    #[cfg(test)]
+    pub(crate) fn example() -> Self {
+        Self::empty(RunId::new(std::time::SystemTime::UNIX_EPOCH, 0))
     }
 }
 
@@ -243,10 +246,7 @@ pub fn describe_action(sum: &ActionSum) -> String {
 
 /// `tier 6 (B1 R3)   2 files created, 51 deleted (1.2 MB, 51 for good)   1 denied`.
 pub fn describe_sum(sum: &ActionSum) -> String {
-    let mut parts = vec![match sum.tier {
-        0 => "nothing was done".to_string(),
-        tier => format!("tier {tier} ({:?} {:?})", sum.reach, sum.reversibility),
-    }];
+    let mut parts = vec![describe_weight(sum)];
     parts.extend(describe_effects(&sum.effects));
     if !sum.taint.is_empty() {
         parts.push(format!("has read secrets: {}", printable(&sum.taint.to_string())));
@@ -258,7 +258,16 @@ pub fn describe_sum(sum: &ActionSum) -> String {
     parts.join("   ")
 }
 
-fn describe_effects(effects: &Effects) -> Vec<String> {
+/// `tier 6 (B1 R3)`.
+pub fn describe_weight(sum: &ActionSum) -> String {
+    match sum.tier {
+        0 => "nothing was done".into(),
+        tier => format!("tier {tier} ({:?} {:?})", sum.reach, sum.reversibility),
+    }
+}
+
+/// Says each effect that there was: `files: 3 created, 1 deleted`.
+pub fn describe_effects(effects: &Effects) -> Vec<String> {
     let files = &effects.files;
     let mut parts = Vec::new();
     let counted = [

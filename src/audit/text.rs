@@ -35,13 +35,17 @@ pub fn errno_name(number: i32) -> String {
 
 /// Writes bytes as lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
+    let mut digits = vec![0; bytes.len() * 2];
+    put_hex(bytes, &mut digits);
+    digits.into_iter().map(char::from).collect()
+}
+
+/// Writes bytes as lower-case hexadecimal into `digits`, as far as there is room.
+pub(super) fn put_hex(bytes: &[u8], digits: &mut [u8]) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+    for (pair, byte) in digits.chunks_exact_mut(2).zip(bytes) {
+        pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
     }
-    text
 }
 
 /// Escapes whatever could move a cursor, change a colour, break a line or reorder text on a terminal.

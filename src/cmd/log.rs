@@ -1,30 +1,39 @@
-//! `agentbox log`: prints a run's trail, lists runs, proves a log's chain.
+//! `agentbox log`: prints, searches, sums up and follows a run's trail, lists runs, proves a log's chain.
 //!
-//! Main process, no box. Everything a record holds may come from inside a box, so nothing is printed unescaped except
+//! Main process, no box. Every way to read a log goes through [`scan`]: line by line, in constant memory, the chain
+//! checked on the way. Everything a record holds may come from inside a box, so nothing is printed unescaped except
 //! the raw lines of `--json`, where JSON's own escapes hold.
 
+mod follow;
+mod question;
+mod show;
+mod stats;
+mod trail;
+mod tree;
+
 use std::ffi::OsString;
-use std::io::{self, BufWriter, IsTerminal, Write};
-use std::path::Path;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, BufWriter, IsTerminal, Write};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use crate::audit::read::{self, Chain, Fault, Line, Located, Reader};
-use crate::audit::record::{Decided, End, Entry, RunResult, Start};
-use crate::audit::report::describe_destination;
+use crate::audit::brief::Sight;
+use crate::audit::query::Query;
+use crate::audit::read::{self, Chain, Fault, Located, Reader, Seen};
+use crate::audit::record::RunResult;
 use crate::audit::run::{self, Found, RunFile, RunId};
-use crate::audit::text::{bound, digests, printable, quoted, shorten, target};
-use crate::cli::{Log, LogCommand};
-use crate::event::Effect;
+use crate::audit::text::{printable, shorten};
+use crate::cli::{Log, LogCommand, LogFilter, LogPrint};
+
+use trail::{Trail, command, ending};
 
 /// All is well.
 const FINE: u8 = 0;
 /// The log is broken or unreadable in places.
 const BROKEN: u8 = 1;
-/// The longest target on a line of the trail, in characters.
-const WIDTH: usize = 160;
 
 /// Where output goes and how.
 pub struct Output<'a> {
@@ -36,14 +45,22 @@ pub struct Output<'a> {
     pub colour: bool,
 }
 
+/// Where runs are kept, and whose they are.
+pub struct Keeper {
+    /// agentbox's state directory.
+    pub state: PathBuf,
+    /// What `~` stands for in a pattern.
+    pub home: Option<PathBuf>,
+}
+
 /// Runs `agentbox log` on the real terminal and environment; gives the exit status.
 pub fn log(args: &Log) -> anyhow::Result<u8> {
     let lookup = |name: &str| std::env::var_os(name);
-    let state = run::state_dir(lookup)?;
+    let keeper = Keeper { state: run::state_dir(lookup)?, home: lookup("HOME").map(PathBuf::from) };
     let stdout = io::stdout().lock();
     let colour = stdout.is_terminal() && wants_colour(lookup);
-    let mut out = BufWriter::new(stdout);
-    let status = log_to(&state, args, &mut Output { out: &mut out, err: &mut io::stderr().lock(), colour });
+    let mut out = BufWriter::with_capacity(64 * 1024, stdout);
+    let status = log_to(&keeper, args, &mut Output { out: &mut out, err: &mut io::stderr().lock(), colour });
     let flushed = out.flush().context("cannot write the output");
     match status.and_then(|status| flushed.map(|()| status)) {
         // Whoever read the output, such as `head`, has seen enough.
@@ -64,51 +81,149 @@ pub(super) fn is_broken_pipe(error: &anyhow::Error) -> bool {
     kinds.into_iter().any(|kind| kind == io::ErrorKind::BrokenPipe)
 }
 
-/// Runs `agentbox log` on the runs in `state`; gives the exit status.
-pub fn log_to(state: &Path, args: &Log, output: &mut Output<'_>) -> anyhow::Result<u8> {
+/// Runs `agentbox log` on the runs of `keeper`; gives the exit status.
+pub fn log_to(keeper: &Keeper, args: &Log, output: &mut Output<'_>) -> anyhow::Result<u8> {
+    let find = |run: &Option<String>| run::find(&keeper.state, run.as_deref());
+    let ask = |found: &Found, filter: &LogFilter| question::query(filter, found, keeper.home.as_deref());
     match &args.command {
-        None => print(&run::find(state, args.run.as_deref())?, args.json, args.denied, output),
-        Some(LogCommand::Verify { run }) => verify(&run::find(state, run.as_deref())?, output),
-        Some(LogCommand::List { json }) => list(state, *json, output),
+        None if args.follow => follow::follow(keeper, args.run.as_deref(), &args.filter, &args.print, output),
+        Some(LogCommand::Follow { run, filter, print }) => {
+            follow::follow(keeper, run.as_deref(), filter, print, output)
+        }
+        None => {
+            let found = find(&args.run)?;
+            let query = ask(&found, &args.filter)?;
+            let status = warn_about_run(&found, output)?;
+            let printed = print(&found, Reader::open(&found.log)?, &query, &args.print, output)?;
+            Ok(status.max(printed.status))
+        }
+        Some(LogCommand::Show { record, json }) => show::show(&keeper.state, record, *json, output),
+        Some(LogCommand::Tree { run, filter, json }) => {
+            let found = find(run)?;
+            tree::tree(&found, &ask(&found, filter)?, *json, output)
+        }
+        Some(LogCommand::Stats { run, filter, json }) => {
+            let found = find(run)?;
+            stats::stats(&found, &ask(&found, filter)?, *json, output)
+        }
+        Some(LogCommand::Verify { run }) => verify(&find(run)?, output),
+        Some(LogCommand::List { json }) => list(&keeper.state, *json, output),
     }
 }
 
-fn print(found: &Found, json: bool, denied: bool, output: &mut Output<'_>) -> anyhow::Result<u8> {
-    let mut reader = Reader::open(&found.log)?;
-    let mut trail = Trail { started: None, colour: output.colour, denied };
-    let mut status = warn_about_run(found, output)?;
-    if !json && let Ok(Some(about)) = &found.about {
-        trail.about(about, output.out)?;
+/// A log as it can be read: a file, or the tail of one that grows.
+pub(super) trait Source: BufRead {
+    /// Whether the next line would have to be waited for.
+    fn keeps_waiting(&self) -> bool;
+}
+
+impl Source for BufReader<File> {
+    fn keeps_waiting(&self) -> bool {
+        false
     }
-    while let Some(line) = reader.next_line()? {
+}
+
+/// Why a record is handed out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fit {
+    /// It is what the query asks for.
+    Asked,
+    /// It is of a kind that is wanted in any case.
+    Beside,
+}
+
+/// Reads a log, says what is wrong with it, and hands out each record that fits or is of a kind in `beside`.
+pub(super) fn scan<S: Source>(
+    reader: &mut Reader<S>,
+    found: &Found,
+    (query, beside): (&Query, &[&str]),
+    output: &mut Output<'_>,
+    mut take: impl FnMut(&Seen<'_>, &Sight<'_>, Fit, &mut Output<'_>) -> anyhow::Result<ControlFlow<()>>,
+) -> anyhow::Result<u8> {
+    let mut status = FINE;
+    loop {
+        if reader.input().keeps_waiting() {
+            output.out.flush()?;
+        }
+        let Some(line) = reader.next_seen()? else { return Ok(status) };
         for fault in line.faults.iter().filter(|fault| !being_written(&found.log, fault)) {
             status = BROKEN;
             writeln!(output.err, "agentbox: {}", located(&found.log, fault))?;
         }
-        let wanted = !denied || matches!(&line.entry, Some(Entry::Decision(decided)) if decided.denied());
-        match json {
-            true if wanted => put_raw(&line, output.out)?,
-            true => {}
-            false => trail.line(&line, output.out)?,
+        let Some(kind) = line.kind else { continue };
+        let beside = beside.contains(&kind);
+        if !beside && !query.may_fit(&line) {
+            continue;
+        }
+        let sight = match Sight::of(kind, line.raw) {
+            Ok(sight) => sight,
+            Err(error) => {
+                status = BROKEN;
+                let fault = Located { line: line.number, fault: Fault::Foreign(error.to_string()) };
+                writeln!(output.err, "agentbox: {}", located(&found.log, &fault))?;
+                continue;
+            }
+        };
+        let fit = if query.fits(&sight) { Fit::Asked } else { Fit::Beside };
+        if (fit == Fit::Asked || beside) && take(&line, &sight, fit, output)?.is_break() {
+            return Ok(status);
         }
     }
-    if !json && !reader.ended() {
-        writeln!(output.out, "{}", unfinished(&found.log))?;
+}
+
+/// What came of printing a log.
+struct Printed {
+    status: u8,
+    /// It was read as far as it goes, not only as far as was asked for.
+    to_its_end: bool,
+    /// The record that ends a log was seen.
+    ended: bool,
+}
+
+fn print<S: Source>(
+    found: &Found,
+    mut reader: Reader<S>,
+    query: &Query,
+    how: &LogPrint,
+    output: &mut Output<'_>,
+) -> anyhow::Result<Printed> {
+    let mut trail = Trail::new(output);
+    if !how.json
+        && let Ok(Some(about)) = &found.about
+    {
+        trail.about(about, output.out)?;
     }
-    Ok(status)
+    let (mut shown, mut to_its_end) = (0, true);
+    let beside: &[&str] = if how.json { &[] } else { &["start"] };
+    let status = scan(&mut reader, found, (query, beside), output, |line, sight, fit, output| {
+        match how.json {
+            true => output.out.write_all(line.raw).and_then(|()| output.out.write_all(b"\n"))?,
+            false => trail.record(line.seq, sight, output.out)?,
+        }
+        // For people the start is the head of the page.
+        let counts = fit == Fit::Asked && (how.json || !matches!(sight, Sight::Start(_)));
+        shown += u64::from(counts);
+        to_its_end = how.limit.is_none_or(|limit| shown < limit);
+        Ok(if to_its_end { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+    })?;
+    let ended = reader.ended();
+    if !how.json {
+        let out = &mut output.out;
+        match (to_its_end, query.takes_all()) {
+            (false, _) if !ended => writeln!(out, "stopped after {shown} records, as --limit says")?,
+            (true, false) => writeln!(out, "{shown} of {} records", reader.number())?,
+            _ => {}
+        }
+        if to_its_end && !ended {
+            writeln!(out, "{}", unfinished(&found.log))?;
+        }
+    }
+    Ok(Printed { status, to_its_end, ended })
 }
 
 /// A running writer's last line may be seen half written: that is no fault.
 pub(super) fn being_written(log: &Path, found: &Located) -> bool {
     found.fault == Fault::Torn && read::still_written(log)
-}
-
-fn put_raw(line: &Line, out: &mut dyn Write) -> io::Result<()> {
-    // What is no record is not JSON either; it was reported.
-    match line.entry {
-        Some(_) => out.write_all(&line.raw).and_then(|()| out.write_all(b"\n")),
-        None => Ok(()),
-    }
 }
 
 fn warn_about_run(found: &Found, output: &mut Output<'_>) -> io::Result<u8> {
@@ -134,164 +249,10 @@ fn unfinished(log: &Path) -> &'static str {
     }
 }
 
-/// Prints records for people.
-struct Trail {
-    started: Option<Timestamp>,
-    colour: bool,
-    denied: bool,
-}
-
-impl Trail {
-    fn about(&self, about: &RunFile, out: &mut dyn Write) -> io::Result<()> {
-        writeln!(out, "{} {}", self.paint(BOLD, "run     "), about.id)?;
-        if let Some(result) = &about.result {
-            let denied = about.denied.unwrap_or_default();
-            let took = elapsed(&about.started, about.ended.as_deref()).unwrap_or_default();
-            writeln!(out, "{} {}{took}, {denied} denied", self.paint(BOLD, "result  "), ending(result))?;
-        }
-        writeln!(out, "{} {}", self.paint(BOLD, "in      "), printable(&about.cwd))
-    }
-
-    fn line(&mut self, line: &Line, out: &mut dyn Write) -> io::Result<()> {
-        match &line.entry {
-            Some(Entry::Start(start)) => self.start(start, out),
-            Some(Entry::Decision(decided)) if !self.denied || decided.denied() => self.decision(decided, out),
-            Some(Entry::Note(note)) if !self.denied => {
-                writeln!(out, "{} {} {}", self.offset(&note.time), self.paint(CYAN, "note "), printable(&note.text))
-            }
-            Some(Entry::End(end)) if !self.denied => self.end(end, out),
-            Some(Entry::Other(kind)) if !self.denied => {
-                writeln!(out, "{:>9}  {}", "", printable(&format!("{kind} (a record of a newer agentbox)")))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn start(&mut self, start: &Start, out: &mut dyn Write) -> io::Result<()> {
-        self.started = start.time.parse().ok();
-        let digest: String = start.policy.digest.chars().take(12).collect();
-        let time = start.time.get(..19).unwrap_or(&start.time).replace('T', " ");
-        writeln!(out, "{} {}", self.paint(BOLD, "command "), printable(&command(&start.command)))?;
-        let policy = format!("{} (sha256 {digest})", start.policy.name);
-        writeln!(out, "{} {}", self.paint(BOLD, "policy  "), printable(&policy))?;
-        writeln!(
-            out,
-            "{} {} UTC, agentbox {}",
-            self.paint(BOLD, "started "),
-            printable(&time),
-            printable(&start.agentbox)
-        )
-    }
-
-    fn decision(&self, decided: &Decided, out: &mut dyn Write) -> io::Result<()> {
-        let (colour, mark) = mark(decided);
-        let aim = decided.access().map_or_else(|| decided.target.to_string(), |access| target(&access));
-        let aim = printable(&shorten(&aim, WIDTH));
-        write!(out, "{} {} {:<8} {aim}", self.offset(&decided.time), self.paint(colour, mark), decided.op.name())?;
-        if let Some(asked) = &decided.asked {
-            write!(out, " (as {})", printable(&shorten(asked, WIDTH)))?;
-        }
-        if let Some(digest) = decided.access().as_ref().and_then(digests) {
-            write!(out, " ({})", printable(&shorten(&digest, WIDTH)))?;
-        }
-        if let Some(removed) = &decided.bound {
-            write!(out, " ({})", printable(&shorten(&bound(removed), WIDTH)))?;
-        }
-        if decided.outcome != "ok" {
-            write!(out, "  {}", self.paint(colour, &printable(&decided.outcome)))?;
-        }
-        if decided.denied() {
-            write!(out, "  by {}", printable(&decided.rule.0))?;
-        }
-        if let Some(message) = &decided.message {
-            write!(out, ": {}", printable(message))?;
-        }
-        writeln!(out, "  {}", self.paint(DIM, &process(decided)))
-    }
-
-    fn end(&self, end: &End, out: &mut dyn Write) -> io::Result<()> {
-        write!(out, "{} {} {}", self.offset(&end.time), self.paint(BOLD, "end  "), ending(&end.result))?;
-        let refused: u64 = end.counts.values().map(|count| count.ask + count.deny + count.killed).sum();
-        let all: u64 = end.counts.values().map(|count| count.ask + count.deny + count.allow).sum();
-        write!(out, "; {all} decisions, {refused} denied, {} records", end.recorded)?;
-        match end.dropped {
-            0 => writeln!(out)?,
-            dropped => writeln!(out, ", {}", self.paint(RED, &format!("{dropped} records lost")))?,
-        }
-        for destination in &end.destinations {
-            let told = printable(&describe_destination(destination));
-            writeln!(out, "{:>10} {} {told}", "", self.paint(CYAN, "net  "))?;
-        }
-        Ok(())
-    }
-
-    fn offset(&self, time: &str) -> String {
-        let since = |start| time.parse::<Timestamp>().map(|time| time.duration_since(start));
-        match self.started.map(since) {
-            Some(Ok(offset)) => format!("{:>9.3}s", offset.as_secs_f64()),
-            _ => format!("{:>10}", "?"),
-        }
-    }
-
-    fn paint(&self, colour: &str, text: &str) -> String {
-        match self.colour {
-            true => format!("\x1b[{colour}m{text}\x1b[0m"),
-            false => text.to_string(),
-        }
-    }
-}
-
-const BOLD: &str = "1";
-const DIM: &str = "2";
-const RED: &str = "31";
-const GREEN: &str = "32";
-const YELLOW: &str = "33";
-const CYAN: &str = "36";
-
-fn mark(decided: &Decided) -> (&'static str, &'static str) {
-    match decided.verdict {
-        Effect::Deny => (RED, "DENY "),
-        Effect::Ask if decided.denied() => (RED, "DENY "),
-        Effect::Allow if decided.denied() => (RED, "KILL "),
-        Effect::Ask | Effect::Allow if decided.outcome == "ok" => (GREEN, "allow"),
-        Effect::Ask | Effect::Allow => (YELLOW, "allow"),
-    }
-}
-
-fn process(decided: &Decided) -> String {
-    // What no process of the box asked for: a visit from outside.
-    if decided.process.pid == 0 {
-        return "outside".into();
-    }
-    let name = decided.process.exe.rsplit('/').next().unwrap_or_default();
-    let name = if name.is_empty() { "?" } else { name };
-    format!("{}[{}]", printable(name), decided.process.pid)
-}
-
-fn ending(result: &RunResult) -> String {
-    let mut text = match (result.exit, result.signal) {
-        (_, Some(signal)) => format!("ended by signal {signal}"),
-        (Some(exit), None) => format!("exit {exit}"),
-        (None, None) => "did not run".into(),
-    };
-    if result.timed_out {
-        text.push_str(" (out of time)");
-    }
-    if let Some(error) = &result.error {
-        text.push_str(&format!(" ({})", printable(error)));
-    }
-    text
-}
-
-fn elapsed(started: &str, ended: Option<&str>) -> Option<String> {
-    let started: Timestamp = started.parse().ok()?;
-    let took: SignedDuration = ended?.parse::<Timestamp>().ok()?.duration_since(started);
-    Some(format!(" after {:.3} s", took.as_secs_f64()))
-}
-
-fn command(words: &[String]) -> String {
-    let line: Vec<String> = words.iter().map(|word| quoted(word)).collect();
-    shorten(&line.join(" "), 4 * WIDTH)
+/// Prints JSON for people and programs alike.
+fn put_json(value: &Value, out: &mut dyn Write) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, value).map_err(io::Error::from)?;
+    writeln!(out)
 }
 
 fn verify(found: &Found, output: &mut Output<'_>) -> anyhow::Result<u8> {
@@ -334,8 +295,7 @@ fn list(state: &Path, as_json: bool, output: &mut Output<'_>) -> anyhow::Result<
     let each = runs.iter().map(|id| (id, run::load(&dir(id)).ok().flatten()));
     if as_json {
         let values: Vec<Value> = each.map(|(id, about)| listed_json(id, about)).collect();
-        serde_json::to_writer_pretty(&mut output.out, &values).map_err(io::Error::from)?;
-        writeln!(output.out)?;
+        put_json(&values.into(), output.out)?;
         return Ok(FINE);
     }
     for (id, about) in each {
@@ -391,9 +351,11 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
+    use crate::audit::record::Start;
     use crate::audit::record::{Counts, Decision, Layer, Note, Outcome, PolicyRef, Record};
     use crate::audit::run::RunDir;
     use crate::audit::{Summary, Writer, text};
+    use crate::event::Effect;
     use crate::event::{Access, BoxPath, Event, FileOp, Place, Reason, RuleId, Subject, Verdict, Weight, escape_bytes};
 
     struct World {
@@ -472,7 +434,8 @@ mod tests {
             let cli = crate::cli::Cli::try_parse_from(["agentbox", "log"].iter().chain(args)).unwrap();
             let crate::cli::Command::Log(log) = cli.command else { panic!() };
             let (mut out, mut err) = (Vec::new(), Vec::new());
-            let status = log_to(self.state.path(), &log, &mut Output { out: &mut out, err: &mut err, colour });
+            let keeper = Keeper { state: self.state.path().into(), home: None };
+            let status = log_to(&keeper, &log, &mut Output { out: &mut out, err: &mut err, colour });
             (status.ok(), String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
         }
 
@@ -491,10 +454,10 @@ mod tests {
              in       /work\n\
              command  sh -c 'echo \\u{{1b}}[2J'\n\
              policy   default.yaml (sha256 0123456789ab)\n\
-             started  1970-01-01 00:00:00 UTC, agentbox 0.1.0\n    \
-             0.120s allow write    /work/a  python3[5]\n    \
-             0.120s DENY  write    /etc/\\u{{1b}}]0;owned\\u{{7}}\\nhosts  EACCES  by default.yaml filesystem  python3[5]\n    \
-             0.000s note  hooks\\r!\n",
+             started  1970-01-01 00:00:00 UTC, agentbox 0.1.0\n     \
+             2     0.120s allow write    /work/a  python3[5]\n     \
+             3     0.120s DENY  write    /etc/\\u{{1b}}]0;owned\\u{{7}}\\nhosts  EACCES  by default.yaml filesystem  python3[5]\n     \
+             4     0.000s note  hooks\\r!\n",
             world.run.id()
         );
         let (status, out, err) = world.log(&[]);

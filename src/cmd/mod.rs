@@ -2,8 +2,10 @@
 //!
 //! Each takes its flags as plain data and returns the exit status, or an error that main prints once.
 
+pub mod annotate;
 pub mod cases;
 pub mod doctor;
+mod hear;
 pub mod log;
 pub mod policy;
 pub mod replay;

@@ -3,6 +3,8 @@
 //! Runs in the main process. The order of the first half matters: whatever can fail for the user's reasons fails before
 //! the command starts, and no thread is started before the fork.
 
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
@@ -19,6 +21,8 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signalfd::SignalFd;
 use serde_json::{Value, json};
 
+use super::hear::OnRecord;
+use crate::annotate::{self, Annotate};
 use crate::audit::{
     Head, PolicyRef, RunDir, RunFile, RunId, RunResult, Start, Summary, WriteError, Writer, report, run, text,
 };
@@ -31,7 +35,7 @@ use crate::net::{self, Net};
 use crate::plan::seccomp::{self, Filter};
 use crate::plan::{self, Coverage, Layer, Plan, namespace_fix};
 use crate::policy::{self, NetworkMode, Policy, Request};
-use crate::sandbox::attend::{Outcome, attend, collect_signals};
+use crate::sandbox::attend::{Door, Outcome, attend, collect_signals};
 use crate::sandbox::handshake::Ended;
 use crate::sandbox::launch::{Job, Starting};
 use crate::sandbox::{self, Command, LaunchError, Running, terminal};
@@ -70,7 +74,7 @@ pub fn run(args: &cli::Run) -> Result<u8> {
     let prepared = Prepared::new(loaded.policy, HostFacts::probe(), args)?;
     let published = publish(args, &prepared.policy)?;
     let dir = RunDir::choose(&world.state, SystemTime::now());
-    let trial = Trial { args, command: command(args, &prepared.policy, dir.id())?, outside: Outside::collect()? };
+    let trial = Trial { args, run: dir.id().clone(), outside: Outside::collect()? };
     let (prepared, starting) = trial.launch(&alone, prepared)?;
     // init builds the view and waits for a word: the last moment to find out that nothing can be written.
     let record = Record::open(args, &prepared, dir)?;
@@ -360,20 +364,32 @@ fn say(args: &cli::Run, summary: &Summary, log: &str) {
     }
 }
 
-fn command(args: &cli::Run, policy: &Policy, run: &RunId) -> Result<Command> {
+fn command(args: &cli::Run, prepared: &Prepared, run: &RunId) -> Result<Command> {
+    let Prepared { policy, plan, .. } = prepared;
     let argv = args.command.iter().map(|argument| c_string(argument.clone())).collect::<Result<Vec<_>>>()?;
     if argv[0].is_empty() {
         bail!("the command is an empty name");
     }
-    let run = (OsString::from("AGENTBOX_RUN_ID"), OsString::from(run.as_str()));
-    let run = (!args.policy.clean_env).then_some(run);
-    let vars = policy.env.vars.iter().map(|(name, value)| (name.clone(), value.clone())).chain(run);
-    let env = vars.map(|(mut pair, value)| {
+    let mut vars = policy.env.vars.clone();
+    if !args.policy.clean_env {
+        vars.insert("AGENTBOX_RUN_ID".into(), run.as_str().into());
+        plan.annotate.iter().for_each(|at| annotated(&mut vars, at));
+    }
+    let env = vars.into_iter().map(|(mut pair, value)| {
         pair.push("=");
         pair.push(value);
         c_string(pair)
     });
     Ok(Command { argv, env: env.collect::<Result<_>>()? })
+}
+
+/// Says where agentbox is spoken to, and lets its executable be found, behind all others.
+fn annotated(vars: &mut BTreeMap<OsString, OsString>, at: &Path) {
+    vars.insert(super::annotate::VARIABLE.into(), at.join(plan::mounts::SOCKET).into());
+    if let Some(path) = vars.get_mut(OsStr::new("PATH")).filter(|path| !path.is_empty()) {
+        path.push(":");
+        path.push(at);
+    }
 }
 
 fn c_string(text: OsString) -> Result<CString> {
@@ -405,7 +421,7 @@ impl Outside {
 /// One box, from fork to end.
 struct Trial<'a> {
     args: &'a cli::Run,
-    command: Command,
+    run: RunId,
     outside: Outside,
 }
 
@@ -419,23 +435,25 @@ struct EndOfBox {
 impl Trial<'_> {
     /// Forks the box's init. Where user namespaces turn out to be refused the policy is worked out again without them.
     fn launch(&self, alone: &Alone, prepared: Prepared) -> Result<(Prepared, Starting)> {
-        match sandbox::launch(alone, &self.job(&prepared)) {
+        let command = self::command(self.args, &prepared, &self.run)?;
+        match sandbox::launch(alone, &self.job(&prepared, &command)) {
             Err(LaunchError::NoNamespaces(errno)) => {
                 let mut host = prepared.host;
                 host.no_user_namespace = Some(super::doctor::refusal(&host, errno));
                 let prepared = Prepared::new(prepared.policy, host, self.args)?;
-                let starting = sandbox::launch(alone, &self.job(&prepared))?;
+                let command = self::command(self.args, &prepared, &self.run)?;
+                let starting = sandbox::launch(alone, &self.job(&prepared, &command))?;
                 Ok((prepared, starting))
             }
             launched => Ok((prepared, launched?)),
         }
     }
 
-    fn job<'a>(&'a self, prepared: &'a Prepared) -> Job<'a> {
+    fn job<'a>(&'a self, prepared: &'a Prepared, command: &'a Command) -> Job<'a> {
         Job {
             plan: &prepared.plan,
             filter: &prepared.filter,
-            command: &self.command,
+            command,
             terminal: self.outside.terminal,
             open_files: self.outside.open_files,
         }
@@ -452,7 +470,7 @@ impl Trial<'_> {
         sys::process::share_one_arena();
         record.writer.start()?;
         let started = self.follow(prepared, starting, record, published);
-        let Started { running, terminal, supervisor, net } = match started {
+        let Started { running, terminal, supervisor, net, annotate: listener } = match started {
             Ok(started) => started,
             Err(error) => return Ok(EndOfBox::not_started(error)),
         };
@@ -470,8 +488,17 @@ impl Trial<'_> {
             }
             next
         };
-        let outcome = attend(&running, &self.outside.signals, terminal, self.args.timeout, tick)
+        let annotate = OnceCell::new();
+        let who = supervisor.as_ref().map(Supervisor::who);
+        let door = listener.zip(who).map(|(listener, who)| {
+            let hear = Arc::new(OnRecord::new(Arc::clone(&record.gate), Box::new(who)));
+            Door::new(listener, |listener| listen(&annotate, &running, record, listener, hear))
+        });
+        let outcome = attend(&running, &self.outside.signals, terminal, self.args.timeout, door, tick)
             .context("cannot attend to the box")?;
+        if let Some(annotate) = annotate.into_inner() {
+            Annotate::finish(annotate);
+        }
         let repositories = supervisor.as_ref().map(Supervisor::repositories).unwrap_or_default();
         if let Some(supervisor) = supervisor {
             supervisor.finish(LAST_CALLS);
@@ -496,6 +523,7 @@ impl Trial<'_> {
             false => None,
         };
         let net = start_net(prepared, &starting, record, published)?;
+        let annotate = prepared.plan.annotate.as_ref().map(|_| starting.annotate()).transpose()?;
         let view = starting.view()?;
         if let Some(supervisor) = &supervisor {
             supervisor.enter(view);
@@ -509,7 +537,7 @@ impl Trial<'_> {
         if let (Some(supervisor), Some(listener)) = (&supervisor, listener) {
             supervisor.listen(listener, net.clone());
         }
-        Ok(Started { running, terminal, supervisor, net })
+        Ok(Started { running, terminal, supervisor, net, annotate })
     }
 
     fn target(&self, prepared: &Prepared, starting: &Starting) -> Result<supervisor::Box> {
@@ -518,6 +546,7 @@ impl Trial<'_> {
         if own_view {
             private.push("/dev/shm".into());
         }
+        private.extend(prepared.plan.annotate.clone());
         let own_network = prepared.plan.namespaces.network;
         let host_proc = self.outside.proc.try_clone().context("cannot keep the host's /proc")?;
         Ok(supervisor::Box { init: starting.init().as_raw(), own_view, host_proc, private, own_network })
@@ -547,6 +576,15 @@ fn start_net(
     Ok(Some(Net::start(start)?))
 }
 
+/// Starts to listen to what programs in the box say of themselves: one of them is about to.
+fn listen(annotate: &OnceCell<Annotate>, running: &Running, record: &Record, listener: OwnedFd, hear: Arc<OnRecord>) {
+    match Annotate::start(annotate::Start { listener, init: running.init.as_raw(), hear }) {
+        // The door opens once.
+        Ok(started) => drop(annotate.set(started)),
+        Err(error) => record.gate.note(format!("nobody hears what programs say of themselves: {:#}", anyhow!(error))),
+    }
+}
+
 /// A box with its command, and what looks after it.
 struct Started {
     running: Running,
@@ -554,6 +592,8 @@ struct Started {
     terminal: Option<OwnedFd>,
     supervisor: Option<Supervisor>,
     net: Option<Arc<Net>>,
+    /// Where its programs speak of themselves.
+    annotate: Option<OwnedFd>,
 }
 
 impl EndOfBox {

@@ -392,7 +392,7 @@ fn is_zero(count: &u64) -> bool {
 
 /// What a process says of itself. Never believed: it is kept beside what was seen.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub struct Claim {
     /// The tool that it says it uses.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use super::Toward;
 use super::tally::{Moved, Tally};
-use crate::audit::actions::{ActionSum, Began, Claimed};
+use crate::audit::actions::{ActionSum, Began, Claiming};
 use crate::audit::{Outcome, Record};
 use crate::event::{Access, ActionId, Attribution, Before, Bound, Claim, Event, FileId, FileOp, Kind, Labels};
 use crate::event::{Losses, MoveOp, Place, Reversibility, Standing, Subject, Weight, Where};
@@ -22,6 +22,8 @@ const FILES: usize = 1 << 16;
 const LABELLED: usize = 1 << 18;
 /// How many actions a process may have open at once.
 const BRACKETS: usize = 16;
+/// How many processes may have any.
+const SPEAKERS: usize = 1024;
 /// How many processes of the session are remembered as tainted; beyond that all count as tainted.
 const TAINTED: usize = 4096;
 
@@ -29,8 +31,8 @@ const TAINTED: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Actions {
     open: HashMap<ActionId, Open>,
-    /// What processes of the session have said they began and not ended, by their number in the box.
-    brackets: HashMap<i32, Vec<ActionId>>,
+    /// What processes have said they began and not ended, by their number in the box.
+    brackets: HashMap<i32, Bracket>,
     /// What processes of the session have read, by their number in the box.
     tainted: HashMap<i32, Labels>,
     /// Labels of the secrets that may have been written into files.
@@ -43,8 +45,18 @@ pub(super) struct Actions {
     left_out: u64,
 }
 
+/// The actions that a process has open by its own word.
+#[derive(Debug)]
+struct Bracket {
+    /// What it was marked with when it began them: who bears that mark as well, among its descendants, is in them, too.
+    mark: ActionId,
+    actions: Vec<ActionId>,
+}
+
 #[derive(Debug)]
 struct Open {
+    /// Whether a program was started in it, so that it lasts until its processes have ended.
+    runs: bool,
     sum: ActionSum,
     losses: Losses,
     /// Files that were made or changed in it, and by which process: each counts as changed once.
@@ -55,7 +67,7 @@ struct Open {
 impl Open {
     fn new(action: ActionId, attribution: Attribution) -> Self {
         let sum = ActionSum::new(action, attribution);
-        Self { sum, losses: Losses::default(), touched: HashMap::new(), tally: Tally::default() }
+        Self { runs: false, sum, losses: Losses::default(), touched: HashMap::new(), tally: Tally::default() }
     }
 }
 
@@ -77,11 +89,11 @@ impl Default for Actions {
 }
 
 impl Actions {
-    /// The action to which a command that a process of the session starts will belong: the one it has said it began, else
-    /// a new one.
-    pub fn for_command(&mut self, subject: &Subject) -> ActionId {
+    /// The action that a process begins, or takes part in, by starting a program: the one it has said it began, else a
+    /// new one if it belongs to none.
+    pub fn for_command(&mut self, subject: &Subject) -> Option<ActionId> {
         let begun = self.begun_by(subject).and_then(|begun| begun.last().copied());
-        begun.unwrap_or_else(|| self.next())
+        begun.or_else(|| (subject.mark == ActionId::SESSION).then(|| self.next()))
     }
 
     fn next(&mut self) -> ActionId {
@@ -89,11 +101,13 @@ impl Actions {
         ActionId::new(self.last)
     }
 
-    fn begun_by(&self, subject: &Subject) -> Option<&Vec<ActionId>> {
+    fn begun_by(&self, subject: &Subject) -> Option<&[ActionId]> {
         if self.brackets.is_empty() {
             return None;
         }
-        std::iter::once(&subject.pid).chain(&subject.parents).find_map(|pid| self.brackets.get(pid))
+        let line = std::iter::once(&subject.pid).chain(&subject.parents);
+        let bracket = line.filter_map(|pid| self.brackets.get(pid)).find(|bracket| bracket.mark == subject.mark);
+        bracket.map(|bracket| bracket.actions.as_slice())
     }
 
     /// Adds to a question what is known of the asker and of the file that it reads. `action` is the one that a command
@@ -112,13 +126,10 @@ impl Actions {
 
     /// What is known of the asker of a question. `action` is the one that a command begins, if it does.
     fn standing(&self, subject: &Subject, action: ActionId) -> Standing {
-        let marked = if action == ActionId::SESSION { subject.mark } else { action };
-        let (action, attribution, shared) = match self.begun_by(subject).filter(|_| marked == ActionId::SESSION) {
-            _ if marked != ActionId::SESSION => (marked, Attribution::Subtree, Vec::new()),
-            Some(begun) => match begun.split_last() {
-                Some((last, others)) => (*last, Attribution::Bracket, others.to_vec()),
-                None => (ActionId::SESSION, Attribution::Session, Vec::new()),
-            },
+        let (action, attribution, shared) = match self.begun_by(subject).and_then(<[_]>::split_last) {
+            _ if action != ActionId::SESSION => (action, Attribution::Subtree, Vec::new()),
+            Some((last, others)) => (*last, Attribution::Bracket, others.to_vec()),
+            None if subject.mark != ActionId::SESSION => (subject.mark, Attribution::Subtree, Vec::new()),
             None => (ActionId::SESSION, Attribution::Session, Vec::new()),
         };
         let open = self.open.get(&action);
@@ -143,6 +154,9 @@ impl Actions {
         let Event { access, standing, .. } = event;
         let begins = matches!(access, Access::Exec(_)) && !self.open.contains_key(&standing.action);
         let begins = begins.then(|| self.begin(event));
+        if let (Access::Exec(_), Came::Done, Some(open)) = (access, outcome, self.open.get_mut(&standing.action)) {
+            open.runs = true;
+        }
         let toward = Toward::of(event);
         for open in self.open.get_mut(&standing.action).into_iter().chain([&mut self.total]) {
             if let Some(toward) = &toward {
@@ -228,31 +242,40 @@ impl Actions {
         let command = open.sum.command.clone();
         self.open.insert(standing.action, open);
         let (action, attribution, process) = (standing.action, standing.attribution, subject.as_ref().clone());
-        let time = SystemTime::now();
-        Record::Began(Box::new(Began { time, action, attribution, process, command, claim: None }))
+        let (time, parent) = (SystemTime::now(), subject.mark);
+        Record::Began(Box::new(Began { time, action, attribution, process, parent, command, claim: None }))
     }
 
-    /// A process of the session says that it begins an action. Not one that a command began: that is one already.
+    /// A process says that it begins an action.
     pub fn claim_begins(&mut self, subject: &Subject, claim: Claim) -> Result<(ActionId, Record), String> {
-        if subject.mark != ActionId::SESSION {
-            return Err(format!("this process belongs to action {} already", subject.mark));
-        }
-        if self.brackets.get(&subject.pid).is_some_and(|begun| begun.len() >= BRACKETS) {
+        let bracket = self.brackets.get(&subject.pid);
+        if bracket.is_some_and(|bracket| bracket.actions.len() >= BRACKETS) {
             return Err(format!("{BRACKETS} actions are open already: end one"));
         }
+        if bracket.is_none() && self.brackets.len() >= SPEAKERS {
+            return Err(format!("{SPEAKERS} processes have actions open already"));
+        }
         let action = self.next();
-        let mut open = Open::new(action, Attribution::Bracket);
-        open.sum.claim = Some(claim.clone());
-        self.open.insert(action, open);
-        self.brackets.entry(subject.pid).or_default().push(action);
         let (time, process, attribution) = (SystemTime::now(), subject.clone(), Attribution::Bracket);
-        let began = Began { time, action, attribution, process, command: Vec::new(), claim: Some(claim) };
+        let parent = self.standing(subject, ActionId::SESSION).action;
+        let mut open = Open::new(action, attribution);
+        (open.sum.parent, open.sum.claim) = (parent, Some(claim.clone()));
+        self.open.insert(action, open);
+        let bracket = self.brackets.entry(subject.pid);
+        bracket.or_insert_with(|| Bracket { mark: subject.mark, actions: Vec::new() }).actions.push(action);
+        let began = Began { time, action, attribution, process, parent, command: Vec::new(), claim: Some(claim) };
         Ok((action, Record::Began(Box::new(began))))
     }
 
     /// A process says that an action which it began has ended; without a number the last one.
-    pub fn claim_ends(&mut self, subject: &Subject, which: Option<ActionId>) -> Result<ActionId, String> {
+    pub fn claim_ends(
+        &mut self,
+        subject: &Subject,
+        which: Option<ActionId>,
+        claim: Claim,
+    ) -> Result<(ActionId, Vec<Record>), String> {
         let begun = self.brackets.get_mut(&subject.pid).ok_or("this process has begun no action")?;
+        let begun = &mut begun.actions;
         let at = match which {
             None => begun.len().checked_sub(1),
             Some(which) => begun.iter().position(|action| *action == which),
@@ -264,14 +287,24 @@ impl Actions {
         if begun.is_empty() {
             self.brackets.remove(&subject.pid);
         }
-        Ok(action)
+        if let (Some(said), outcome @ Some(_)) =
+            (self.open.get_mut(&action).and_then(|o| o.sum.claim.as_mut()), &claim.outcome)
+        {
+            said.outcome.clone_from(outcome);
+        }
+        let (time, process) = (SystemTime::now(), subject.clone());
+        let claimed = Record::Claimed(Box::new(Claiming { time, action, process, claim }));
+        // What still runs keeps it open.
+        let lasts = self.open.get(&action).is_some_and(|open| open.runs);
+        let ended = if lasts { None } else { self.end(action) };
+        Ok((action, std::iter::once(claimed).chain(ended).collect()))
     }
 
     /// A process says something of what it does.
     pub fn claim_notes(&mut self, subject: &Subject, claim: Claim) -> (ActionId, Record) {
         let action = self.standing(subject, ActionId::SESSION).action;
         let (time, process) = (SystemTime::now(), subject.clone());
-        (action, Record::Claimed(Box::new(Claimed { time, action, process, claim })))
+        (action, Record::Claimed(Box::new(Claiming { time, action, process, claim })))
     }
 
     /// Adds what a connection moved.
@@ -283,7 +316,12 @@ impl Actions {
 
     /// Ends an action; gives its record. Nothing happens if it is not open, or the process that began it has more to do.
     pub fn end(&mut self, action: ActionId) -> Option<Record> {
-        if action == ActionId::SESSION || self.brackets.values().flatten().any(|begun| *begun == action) {
+        if self.brackets.values().any(|bracket| bracket.actions.contains(&action)) {
+            let open = self.open.get_mut(&action)?;
+            open.runs = false;
+            return None;
+        }
+        if action == ActionId::SESSION {
             return None;
         }
         let sum = self.open.remove(&action)?.finished();

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -46,7 +46,9 @@ pub enum Rights {
 }
 
 /// Works out the rules of a policy.
-pub fn rules(policy: &Policy, host: &HostFacts, view: bool, network: bool) -> Rules {
+pub fn rules(policy: &Policy, host: &HostFacts, annotate: Option<&Path>, network: bool) -> Rules {
+    // Wherever there is a view, agentbox listens in it.
+    let view = annotate.is_some();
     let tree = |path: &str, rights| Tree { path: PathBuf::from(path), rights };
     let mut trees = vec![tree("/dev", Rights::Device), tree("/proc", Rights::Read)];
     if view {
@@ -55,6 +57,7 @@ pub fn rules(policy: &Policy, host: &HostFacts, view: bool, network: bool) -> Ru
         trees.push(tree("/dev/shm", Rights::Write));
         trees.push(tree("/dev/pts", Rights::Write));
     }
+    trees.extend(annotate.map(|at| Tree { path: at.into(), rights: Rights::Read }));
     if view && policy.network.mode == NetworkMode::Rules && host.resolv_conf.is_some() {
         trees.push(tree(mounts::RESOLV_CONF, Rights::Read));
     }

@@ -32,6 +32,8 @@ pub struct Plan {
     pub loopback: Vec<IpAddr>,
     /// What the box sees; `None` where there is no mount namespace.
     pub view: Option<mounts::View>,
+    /// The directory of the view where agentbox listens for what programs say of themselves, and where its executable is.
+    pub annotate: Option<PathBuf>,
     /// What it may do with it; `None` where the kernel lacks Landlock.
     pub landlock: Option<landlock::Rules>,
     /// Which calls stop.
@@ -171,12 +173,14 @@ pub fn compile(policy: &Policy, host: &HostFacts) -> (Plan, Coverage) {
     let own = host.no_user_namespace.is_none();
     let network = own && policy.network.mode != NetworkMode::Host;
     let entered = network && (policy.network.mode == NetworkMode::Rules || !policy.network.publish.is_empty());
-    let view = own.then(|| mounts::view(policy, host));
+    let annotate = own.then(|| mounts::annotate(policy).to_path_buf());
+    let view = annotate.as_deref().map(|annotate| mounts::view(policy, host, annotate));
     let plan = Plan {
         namespaces: Namespaces { own, network, entered },
         loopback: if network { loopback(policy, host) } else { Vec::new() },
-        landlock: (host.landlock_abi > 0).then(|| landlock::rules(policy, host, own, network)),
+        landlock: (host.landlock_abi > 0).then(|| landlock::rules(policy, host, annotate.as_deref(), network)),
         view,
+        annotate,
         stops: stops::stops(policy, host, own),
         datagrams: network || policy.network.mode == NetworkMode::Host,
         ping: network && policy.network.allow.iter().any(|rule| rule.to.transport == Transport::Icmp),

@@ -63,6 +63,13 @@ pub enum Step {
         /// What is in it.
         text: String,
     },
+    /// A directory that cannot be changed, with the socket at which agentbox listens for what programs say of themselves.
+    Annotate {
+        /// Where.
+        at: PathBuf,
+        /// agentbox's own executable, if it is to appear beside it.
+        program: Option<HostPath>,
+    },
     /// What the view shows there cannot be changed.
     ReadOnly {
         /// Where; passed over if it is not there.
@@ -79,7 +86,7 @@ pub enum Step {
 const PROC_HIDDEN: [&str; 7] = ["kcore", "kmsg", "keys", "timer_list", "sched_debug", "kallsyms", "slabinfo"];
 
 /// Works out the view of a policy.
-pub fn view(policy: &Policy, host: &HostFacts) -> View {
+pub fn view(policy: &Policy, host: &HostFacts, annotate: &Path) -> View {
     let files = &policy.files;
     let mut steps = grants(files);
     steps.extend(sockets(policy));
@@ -91,12 +98,41 @@ pub fn view(policy: &Policy, host: &HostFacts) -> View {
     steps.push(Step::Devices);
     steps.push(Step::Processes);
     steps.extend(own_resolver(policy, host));
+    steps.extend(annotations(policy, host, annotate));
     if host.uid == 0 {
         steps.extend(PROC_HIDDEN.iter().map(|name| Step::Mask { at: Path::new("/proc").join(name) }));
     }
     steps.extend(read_only(files));
     steps.extend(masks(files));
     View { steps }
+}
+
+/// The socket in its directory.
+pub const SOCKET: &str = "annotate.sock";
+/// agentbox's executable beside it.
+pub const PROGRAM: &str = "agentbox";
+
+/// Where agentbox listens in the view of a policy. Where a tree of the host lies over the usual place nothing can be made
+/// there; `/dev` is the box's own in every view.
+pub(super) fn annotate(policy: &Policy) -> &'static Path {
+    let (usual, other) = (Path::new("/run/agentbox"), Path::new("/dev/agentbox"));
+    let files = &policy.files;
+    let shown = files.read.iter().chain(&files.write).filter(|root| root.exists && usual.starts_with(&root.path));
+    let private = files.private.iter().filter(|root| usual.starts_with(&root.path));
+    let depth = |root: &Root| root.path.components().count();
+    if shown.map(depth).max() > private.map(depth).max() { other } else { usual }
+}
+
+/// The socket, and agentbox's executable beside it: by a link where the box sees it anyway and cannot change it, as that is
+/// made faster than a mount.
+fn annotations(policy: &Policy, host: &HostFacts, at: &Path) -> impl Iterator<Item = Step> {
+    let files = &policy.files;
+    let shown = |program: &PathBuf| in_a_tree(files, program) && !files.is_writable(program);
+    let (link, program) = match host.program.clone() {
+        Some(program) if shown(&program) => (Some(Step::Link { at: at.join(PROGRAM), text: program }), None),
+        program => (None, program.map(HostPath)),
+    };
+    link.into_iter().chain([Step::Annotate { at: at.into(), program }])
 }
 
 /// Where libc reads who knows names.
@@ -112,22 +148,26 @@ fn own_resolver(policy: &Policy, host: &HostFacts) -> Option<Step> {
 /// Steps that show the sockets that may be connected to, where no granted tree does. A name that leads over a link is shown
 /// as one.
 fn sockets(policy: &Policy) -> impl Iterator<Item = Step> {
-    let in_a_tree = |path: &Path| {
-        let files = &policy.files;
-        let holding =
-            files.read.iter().chain(&files.write).chain(&files.private).filter(|root| path.starts_with(&root.path));
-        holding
-            .max_by_key(|root| root.path.components().count())
-            .is_some_and(|nearest| nearest.exists && !files.private.iter().any(|private| private.path == nearest.path))
-    };
     let shown = policy.network.unix.iter().filter(|socket| socket.exists);
     shown.flat_map(move |socket| {
         let path = &socket.path;
-        let bind =
-            (!in_a_tree(path)).then(|| Step::Bind { from: HostPath(path.clone()), at: path.clone(), writable: false });
+        let bind = (!in_a_tree(&policy.files, path)).then(|| Step::Bind {
+            from: HostPath(path.clone()),
+            at: path.clone(),
+            writable: false,
+        });
         let link = socket.link.iter().map(|at| Step::Link { at: at.clone(), text: path.clone() });
         bind.into_iter().chain(link)
     })
+}
+
+/// Whether a granted tree of the host shows the path.
+fn in_a_tree(files: &FileRules, path: &Path) -> bool {
+    let holding =
+        files.read.iter().chain(&files.write).chain(&files.private).filter(|root| path.starts_with(&root.path));
+    holding
+        .max_by_key(|root| root.path.components().count())
+        .is_some_and(|nearest| nearest.exists && !files.private.iter().any(|private| private.path == nearest.path))
 }
 
 /// One step for each path that must not be changed and that a writable tree would show as such.
@@ -198,6 +238,7 @@ impl fmt::Display for Step {
             Self::Devices => write!(f, "devices  /dev"),
             Self::Processes => write!(f, "own      /proc, read-only"),
             Self::Text { at, .. } => write!(f, "text     {}", at.display()),
+            Self::Annotate { at, .. } => write!(f, "annotate {}", at.display()),
             Self::ReadOnly { at } => write!(f, "keep     {}", at.display()),
             Self::Mask { at } => write!(f, "mask     {}", at.display()),
         }

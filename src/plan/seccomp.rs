@@ -315,6 +315,7 @@ mod tests {
             namespaces: crate::plan::Namespaces { own: true, network: true, entered: true },
             loopback: Vec::new(),
             view: None,
+            annotate: None,
             landlock: None,
             stops: Stops {
                 write_open: why.clone(),

@@ -214,6 +214,7 @@ mod tests {
             ipv6: false,
             named_stream: None,
             socket_stream: None,
+            program: None,
             filtered: false,
         }
     }
@@ -321,7 +322,7 @@ mod tests {
         let rules =
             "filesystem: {deny: [a], deny_read: [b, /usr/share/c], deny_write: [conf/app, /usr/share/d, '**/e']}";
         let (policy, _top) = policy(&format!("{DEFAULT}{rules}\n"));
-        let steps = mounts::view(&policy, &host()).steps;
+        let steps = mounts::view(&policy, &host(), mounts::annotate(&policy)).steps;
         let at = |below: &str| policy.workdir.join(below);
         let has = |step: Step| steps.contains(&step);
         assert!(has(Step::Mask { at: at("a") }) && has(Step::Mask { at: "/usr/share/c".into() }));

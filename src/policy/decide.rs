@@ -229,7 +229,7 @@ fn grant(policy: &Policy, op: FileOp, probe: &Probe) -> Verdict {
     }
     match root {
         Some((root, changes)) if reads || changes => granted(&root.rule),
-        None if reads && is_top(&policy.files, path) => granted(&VIEW),
+        None if reads && (is_top(&policy.files, path) || is_agentbox(path)) => granted(&VIEW),
         _ => not_granted(policy.files.otherwise.as_ref()),
     }
 }
@@ -295,6 +295,11 @@ fn is_top(files: &FileRules, path: &[u8]) -> bool {
     let roots = files.read.iter().chain(&files.write).chain(&files.private);
     let mut shown = roots.filter(|root| root.exists).flat_map(|root| root.link.iter().chain([&root.path]));
     path == b"/" || path == b"/sys" || shown.any(|shown| contains(path, bytes(shown)))
+}
+
+/// Where agentbox listens in the view, and what is shown because of it.
+fn is_agentbox(path: &[u8]) -> bool {
+    path == b"/run" || contains(b"/run/agentbox", path)
 }
 
 /// The box's own devices: writing to them reaches nothing; their nodes are the host's and stay as they are.

@@ -68,12 +68,26 @@ pub fn collect_signals() -> nix::Result<SignalFd> {
     SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
 }
 
+/// A descriptor, and what is done with it when it has something to say for the first time.
+pub struct Door<'a> {
+    at: OwnedFd,
+    opened: Box<dyn FnOnce(OwnedFd) + 'a>,
+}
+
+impl<'a> Door<'a> {
+    /// Has `opened` called once, with `at`.
+    pub fn new(at: OwnedFd, opened: impl FnOnce(OwnedFd) + 'a) -> Self {
+        Self { at, opened: Box::new(opened) }
+    }
+}
+
 /// Stays with the box until it ends. `tick` is called again and again, each time after what it returned last.
 pub fn attend(
     running: &Running,
     signals: &SignalFd,
     terminal: Option<OwnedFd>,
     limit: Option<Duration>,
+    door: Option<Door<'_>>,
     tick: impl Fn() -> Duration,
 ) -> nix::Result<Outcome> {
     let raw = terminal.as_ref().map(|_| RawMode::enter()).transpose()?;
@@ -81,6 +95,7 @@ pub fn attend(
         running,
         signals,
         terminal,
+        door,
         stdin_open: true,
         deadline: limit.map(|limit| Instant::now() + limit),
         stage: Stage::Running,
@@ -111,6 +126,7 @@ struct Attendant<'a> {
     running: &'a Running,
     signals: &'a SignalFd,
     terminal: Option<OwnedFd>,
+    door: Option<Door<'a>>,
     stdin_open: bool,
     deadline: Option<Instant>,
     stage: Stage,
@@ -136,12 +152,19 @@ impl Attendant<'_> {
                 fds.push(PollFd::new(input.as_fd(), PollFlags::POLLIN));
             }
         }
+        let door_at = fds.len();
+        fds.extend(self.door.as_ref().map(|door| PollFd::new(door.at.as_fd(), PollFlags::POLLIN)));
         match poll(&mut fds, self.timeout(most)) {
             Err(Errno::EINTR) => return Ok(()),
             done => done?,
         };
-        let ready: Vec<bool> = fds.iter().map(|fd| fd.revents().is_some_and(|events| !events.is_empty())).collect();
+        let mut ready: Vec<bool> = fds.iter().map(|fd| fd.revents().is_some_and(|events| !events.is_empty())).collect();
         drop(fds);
+        if ready.split_off(door_at).contains(&true)
+            && let Some(door) = self.door.take()
+        {
+            (door.opened)(door.at);
+        }
         let is_ready = |at: usize| ready.get(at).copied().unwrap_or(false);
         if is_ready(1) {
             self.forward_signals()?;

@@ -19,6 +19,8 @@ pub enum Message {
     Begin,
     /// The box's network namespace stands, if agentbox is to make sockets in it; with that namespace.
     Network,
+    /// Programs of the box can speak of themselves, where the box has a view; with the socket at which they are heard.
+    Annotate,
     /// The view stands; with its mount namespace, if the box has one of its own.
     View,
     /// Records can be written: the command may enter.

@@ -82,9 +82,10 @@ fn bring_up(alone: &Alone, job: &Job<'_>, channel: &Channel) -> Result<()> {
     close_the_way_back()?;
     // The command makes the network namespace, the dearest of them, while this process builds the view.
     let mut command = fork_command(alone, job, channel)?;
+    let mut annotate = None;
     if let Some(view) = &job.plan.view {
         // Letting go of the old root takes the kernel a while, in which the command can confine itself.
-        mounts::build(view, || command.show_view())?;
+        annotate = mounts::build(view, || command.show_view())?;
     } else {
         command.show_view();
     }
@@ -93,6 +94,9 @@ fn bring_up(alone: &Alone, job: &Job<'_>, channel: &Channel) -> Result<()> {
     }
     if job.plan.namespaces.entered {
         report_network(channel)?;
+    }
+    if let Some(listener) = annotate {
+        step("report the socket for annotations", channel.send(&Message::Annotate, Some(listener.as_fd())))?;
     }
     report_view(job, channel)?;
     wait_for(channel, &Message::Enter)?;

@@ -144,6 +144,15 @@ impl Starting {
         }
     }
 
+    /// Waits for the socket at which agentbox hears what programs say of themselves; to be called if the plan has a place
+    /// for it.
+    pub fn annotate(&self) -> Result<OwnedFd, LaunchError> {
+        match self.next()? {
+            (Message::Annotate, Some(listener)) => Ok(listener),
+            (other, _) => Err(self.unexpected(other)),
+        }
+    }
+
     /// Waits until the view stands; returns its mount namespace, if the box has one of its own.
     pub fn view(&self) -> Result<Option<OwnedFd>, LaunchError> {
         match self.next()? {

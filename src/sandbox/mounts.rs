@@ -15,9 +15,11 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::socket::sockopt::PassCred;
+use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
 use nix::unistd::pivot_root;
 
-use crate::plan::mounts::{Step, View};
+use crate::plan::mounts::{PROGRAM, SOCKET, Step, View};
 use crate::sys::file::{self, OpenHow};
 use crate::sys::mount::{Attributes, clone_tree, place, set_attributes};
 
@@ -56,13 +58,16 @@ const ASIDE: &str = "/dev/shm";
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
 /// Builds `view` and makes it the root of all in this mount namespace; the host's root is gone afterwards. `shown` is called
-/// in between: when the view is the root, and the host's is still to be let go of.
-pub fn build(view: &View, shown: impl FnOnce()) -> Result<()> {
+/// in between: when the view is the root, and the host's is still to be let go of. Returns the socket that listens in the
+/// view, if the plan has one.
+pub fn build(view: &View, shown: impl FnOnce()) -> Result<Option<OwnedFd>> {
     let mut builder = Builder::start(view)?;
     for step in &view.steps {
         builder.carry_out(step)?;
     }
-    builder.finish(shown)
+    let listener = builder.listener.take();
+    builder.finish(shown)?;
+    Ok(listener)
 }
 
 struct Builder {
@@ -74,6 +79,8 @@ struct Builder {
     plain: HashSet<PathBuf>,
     /// What covers a file, and what covers a directory: the first of each that was placed.
     covers: [Option<OwnedFd>; 2],
+    /// The socket that listens in the view.
+    listener: Option<OwnedFd>,
 }
 
 impl Builder {
@@ -82,7 +89,7 @@ impl Builder {
         tmpfs(&staging, "mode=0755").map_err(step("mount a file system on", &staging))?;
         let root = open_dir(libc::AT_FDCWD, &c_path(&staging)).map_err(step("open", &staging))?;
         let plain = HashSet::from([PathBuf::from("/")]);
-        let mut builder = Self { own: HashSet::new(), plain, root, covers: [None, None] };
+        let mut builder = Self { own: HashSet::new(), plain, root, covers: [None, None], listener: None };
         builder.adopt(&builder.root.try_clone().map_err(|_| MountError::NoStaging)?)?;
         Ok(builder)
     }
@@ -96,6 +103,7 @@ impl Builder {
             Step::Devices => self.devices(),
             Step::Processes => self.processes(),
             Step::Text { at, text } => self.text(at, text),
+            Step::Annotate { at, program } => self.annotate(at, program.as_ref().map(|program| program.0.as_path())),
             Step::ReadOnly { at } => self.make_read_only(at),
             Step::Mask { at } => self.mask(at),
         }
@@ -205,6 +213,24 @@ impl Builder {
         set_attributes(file.as_fd(), Attributes(attributes)).map_err(step("make read-only", at))?;
         self.place_at(&file, &target, at)?;
         file::fchdir(mounted.as_raw_fd()).and_then(|()| umount2(".", MntFlags::MNT_DETACH)).map_err(step("tidy", aside))
+    }
+
+    /// The socket is made here, where its directory is still to be made read-only: from then on nothing can take its place.
+    fn annotate(&mut self, at: &Path, program: Option<&Path>) -> Result<()> {
+        let directory = self.directory(at, 0o755)?;
+        self.listener = Some(listen(&directory).map_err(step("listen in", at))?);
+        if let Some(program) = program {
+            self.show_program(program, &at.join(PROGRAM))?;
+        }
+        self.make_read_only(at)
+    }
+
+    /// An executable that this user may not look up, or that was replaced a moment ago, is not shown; the socket serves
+    /// without it.
+    fn show_program(&mut self, program: &Path, at: &Path) -> Result<()> {
+        let Ok(tree) = self.clone_from(program, false) else { return Ok(()) };
+        let target = self.file(at)?;
+        self.place_at(&tree, &target, at)
     }
 
     fn make_read_only(&mut self, at: &Path) -> Result<()> {
@@ -368,7 +394,7 @@ fn staging(view: &View) -> Result<PathBuf> {
         .steps
         .iter()
         .filter_map(|step| match step {
-            Step::Bind { from, .. } => Some(from.0.as_path()),
+            Step::Bind { from, .. } | Step::Annotate { program: Some(from), .. } => Some(from.0.as_path()),
             _ => None,
         })
         .collect();
@@ -399,6 +425,22 @@ fn write_new(directory: &OwnedFd, name: &CStr, text: &str) -> nix::Result<OwnedF
     // Whatever the umask is.
     made.set_permissions(Permissions::from_mode(0o444)).map_err(|_| Errno::last())?;
     clone_tree(directory.as_raw_fd(), name, false)
+}
+
+/// Makes the socket at which agentbox is spoken to. The kernel is to tell the sender of every piece: what arrives before the
+/// connection is accepted is marked, too, because the listener asks for it.
+fn listen(directory: &OwnedFd) -> nix::Result<OwnedFd> {
+    /// Who comes while so many wait waits, too.
+    const WAITING: i32 = 64;
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let listener = socket::socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    socket::setsockopt(&listener, PassCred, &true)?;
+    file::fchdir(directory.as_raw_fd())?;
+    socket::bind(listener.as_raw_fd(), &UnixAddr::new(SOCKET)?)?;
+    // Whatever the umask is.
+    file::fchmodat2(libc::AT_FDCWD, &c_path(Path::new(SOCKET)), 0o666, 0)?;
+    socket::listen(&listener, Backlog::new(WAITING)?)?;
+    Ok(listener)
 }
 
 fn chmod(directory: &OwnedFd, mode: u32) -> nix::Result<()> {

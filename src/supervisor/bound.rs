@@ -132,7 +132,7 @@ impl Count<'_> {
         let path = CString::new(path.as_bytes()).map_err(|_| Errno::EINVAL)?;
         let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_NONBLOCK;
         let resolve = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_XDEV;
-        file::openat2(self.root.as_raw_fd(), &path, OpenHow { flags: flags as u64, mode: 0, resolve })
+        file::openat2_unnoticed(self.root.as_raw_fd(), &path, OpenHow { flags: flags as u64, mode: 0, resolve })
     }
 
     /// Whether there were as many entries, or it took as long, as is allowed.

@@ -80,10 +80,10 @@ impl Lineage {
         Self { init, marks: Marks::new(), command: OnceLock::new(), known, roots }
     }
 
-    /// Whether a process that is about to start a program thereby starts an action: what the agent's own process starts is
-    /// one, and all that comes of it belongs to it.
-    pub fn starts_action(&self, subject: &Arc<Subject>) -> bool {
-        self.command.get_or_init(|| Arc::clone(subject)).host != subject.host && subject.mark == ActionId::SESSION
+    /// Whether a process that is about to start a program is the command's own, which is in no action: the first that
+    /// does.
+    pub fn is_command(&self, subject: &Arc<Subject>) -> bool {
+        self.command.get_or_init(|| Arc::clone(subject)).host == subject.host
     }
 
     /// Marks a process, which has just started the first program of an action, and all that will descend from it.

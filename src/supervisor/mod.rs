@@ -209,10 +209,11 @@ impl Context<'_> {
         self.shared.gate.judge(event, asked, self.call.stopped.received)
     }
 
-    /// The action that begins if the caller starts a program now.
+    /// The action that a program is to be marked with that the caller starts now, if it is not the caller's: what the
+    /// agent's own process starts is an action, and all that comes of it belongs to it.
     fn begins_action(&self) -> Option<ActionId> {
         let subject = &self.task.subject;
-        self.shared.lineage.starts_action(subject).then(|| self.shared.gate.action_for_command(subject))
+        if self.shared.lineage.is_command(subject) { None } else { self.shared.gate.action_for_command(subject) }
     }
 
     /// Answers and settles.

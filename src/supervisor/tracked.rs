@@ -490,7 +490,8 @@ fn read_small(directory: &impl AsRawFd, name: &CStr) -> Result<Vec<u8>, Errno> {
 /// Reads a regular file of at most `most` bytes whole. A pipe or a device under its name is not waited for.
 fn read(directory: &impl AsRawFd, name: &CStr, most: u64) -> Result<(Vec<u8>, libc::stat), Errno> {
     let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
-    let opened = file::openat(directory.as_raw_fd(), name, flags, 0)?;
+    let how = OpenHow { flags: flags as u64, mode: 0, resolve: 0 };
+    let opened = file::openat2_unnoticed(directory.as_raw_fd(), name, how)?;
     let stat = file::fstatat(opened.as_raw_fd(), c"", libc::AT_EMPTY_PATH)?;
     let size = stat.st_size as u64;
     if stat.st_mode & libc::S_IFMT != libc::S_IFREG {

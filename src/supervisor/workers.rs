@@ -22,10 +22,12 @@ use super::digest::Digests;
 use super::exchange::Epolls;
 use super::lineage::Lineage;
 use super::notification::{Parked, Stopped};
+use super::target::Target;
 use super::tracked::WorkTrees;
 use super::view::View;
 use super::waits::Waits;
 use super::{Box, Made, handle, lock};
+use crate::event::Subject;
 use crate::gate::Gate;
 use crate::net::{self, Net};
 use crate::sys::{self, file};
@@ -192,6 +194,15 @@ impl Supervisor {
             // Some were over: more may be, and each is to be gone soon.
             (1.., _) | (0, 1..=FEW_WAITS) => SOON,
             _ => LATER,
+        }
+    }
+
+    /// Tells who a process of the box is, by its number on the host.
+    pub fn who(&self) -> impl Fn(i32) -> Arc<Subject> + Send + Sync + use<> {
+        let shared = Arc::clone(&self.shared);
+        move |tid| {
+            let target = Target { tid, proc: shared.target.host_proc.as_raw_fd() };
+            shared.lineage.task(target, Instant::now()).subject
         }
     }
 

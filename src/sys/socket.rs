@@ -221,3 +221,20 @@ pub fn receive_with_fd(socket: BorrowedFd<'_>, into: &mut [u8]) -> nix::Result<(
     });
     Ok((received.bytes, fd))
 }
+
+/// Receives from a connection that says who sends (`SO_PASSCRED`), without waiting: bytes of one sender and his process,
+/// as the caller's process namespace numbers it; nobody is named where descriptors came along, for which there is no room,
+/// so that the kernel drops them. A length of 0 is the other side's end.
+pub fn receive_with_sender(socket: BorrowedFd<'_>, into: &mut [u8]) -> nix::Result<(usize, Option<i32>)> {
+    let mut space = nix::cmsg_space!(nix::sys::socket::UnixCredentials);
+    let mut slices = [IoSliceMut::new(into)];
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
+    let received = recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut space), flags)?;
+    let sender = received.cmsgs().ok().and_then(|mut messages| {
+        messages.find_map(|message| match message {
+            ControlMessageOwned::ScmCredentials(sender) => Some(sender.pid()),
+            _ => None,
+        })
+    });
+    Ok((received.bytes, sender))
+}
