@@ -11,7 +11,8 @@ use serde_json::value::RawValue;
 
 use super::actions::{Claimed, Closed, Opened};
 use super::record::{Answer, End, Layer, Noted, Op, Start, refused};
-use crate::event::{Access, Effect, FileOp, MoveOp, Reason, Unjudged};
+use super::text;
+use crate::event::{Access, Bound, Effect, FileOp, MoveOp, Reason, Unjudged};
 
 /// A record of a log, by its kind.
 #[derive(Debug)]
@@ -143,6 +144,9 @@ pub struct Brief<'a> {
     /// The labels of secrets that the process has seen.
     #[serde(borrow, default)]
     pub taint: Option<&'a RawValue>,
+    /// What would be gone if the process went on as it had begun.
+    #[serde(borrow, default)]
+    pub bound: Option<&'a RawValue>,
 }
 
 /// The process that asked.
@@ -182,6 +186,12 @@ impl Brief<'_> {
         let taint = self.taint.and_then(read::<Vec<String>>).filter(|labels| !labels.is_empty());
         let taint = taint.map(|labels| format!("has seen {}", labels.join(", ")));
         [Some(grave).filter(|grave| !grave.is_empty()), taint].into_iter().flatten().collect::<Vec<_>>().join(", ")
+    }
+
+    /// Says how much would have been gone, of what was refused: `of 57 entries below /work`.
+    pub fn stake(&self) -> Option<String> {
+        let bound: Bound = read(self.bound.filter(|_| self.denied())?)?;
+        Some(text::bound(&bound))
     }
 
     /// Gives back what was asked for; `None` if the record says less than that takes.

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use jiff::fmt::temporal::DateTimePrinter;
 use nix::errno::Errno;
 
-use crate::event::{Access, Endpoint, Exec, Transport, Visit};
+use crate::event::{Access, Bound, Endpoint, Exec, Transport, Visit};
 
 /// Writes `time` as RFC 3339 with microseconds, in UTC.
 pub fn rfc3339(time: SystemTime) -> String {
@@ -116,6 +116,17 @@ pub fn digests(access: &Access) -> Option<String> {
     (!all.is_empty()).then(|| all.join(", "))
 }
 
+/// How much would be gone: `of 57 entries below /work`.
+pub fn bound(bound: &Bound) -> String {
+    let Bound { root, entries, more, .. } = bound;
+    let entries = match (entries, more) {
+        (entries, true) => format!("more than {entries} entries"),
+        (1, false) => "1 entry".into(),
+        (entries, false) => format!("{entries} entries"),
+    };
+    format!("of {entries} below {root}")
+}
+
 fn endpoint(endpoint: &Endpoint) -> String {
     match endpoint {
         Endpoint::Inet { address, transport, names, .. } => inet(*address, *transport, names),
@@ -178,6 +189,17 @@ mod tests {
         let shown = exec(Some(long), vec![part("none: no regular file")]);
         assert_eq!(shown.as_deref(), Some("sha256 e3b0c44298fc, /work/y digest not known: no regular file"));
         assert_eq!(exec(Some("sha256:é"), vec![]).as_deref(), Some("sha256 é"));
+    }
+
+    #[test]
+    fn a_bound_says_how_much_of_what() {
+        let said = |entries, more| {
+            let root = BoxPath::new("/work").unwrap();
+            bound(&Bound { root, entries, files: 0, bytes: None, unheld: 0, more })
+        };
+        assert_eq!(said(57, false), "of 57 entries below /work");
+        assert_eq!(said(1, false), "of 1 entry below /work");
+        assert_eq!(said(100_000, true), "of more than 100000 entries below /work");
     }
 
     #[test]

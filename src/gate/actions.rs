@@ -501,3 +501,6 @@ impl Open {
 fn is_egress(kind: Kind) -> bool {
     matches!(kind, Kind::Listed | Kind::Unlisted | Kind::ListedTainted | Kind::UnlistedTainted)
 }
+
+#[cfg(test)]
+mod tests;

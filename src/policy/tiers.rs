@@ -48,10 +48,9 @@ impl Tiers {
             tier if tier <= self.ask => (Effect::Ask, allow),
             _ => (Effect::Deny, ask),
         };
-        match self.irreversible {
-            Some(effect) if weight.reversibility == Reversibility::R3 && strictness(effect) > strictness(by_tier.0) => {
-                (effect, irreversible)
-            }
+        match self.irreversible.filter(|_| weight.reversibility == Reversibility::R3) {
+            // Of two that say the same this one tells more.
+            Some(effect) if strictness(effect) >= strictness(by_tier.0) => (effect, irreversible),
             _ => by_tier,
         }
     }
@@ -117,6 +116,7 @@ struct Burst {
     files: u64,
     bytes: u64,
     adds: u8,
+    foreseen: u8,
 }
 
 static TABLE: LazyLock<Table> = LazyLock::new(|| {
@@ -247,7 +247,8 @@ fn loss(policy: &Policy, event: &Event, place: Where, at: &Place, lost: Option<&
     let burst = &TABLE.burst;
     let so_far = &event.standing.so_far;
     let mut many = (lost.is_some() || removes) && (so_far.files >= burst.files || so_far.bytes >= burst.bytes);
-    if let Some(bound) = event.standing.bound.as_ref().filter(|_| removes) {
+    let bound = event.standing.bound.as_ref().filter(|_| removes);
+    if let Some(bound) = bound {
         let whole = is_whole(policy, bound.root.as_path());
         let reach = if whole { Reach::B3 } else { weight.reach };
         let undo = if bound.unheld > 0 { Reversibility::R3 } else { Reversibility::R1 };
@@ -255,7 +256,10 @@ fn loss(policy: &Policy, event: &Event, place: Where, at: &Place, lost: Option<&
         many |= bound.unheld > burst.files;
     }
     if many && undo != Reversibility::R2 {
-        weight.tier = (weight.tier + burst.adds).min(MOST_TIER);
+        // Who is asked of the first of them is shown how many there are, and must not be overruled half-way.
+        let foreseen = bound.is_some_and(|bound| !bound.more);
+        let most = if foreseen { burst.foreseen } else { MOST_TIER };
+        weight.tier = weight.tier.max((weight.tier + burst.adds).min(most));
     }
     weight
 }

@@ -31,7 +31,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { entries: 100_000, time: Duration::from_millis(200) }
+        Self { entries: 100_000, time: Duration::from_secs(1) }
     }
 }
 

@@ -147,6 +147,9 @@ impl Trail {
         if let Some(digest) = brief.access().as_ref().and_then(digests) {
             write!(out, " ({})", printable(&shorten(&digest, WIDTH)))?;
         }
+        if let Some(stake) = brief.stake() {
+            write!(out, " ({})", printable(&shorten(&stake, WIDTH)))?;
+        }
         if brief.outcome != "ok" {
             write!(out, "  {}", self.paint.paint(colour, &printable(&brief.outcome)))?;
         }

@@ -130,6 +130,28 @@ fn the_first_removal_weighs_what_the_whole_would() {
 }
 
 #[test]
+fn many_losses_that_were_counted_beforehand_can_be_asked_about() {
+    let lab = Lab::new();
+    let other = lab.home().join("other");
+    std::fs::create_dir_all(other.join("d")).unwrap();
+    let policy = lab.policy(&format!("filesystem: {{write: [., {other:?}]}}\n"));
+    let delete = |more: bool, bound: bool, so_far: u64| {
+        let root = BoxPath::new(other.join("d")).unwrap();
+        let bound = bound.then(|| Arc::new(Bound { root, entries: 900, files: 800, bytes: None, unheld: 800, more }));
+        let access = Access::File { op: FileOp::Unlink, at: holding(other.join("d/a"), None) };
+        says(&ask(
+            &policy,
+            access,
+            Standing { bound, so_far: Losses { files: so_far, bytes: 0 }, ..Standing::default() },
+        ))
+    };
+    assert_eq!(delete(false, true, 0), is("B2R3", 8));
+    assert_eq!(delete(false, true, 400), is("B2R3", 8), "half-way");
+    assert_eq!(delete(true, true, 0), is("B2R3", 10), "nobody knows how many");
+    assert_eq!(delete(false, false, 400), is("B2R3", 10), "one by one");
+}
+
+#[test]
 fn a_destination_weighs_by_being_listed_and_by_what_was_read() {
     let lab = Lab::new();
     let listed = lab.policy("network: {allow: [\"192.0.2.1:443\"]}\n");
@@ -219,6 +241,8 @@ fn tiers_turn_weight_into_verdicts_and_never_loosen_one() {
     assert_eq!(allow("{allow: 6}"), Effect::Allow);
     assert_eq!(allow("{allow: 6, irreversible: ask}"), Effect::Ask);
     assert_eq!(allow("{allow: 10, irreversible: deny}"), Effect::Deny);
+    let frozen = lost(&policy("{allow: 4, irreversible: deny}"), none);
+    assert_eq!((frozen.0, frozen.2.as_str()), (Effect::Deny, "./test.yaml tiers.irreversible"), "not by its tier");
     let strict = policy("{allow: 4, ask: 7}");
     assert_eq!(lost(&strict, none), (Effect::Ask, Reason::Tier, "./test.yaml tiers.allow".into()));
     assert_eq!(lost(&strict, many), (Effect::Deny, Reason::Tier, "./test.yaml tiers.ask".into()));
