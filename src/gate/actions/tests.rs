@@ -86,7 +86,7 @@ impl Actions {
 
     /// Starts a command from a process of the session; gives its action, and whether that begins with it.
     fn command(&mut self, subject: &Subject, line: &[&str]) -> (ActionId, Option<Began>) {
-        let action = self.for_command(subject);
+        let action = self.for_command(subject).unwrap();
         let mut event = Event::new(subject.clone().into(), exec(line));
         self.prepare(&mut event, action, None);
         assert_eq!(event.standing.action, action);
@@ -104,6 +104,10 @@ impl Actions {
         let Record::Began(began) = record else { panic!("another record") };
         assert_eq!((began.action, began.attribution, began.claim), (action, Attribution::Bracket, Some(claim)));
         action
+    }
+
+    fn ends(&mut self, subject: &Subject, which: Option<ActionId>) -> Result<ActionId, String> {
+        self.claim_ends(subject, which, Claim::default()).map(|(action, _)| action)
     }
 
     fn sum(&self, action: ActionId) -> ActionSum {
@@ -138,9 +142,12 @@ fn what_a_process_does_between_beginning_and_end_belongs_to_what_it_began() {
     assert_eq!(book.attributed(&other), (SESSION, Attribution::Session, vec![]));
     book.writes(&server, 7);
     assert!(book.end(action).is_none(), "it has more to do");
-    assert_eq!(book.claim_ends(&server, None), Ok(action));
+    let outcome = Claim { outcome: Some("fine".into()), ..Claim::default() };
+    let (ended, mut records) = book.claim_ends(&server, None, outcome).unwrap();
+    assert_eq!((ended, records.len()), (action, 2), "what was said, and the end");
     assert_eq!(book.attributed(&server), (SESSION, Attribution::Session, vec![]));
-    let Some(Record::Ended(sum, _)) = book.end(action) else { panic!("it has not ended") };
+    let Some(Record::Ended(sum, _)) = records.pop() else { panic!("it has not ended") };
+    assert_eq!(sum.claim.as_ref().and_then(|claim| claim.outcome.as_deref()), Some("fine"));
     assert_eq!((sum.effects.files.changed, sum.tier, sum.attribution), (1, 6, Attribution::Bracket));
     assert_eq!(sum.claim.and_then(|claim| claim.tool).as_deref(), Some("write_file"));
     assert!(book.end(action).is_none(), "it ends once");
@@ -169,9 +176,9 @@ fn what_a_process_does_while_several_are_open_may_belong_to_each() {
     let [first, second, third] = ["a", "b", "c"].map(|tool| book.begins(&server, tool));
     assert_eq!(book.attributed(&server), (third, Attribution::Bracket, vec![first, second]));
     // They need not end in turn.
-    assert_eq!(book.claim_ends(&server, Some(second)), Ok(second));
+    assert_eq!(book.ends(&server, Some(second)), Ok(second));
     assert_eq!(book.attributed(&server), (third, Attribution::Bracket, vec![first]));
-    assert_eq!(book.claim_ends(&server, None), Ok(third));
+    assert_eq!(book.ends(&server, None), Ok(third));
     assert_eq!(book.attributed(&server), (first, Attribution::Bracket, vec![]));
     // A child that begins its own is not the parent's any more.
     let child = process(4, &[3, 2, 1]);
@@ -183,23 +190,48 @@ fn what_a_process_does_while_several_are_open_may_belong_to_each() {
 fn nobody_ends_what_is_not_his_or_is_over() {
     let mut book = Actions::default();
     let (server, other) = (process(3, &[2, 1]), process(5, &[2, 1]));
-    assert!(book.claim_ends(&server, None).unwrap_err().contains("begun no action"));
+    assert!(book.ends(&server, None).unwrap_err().contains("begun no action"));
     let action = book.begins(&server, "a");
-    assert!(book.claim_ends(&other, Some(action)).is_err());
-    assert!(book.claim_ends(&server, Some(id(9))).unwrap_err().contains("a9 is no open action"));
-    assert!(book.claim_ends(&process(4, &[3, 2, 1]), Some(action)).is_err(), "a child neither");
-    assert_eq!(book.claim_ends(&server, Some(action)), Ok(action));
-    assert!(book.claim_ends(&server, Some(action)).is_err());
+    assert!(book.ends(&other, Some(action)).is_err());
+    assert!(book.ends(&server, Some(id(9))).unwrap_err().contains("a9 is no open action"));
+    assert!(book.ends(&process(4, &[3, 2, 1]), Some(action)).is_err(), "a child neither");
+    assert_eq!(book.ends(&server, Some(action)), Ok(action));
+    assert!(book.ends(&server, Some(action)).is_err());
     assert!(book.end(SESSION).is_none() && book.end(id(77)).is_none());
 }
 
 #[test]
-fn a_process_of_a_command_begins_no_action() {
+fn a_process_of_a_command_begins_one_within_its_action() {
     let mut book = Actions::default();
-    book.command(&process(2, &[1]), &["make"]);
-    let refused = book.claim_begins(&of_action(1, 5), Claim::default()).unwrap_err();
-    assert!(refused.contains("belongs to action a1 already"), "{refused}");
-    assert_eq!(book.sums().len(), 2);
+    book.command(&process(2, &[1]), &["agent"]);
+    let agent = of_action(1, 5);
+    let own = book.begins(&agent, "bash");
+    assert_eq!((own, book.sum(own).parent), (id(2), id(1)));
+    assert_eq!(book.attributed(&agent), (own, Attribution::Bracket, vec![]));
+    assert_eq!(book.for_command(&agent), Some(own), "what it starts is marked anew");
+    // A command that it started before bears the older mark.
+    let other = Subject { mark: id(9), ..process(6, &[5, 2, 1]) };
+    assert_eq!(book.attributed(&other), (id(9), Attribution::Subtree, vec![]));
+    assert_eq!(book.for_command(&other), None);
+    book.ends(&agent, None).unwrap();
+    assert_eq!((book.attributed(&agent).0, book.for_command(&agent)), (id(1), None));
+}
+
+#[test]
+fn what_was_begun_lasts_until_what_it_started_has_ended() {
+    let mut book = Actions::default();
+    let server = process(3, &[2, 1]);
+    let action = book.begins(&server, "bash");
+    book.command(&server, &["sleep"]);
+    let (_, records) = book.claim_ends(&server, None, Claim::default()).unwrap();
+    assert_eq!(records.len(), 1, "it still runs");
+    assert!(matches!(book.end(action), Some(Record::Ended(..))), "its last process is gone");
+    // The other way round.
+    let action = book.begins(&server, "bash");
+    book.command(&server, &["true"]);
+    assert!(book.end(action).is_none(), "more may come");
+    let (_, records) = book.claim_ends(&server, None, Claim::default()).unwrap();
+    assert_eq!(records.len(), 2);
 }
 
 #[test]
@@ -211,7 +243,7 @@ fn a_process_has_a_bounded_number_of_actions_open() {
     }
     assert!(book.claim_begins(&server, Claim::default()).unwrap_err().contains("end one"));
     book.begins(&process(5, &[2, 1]), "a");
-    book.claim_ends(&server, None).unwrap();
+    book.ends(&server, None).unwrap();
     book.begins(&server, "a");
 }
 
@@ -250,8 +282,7 @@ fn a_secret_that_a_process_of_the_session_read_stays_with_it_and_what_it_starts(
     let (agent, helper) = (process(2, &[1]), process(3, &[2, 1]));
     let action = book.begins(&helper, "read_file");
     book.reads_secret(&helper, "env");
-    book.claim_ends(&helper, None).unwrap();
-    book.end(action).unwrap();
+    assert_eq!(book.ends(&helper, None), Ok(action));
     assert_eq!(book.tainted(&helper), "env", "in whatever it begins next");
     assert_eq!(book.tainted(&process(4, &[3, 2, 1])), "env");
     let started = book.command(&helper, &["curl"]).0;
