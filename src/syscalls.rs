@@ -316,7 +316,7 @@ const FS_IOC_SETFLAGS: u32 = 0x4008_6602; // inode flags: a change no path call 
 const FS_IOC32_SETFLAGS: u32 = 0x4004_6602;
 const FS_IOC_FSSETXATTR: u32 = 0x401c_5820;
 
-const RLIMIT_LOCKS: u32 = libc::RLIMIT_LOCKS as u32;
+const RLIMIT_LOCKS: u32 = libc::RLIMIT_LOCKS;
 
 const IPV6_FLOWLABEL_MGR: u32 = 32;
 

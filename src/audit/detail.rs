@@ -216,8 +216,8 @@ mod tests {
     #[test]
     fn a_field_that_is_not_what_it_should_be_hides_no_other() {
         let line = br#"{"action":7,"tier":"high","reach":"B2","taint":["ssh-key"],"process":"none",
-            "claim":{"tool":"Bash","params":{"a":1}},"effects":{"files":{"created":3,"changed":-1},"programs":2,
-            "destinations":[{"kind":"others","allowed":1,"denied":0}]},"more":{}}"#;
+            "claim":{"tool":"Bash","params":{"a":1}},"effects":{"files":{"created":3,"changed":-1},"programs":2},
+            "destinations":[{"kind":"others","allowed":1,"denied":0}],"more":{}}"#;
         let detail = Detail::of(line);
         assert_eq!((detail.action, detail.tier, detail.process), (None, None, None));
         assert_eq!((detail.reach.as_deref(), detail.taint), (Some("B2"), vec!["ssh-key".to_string()]));

@@ -331,7 +331,11 @@ fn place_of(policy: &Policy, path: &Path) -> Where {
 fn is_persistent(policy: &Policy, op: FileOp, at: &Place) -> bool {
     let probe = Probe::new(at.path.as_path());
     let counts = |guard: &super::Guard| guard.kind == GuardKind::Protect && guard.except != Exception::OwnRepository;
-    let changes = !matches!(op, FileOp::Read | FileOp::Chown | FileOp::Utime) && !(op == FileOp::Chmod && !at.shares);
+    let changes = match op {
+        FileOp::Read | FileOp::Chown | FileOp::Utime => false,
+        FileOp::Chmod => at.shares,
+        _ => true,
+    };
     changes && !at.own_repository && policy.files.guards.first(&probe, counts).is_some()
 }
 
