@@ -132,16 +132,21 @@ impl Actions {
             None if subject.mark != ActionId::SESSION => (subject.mark, Attribution::Subtree, Vec::new()),
             None => (ActionId::SESSION, Attribution::Session, Vec::new()),
         };
-        let open = self.open.get(&action);
-        let so_far = open.map(|open| open.losses).unwrap_or_default();
-        let taint = self.taint_of(subject, open.filter(|_| action != ActionId::SESSION));
+        let so_far = self.open.get(&action).map(|open| open.losses).unwrap_or_default();
+        let taint = self.taint_of(subject, action);
         Standing { action, attribution, shared, taint, so_far, bound: None }
     }
 
-    /// What an action has read, and what the asker and its ancestors read outside of one.
-    fn taint_of(&self, subject: &Subject, open: Option<&Open>) -> Labels {
-        let mut taint = open.map(|open| open.sum.taint.clone()).unwrap_or_default();
-        taint.extend(&self.tainting_all);
+    /// An action and those that it is a part of, the session apart.
+    fn line(&self, action: ActionId) -> impl Iterator<Item = &Open> {
+        let find = |action: ActionId| self.open.get(&action).filter(|_| action != ActionId::SESSION);
+        std::iter::successors(find(action), move |open| find(open.sum.parent))
+    }
+
+    /// What an action and those around it have read, and what the asker and its ancestors read outside of one.
+    fn taint_of(&self, subject: &Subject, action: ActionId) -> Labels {
+        let mut taint = self.tainting_all.clone();
+        self.line(action).for_each(|open| taint.extend(&open.sum.taint));
         if !self.tainted.is_empty() {
             let line = std::iter::once(&subject.pid).chain(&subject.parents);
             line.filter_map(|pid| self.tainted.get(pid)).for_each(|labels| taint.extend(labels));
@@ -204,14 +209,30 @@ impl Actions {
         if weight.secrets.is_empty() {
             return;
         }
-        let subtree = standing.attribution == Attribution::Subtree;
-        let touched = self.open.get(&standing.action).into_iter().flat_map(|open| &open.touched);
-        let open: Vec<FileId> =
-            touched.filter(|(_, by)| subtree || **by == subject.pid).map(|(file, _)| *file).collect();
-        open.into_iter().for_each(|file| self.label(file, &weight.secrets));
-        if !subtree {
+        self.files_within_reach(event).into_iter().for_each(|file| self.label(file, &weight.secrets));
+        // To say that a part begins must not make the rest forget what the part has read.
+        let line: Vec<ActionId> = self.line(standing.action).map(|open| open.sum.action).collect();
+        for action in line {
+            if let Some(open) = self.open.get_mut(&action) {
+                open.sum.taint.extend(&weight.secrets);
+            }
+        }
+        if standing.attribution != Attribution::Subtree {
             self.taint(subject.pid, &weight.secrets);
         }
+    }
+
+    /// The files that the asker may have open for writing: its own, and those of all the processes of its commands.
+    fn files_within_reach(&self, event: &Event) -> Vec<FileId> {
+        let Event { subject, standing, .. } = event;
+        let commands = |open: &&Open| match standing.attribution {
+            Attribution::Subtree if open.sum.action == standing.action => true,
+            _ => open.sum.attribution == Attribution::Subtree,
+        };
+        let shared = self.line(standing.action).filter(commands).flat_map(|open| open.touched.keys());
+        let touched = self.open.values().flat_map(|open| &open.touched);
+        let own = touched.filter(|(_, by)| **by == subject.pid).map(|(file, _)| file);
+        shared.chain(own).copied().collect()
     }
 
     /// A file may hold secrets from now on.

@@ -235,6 +235,44 @@ fn what_was_begun_lasts_until_what_it_started_has_ended() {
 }
 
 #[test]
+fn to_begin_or_end_a_part_sheds_no_taint() {
+    let started = || {
+        let mut book = Actions::default();
+        book.command(&process(2, &[1]), &["server"]);
+        (book, of_action(1, 5))
+    };
+    let (mut book, server) = started();
+    book.reads_secret(&server, "env");
+    book.begins(&server, "fetch");
+    assert_eq!(book.tainted(&server), "env", "read before");
+    assert_eq!(book.command(&server, &["curl"]).0, id(2));
+    assert_eq!(book.tainted(&of_action(2, 6)), "env", "and what it starts");
+
+    let (mut book, server) = started();
+    book.writes(&server, 10);
+    let part = book.begins(&server, "read_file");
+    book.command(&server, &["cat"]);
+    book.reads_secret(&of_action(2, 6), "env");
+    assert_eq!(book.tainted(&server), "env", "read by what it started");
+    assert_eq!(book.labels(10), "env", "what it holds open");
+    book.ends(&server, None).unwrap();
+    book.end(part).unwrap();
+    assert_eq!([book.tainted(&server), book.tainted(&of_action(1, 7))], ["env", "env"], "after the end");
+    assert_eq!(book.tainted(&process(2, &[1])), "", "the session's own process has read nothing");
+}
+
+#[test]
+fn a_file_opened_before_a_part_began_carries_what_is_read_in_it() {
+    let mut book = Actions::default();
+    let (server, other) = (process(3, &[2, 1]), process(4, &[2, 1]));
+    book.writes(&server, 10);
+    book.writes(&other, 11);
+    book.begins(&server, "read_file");
+    book.reads_secret(&server, "env");
+    assert_eq!([book.labels(10), book.labels(11)], ["env", ""]);
+}
+
+#[test]
 fn a_process_has_a_bounded_number_of_actions_open() {
     let mut book = Actions::default();
     let server = process(3, &[2, 1]);
@@ -245,6 +283,18 @@ fn a_process_has_a_bounded_number_of_actions_open() {
     book.begins(&process(5, &[2, 1]), "a");
     book.ends(&server, None).unwrap();
     book.begins(&server, "a");
+}
+
+#[test]
+fn a_bounded_number_of_processes_has_actions_open() {
+    let mut book = Actions::default();
+    for pid in 10..10 + SPEAKERS as i32 {
+        book.begins(&process(pid, &[1]), "a");
+    }
+    assert!(book.claim_begins(&process(3, &[1]), Claim::default()).is_err());
+    book.begins(&process(10, &[1]), "a");
+    book.ends(&process(11, &[1]), None).unwrap();
+    book.begins(&process(3, &[1]), "a");
 }
 
 #[test]
