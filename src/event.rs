@@ -193,6 +193,8 @@ pub enum Access {
         /// Which one.
         at: Endpoint,
     },
+    /// A signal is sent to processes that are not the sender's own: of another action.
+    Signal(Signal),
     /// A call that could not be understood or is not known.
     Call {
         /// Its name, or its number as text.
@@ -396,6 +398,42 @@ pub struct Visit {
     pub at: SocketAddr,
     /// The port in the box.
     pub port: u16,
+}
+
+/// A signal to processes of another action.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signal {
+    /// Its number.
+    pub signal: i32,
+    /// Its name, such as `SIGTERM`; `signal 32` where it has none.
+    pub name: String,
+    /// Who gets it.
+    pub to: Receiver,
+    /// Whether the receiver descends from the sender: whoever started something may end it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub below: bool,
+}
+
+/// Who gets a signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Receiver {
+    /// One process.
+    Process {
+        /// Its number inside the box.
+        pid: i32,
+        /// The action that it belongs to.
+        action: ActionId,
+    },
+    /// A process group.
+    Group {
+        /// Its number inside the box: that of the process which leads it.
+        pgid: i32,
+        /// The action that this one belongs to; where it is gone, that of a member.
+        action: ActionId,
+    },
+    /// Every process of the box but init and the sender.
+    Everybody,
 }
 
 /// What carries data over IP.

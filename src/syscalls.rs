@@ -106,6 +106,8 @@ pub enum Family {
     SendMessages,
     /// Making an epoll instance: not judged, but known from then on.
     Epoll,
+    /// Sending a signal.
+    Signal,
     /// Changing the working directory or the creation mask: noted, not judged.
     Surroundings,
 }
@@ -189,6 +191,20 @@ pub enum Arg {
     OptionLength,
     /// `EPOLL_*` flags.
     EpollFlags,
+    /// Whom `kill` is for: a process, a group or everybody.
+    Receiver,
+    /// A process, by its number or that of one of its threads.
+    Process,
+    /// A thread.
+    Thread,
+    /// A descriptor that stands for a process.
+    Pidfd,
+    /// A signal; the filter looks at it.
+    Signal,
+    /// Pointer to `siginfo_t`.
+    SignalInfo,
+    /// `PIDFD_SIGNAL_*` flags.
+    PidfdFlags,
 }
 
 /// A test on one argument that the filter itself can make.
@@ -249,13 +265,23 @@ pub const JOINS: [(u32, u32); 7] = [
     (libc::IPPROTO_IPV6 as u32, MCAST_JOIN_GROUP),
     (libc::IPPROTO_IPV6 as u32, MCAST_JOIN_SOURCE_GROUP),
 ];
+/// Signals that do nothing to whoever has not asked for them (`sig_kernel_ignore`, include/linux/signal.h) but to wake
+/// who was stopped, and the test whether somebody is there. Go's runtime interrupts its own threads by one of them,
+/// many times a second.
+///
+/// Those that C libraries keep for themselves (32 to 34) are not among them: threads seldom need them, and they end a
+/// process that has no handler for them as any other does.
+pub const HARMLESS_SIGNALS: [u32; 5] =
+    [0, libc::SIGCONT as u32, libc::SIGCHLD as u32, libc::SIGWINCH as u32, libc::SIGURG as u32];
+
 const MCAST_JOIN_GROUP: u32 = 42;
 const MCAST_JOIN_SOURCE_GROUP: u32 = 46;
 
 use Arg::{
     Address, AddressLength, Argv, AtFlags, Backlog, Count, Data, Device, Dir, Envp, EpollFlags, Fd, Gid, How, Length,
-    Message, Mode, NewDir, NewPath, OpenFlags, OptionLength, OptionLevel, OptionName, OptionValue, Path, RenameFlags,
-    SendFlags, Size, Text, Timespecs, Timevals, Uid, Utimbuf, XattrArgs, XattrFlags, XattrName, XattrSize, XattrValue,
+    Message, Mode, NewDir, NewPath, OpenFlags, OptionLength, OptionLevel, OptionName, OptionValue, Path, Pidfd,
+    PidfdFlags, Process, Receiver, RenameFlags, SendFlags, Signal, SignalInfo, Size, Text, Thread, Timespecs, Timevals,
+    Uid, Utimbuf, XattrArgs, XattrFlags, XattrName, XattrSize, XattrValue,
 };
 
 const fn stop(name: &'static str, x86_64: i32, aarch64: i32, family: Family, args: &'static [Arg]) -> Row {
@@ -403,6 +429,13 @@ pub static TABLE: &[Row] = &[
     stop("sendmmsg", 307, 269, Family::SendMessages, &[Fd, Message, Count, SendFlags]),
     stop("epoll_create", 213, NONE, Family::Epoll, &[Size]),
     stop("epoll_create1", 291, 20, Family::Epoll, &[EpollFlags]),
+    // Signals, but for those that do no harm.
+    stop("kill", 62, 129, Family::Signal, &[Receiver, Signal]),
+    stop("tkill", 200, 130, Family::Signal, &[Thread, Signal]),
+    stop("tgkill", 234, 131, Family::Signal, &[Process, Thread, Signal]),
+    stop("rt_sigqueueinfo", 129, 138, Family::Signal, &[Process, Signal, SignalInfo]),
+    stop("rt_tgsigqueueinfo", 297, 240, Family::Signal, &[Process, Thread, Signal, SignalInfo]),
+    stop("pidfd_send_signal", 424, 424, Family::Signal, &[Pidfd, Signal, SignalInfo, PidfdFlags]),
     // What relative paths and new files start from: known to the supervisor as long as nobody changes it.
     stop("chdir", 80, 49, Family::Surroundings, &[Path]),
     stop("fchdir", 81, 50, Family::Surroundings, &[Fd]),
@@ -616,6 +649,12 @@ mod tests {
             ("setsockopt", libc::SYS_setsockopt),
             ("epoll_create", libc::SYS_epoll_create),
             ("epoll_create1", libc::SYS_epoll_create1),
+            ("kill", libc::SYS_kill),
+            ("tkill", libc::SYS_tkill),
+            ("tgkill", libc::SYS_tgkill),
+            ("rt_sigqueueinfo", libc::SYS_rt_sigqueueinfo),
+            ("rt_tgsigqueueinfo", libc::SYS_rt_tgsigqueueinfo),
+            ("pidfd_send_signal", libc::SYS_pidfd_send_signal),
             ("clone3", libc::SYS_clone3),
             ("io_uring_setup", libc::SYS_io_uring_setup),
             ("io_uring_enter", libc::SYS_io_uring_enter),

@@ -8,7 +8,7 @@ use std::io::Read;
 use std::net::TcpListener;
 use std::sync::mpsc;
 
-use common::{Outcome, Scene, program, text};
+use common::{Outcome, Scene, compiler, program, text};
 use serde_json::{Value, json};
 
 const THIRTY_PY: &str = include_str!("fixtures/thirty.py");
@@ -279,4 +279,29 @@ fn an_ask_that_nobody_answers_is_asked_once_and_refused_each_time() {
     assert!(unlinks[1..].iter().all(|r| r["verdict"] == "deny" && r["reason"] == "answered"), "{outcome}");
     assert_eq!(unlinks[0]["bound"]["entries"], 20, "{}", unlinks[0]);
     assert_eq!(action(&report, "rm")["denied"].as_u64(), Some(20), "{report:#}");
+}
+
+#[test]
+fn the_first_call_of_a_new_program_belongs_to_its_action() {
+    if compiler().is_none() {
+        skip!("no C compiler (cc)");
+    }
+    let scene = Scene::new();
+    let source =
+        "#include <sys/stat.h>\nint main(int argc, char **argv) { return argc == 2 && mkdir(argv[1], 0700); }\n";
+    scene.c("first", source, &[]);
+    let (outcome, report) = reported(&scene, &[], &["/bin/sh", "-c", "for i in $(seq 300); do ./first d$i; done"]);
+    let made: Vec<&Value> = outcome.records.iter().filter(|record| record["op"] == "mkdir").collect();
+    assert_eq!(made.len(), 300, "{outcome}");
+    for record in made {
+        let path = record["target"]["path"].as_str().unwrap();
+        let argument = path.rsplit('/').next().unwrap();
+        let sum = actions(&report).into_iter().find(|sum| sum["command"] == json!(["./first", argument])).unwrap();
+        assert_eq!(
+            (&record["action"], &sum["effects"]["files"]["directories_made"]),
+            (&sum["action"], &json!(1)),
+            "{record}"
+        );
+        assert!(record["process"]["exe"].as_str().unwrap().ends_with("/first"), "{record}");
+    }
 }

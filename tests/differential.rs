@@ -611,6 +611,11 @@ fn a_sparse_file_takes_no_room() {
 }
 
 #[test]
+fn signals_say_the_same_of_whoever_is_there_and_whoever_is_not() {
+    same_situation(&["sending"], &[]);
+}
+
+#[test]
 fn a_process_tells_the_kernel_about_itself() {
     same_situation(&["itself"], &[]);
 }

@@ -11,7 +11,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use common::{
-    Outcome, Scene, agentbox, compiler, processes_with, program, root, run, run_logged, text, unique_seconds,
+    Outcome, Scene, agentbox, compiler, degraded, processes_with, program, root, run, run_logged, text, unique_seconds,
 };
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -545,18 +545,6 @@ fn a_dry_run_prints_the_plan_and_runs_nothing() {
 }
 
 // Coverage.
-
-/// Runs `agentbox run FLAGS -- sh -c LINE` where no user namespace can be made; `None` if even that cannot be had.
-fn degraded(scene: &Scene, flags: &[&str], line: &str) -> Option<Outcome> {
-    let lock = "echo 0 > /proc/sys/user/max_user_namespaces && ! unshare -U true 2>/dev/null && exec \"$@\"";
-    let log = scene.root.join("degraded.jsonl");
-    let _ = fs::remove_file(&log);
-    let binary = agentbox();
-    let prefix = ["unshare", "-Ur", "sh", "-c", lock, "sh", text(&binary), "run", "--log", text(&log)];
-    let argv = [&prefix[..], flags, &["--", "/bin/sh", "-c", line]].concat();
-    let able = scene.free(&["unshare", "-Ur", "sh", "-c", lock, "sh", "true"]);
-    (able.code == 0).then(|| run_logged(scene.free_command(&argv), b"", &log))
-}
 
 #[test]
 fn a_host_without_user_namespaces_is_refused_with_the_fix() {

@@ -227,6 +227,7 @@ impl Brief<'_> {
             Op::Resolve => Some(Access::Resolve(read(self.target)?)),
             Op::Accept => Some(Access::Accept(read(self.target)?)),
             Op::Bind => Some(Access::Bind { at: read(self.target)? }),
+            Op::Signal => Some(Access::Signal(read(self.target)?)),
             Op::Call => read(self.target).map(|Call { name, why }| Access::Call { name, why }),
         }
     }

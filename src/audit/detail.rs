@@ -176,6 +176,7 @@ impl Effects {
             Op::Unlink | Op::Rmdir => &mut files.deleted,
             Op::Rename | Op::Exchange => &mut files.moved,
             Op::Exec => &mut self.programs,
+            Op::Signal => &mut self.signals,
             Op::Read | Op::Connect | Op::Send | Op::Route | Op::Resolve | Op::Accept | Op::Bind | Op::Call => return,
         };
         *number += 1;

@@ -132,6 +132,11 @@ impl Ocsf {
                 let process = self.launched(&decided.process, exec, &decided.target);
                 Draft::new(PROCESS, 1, 1, json!({"actor": actor, "process": process, "launch_type_id": 3}))
             }
+            Access::Signal(signal) => {
+                let process = self.process(&decided.process);
+                let name = format!("signal {}", signal.name);
+                Draft::new(PROCESS, OTHER, 1, json!({"actor": actor, "process": process, "activity_name": name}))
+            }
             Access::Call { name, .. } => {
                 let process = self.process(&decided.process);
                 Draft::new(PROCESS, OTHER, 1, json!({"actor": actor, "process": process, "activity_name": name}))
@@ -444,7 +449,8 @@ fn file_activity(op: Op) -> u32 {
         Op::Rename | Op::Exchange => 5,
         Op::Utime | Op::Xattr => 6,
         Op::Chmod | Op::Chown => 7,
-        Op::Exec | Op::Connect | Op::Send | Op::Route | Op::Resolve | Op::Accept | Op::Bind | Op::Call => OTHER,
+        Op::Exec | Op::Connect | Op::Send | Op::Route | Op::Resolve | Op::Accept | Op::Bind => OTHER,
+        Op::Signal | Op::Call => OTHER,
     }
 }
 

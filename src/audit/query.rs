@@ -155,7 +155,7 @@ fn any_path(access: &Access, test: &PathTest) -> bool {
         }
         Access::Connect { to } | Access::Send { to } | Access::Route { to } => endpoint(to),
         Access::Bind { at } => endpoint(at),
-        Access::Resolve(_) | Access::Accept(_) | Access::Call { .. } => false,
+        Access::Resolve(_) | Access::Accept(_) | Access::Signal(_) | Access::Call { .. } => false,
     }
 }
 

@@ -18,7 +18,7 @@ use super::run::RunId;
 use super::text;
 use crate::event::{Access, Effect, Endpoint, Event, Exec, FileOp, Level, MoveOp, Place, Question, Reason};
 use crate::event::{ActionId, Attribution, Bound, Labels, Losses, Reach, Reversibility, Standing, Where};
-use crate::event::{RuleId, Subject, Transport, Unjudged, Verdict, Visit};
+use crate::event::{RuleId, Signal, Subject, Transport, Unjudged, Verdict, Visit};
 
 /// The version of the schema that this program writes, and the newest that it reads.
 pub const VERSION: u32 = 1;
@@ -330,12 +330,13 @@ pub enum Op {
     Resolve,
     Accept,
     Bind,
+    Signal,
     Call,
 }
 
 impl Op {
     /// Every operation, in order.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Read,
         Self::Write,
         Self::Create,
@@ -359,6 +360,7 @@ impl Op {
         Self::Resolve,
         Self::Accept,
         Self::Bind,
+        Self::Signal,
         Self::Call,
     ];
 
@@ -392,6 +394,7 @@ impl Op {
             Access::Resolve(_) => Self::Resolve,
             Access::Accept(_) => Self::Accept,
             Access::Bind { .. } => Self::Bind,
+            Access::Signal(_) => Self::Signal,
             Access::Call { .. } => Self::Call,
         }
     }
@@ -422,6 +425,7 @@ impl Op {
             Self::Resolve => "resolve",
             Self::Accept => "accept",
             Self::Bind => "bind",
+            Self::Signal => "signal",
             Self::Call => "call",
         }
     }
@@ -517,6 +521,7 @@ enum TargetLine<'a> {
     Endpoint(&'a Endpoint),
     Question(&'a Question),
     Visit(&'a Visit),
+    Signal(&'a Signal),
     Call { name: &'a str, why: Unjudged },
 }
 
@@ -603,6 +608,7 @@ fn targets(access: &Access) -> (TargetLine<'_>, Option<&Place>) {
         Access::Resolve(question) => (TargetLine::Question(question), None),
         Access::Accept(visit) => (TargetLine::Visit(visit), None),
         Access::Bind { at } => (TargetLine::Endpoint(at), None),
+        Access::Signal(signal) => (TargetLine::Signal(signal), None),
         Access::Call { name, why } => (TargetLine::Call { name, why: *why }, None),
     }
 }
@@ -713,7 +719,7 @@ impl Decided {
             Op::Rename | Op::Exchange | Op::Link => json!({"kind": "move", "op": op, "from": target, "to": self.to}),
             Op::Connect | Op::Send | Op::Route => json!({"kind": op, "to": target}),
             Op::Bind => json!({"kind": "bind", "at": target}),
-            Op::Exec | Op::Resolve | Op::Accept | Op::Call => {
+            Op::Exec | Op::Resolve | Op::Accept | Op::Signal | Op::Call => {
                 let mut fields = target.as_object()?.clone();
                 fields.insert("kind".into(), op.name().into());
                 Value::Object(fields)
@@ -779,7 +785,7 @@ mod tests {
     use std::os::unix::ffi::OsStrExt;
 
     use super::*;
-    use crate::event::{BoxPath, Loaded, Part, Transport, Weight};
+    use crate::event::{BoxPath, Loaded, Part, Receiver, Transport, Weight};
 
     fn place(path: &[u8]) -> Place {
         Place { own_repository: true, ..Place::of(BoxPath::new(OsStr::from_bytes(path)).unwrap()) }
@@ -835,6 +841,12 @@ mod tests {
                 port: 80,
             }),
             Access::Bind { at: unix },
+            Access::Signal(Signal {
+                signal: 15,
+                name: "SIGTERM".into(),
+                to: Receiver::Process { pid: 7, action: ActionId::new(3) },
+                below: true,
+            }),
             Access::Call { name: "mseal".into(), why: Unjudged::UnknownCall },
         ]
     }
@@ -896,6 +908,23 @@ mod tests {
             assert_eq!(decided.op.name(), serde_json::to_value(decided.op).unwrap());
             assert_eq!((decided.action.as_str(), decided.outcome.as_str()), ("a5", "EACCES"));
             assert_eq!(decided.latency_us, 12.3);
+        }
+    }
+
+    #[test]
+    fn each_receiver_of_a_signal_is_read_back_as_it_was_written() {
+        let action = ActionId::new(3);
+        for (to, written) in [
+            (Receiver::Process { pid: 7, action }, r#""to":{"process":{"pid":7,"action":"a3"}}"#),
+            (Receiver::Group { pgid: 5, action: ActionId::SESSION }, r#""to":{"group":{"pgid":5,"action":"session"}}"#),
+            (Receiver::Everybody, r#""to":"everybody""#),
+        ] {
+            let access = Access::Signal(Signal { signal: 9, name: "SIGKILL".into(), to, below: false });
+            let line = line_of(access.clone());
+            let target = format!(r#""op":"signal","asked":"../x","target":{{"signal":9,"name":"SIGKILL",{written}}}"#);
+            assert!(String::from_utf8_lossy(&line).contains(&target), "{}", String::from_utf8_lossy(&line));
+            let Entry::Decision(decided) = parse("decision", &line).unwrap() else { panic!() };
+            assert_eq!(decided.access(), Some(access));
         }
     }
 

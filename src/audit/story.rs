@@ -197,7 +197,7 @@ impl Group {
 
     fn of(op: Op) -> Self {
         match op {
-            Op::Read | Op::Call => Self::Other,
+            Op::Read | Op::Signal | Op::Call => Self::Other,
             Op::Exec => Self::Programs,
             Op::Connect | Op::Send | Op::Route | Op::Resolve | Op::Accept | Op::Bind => Self::Network,
             Op::Write

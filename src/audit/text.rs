@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use jiff::fmt::temporal::DateTimePrinter;
 use nix::errno::Errno;
 
-use crate::event::{Access, Bound, Endpoint, Exec, Transport, Visit};
+use crate::event::{Access, Bound, Endpoint, Exec, Receiver, Signal, Transport, Visit};
 
 /// Writes `time` as RFC 3339 with microseconds, in UTC.
 pub fn rfc3339(time: SystemTime) -> String {
@@ -87,7 +87,17 @@ pub fn target(access: &Access) -> String {
         Access::Resolve(question) => format!("{} {}", question.name, question.record),
         Access::Accept(Visit { from, at, port }) => format!("{from} at {at} -> port {port}"),
         Access::Bind { at } => endpoint(at),
+        Access::Signal(signal) => sent(signal),
         Access::Call { name, .. } => name.clone(),
+    }
+}
+
+/// `SIGTERM to process 7 (a3)`.
+fn sent(Signal { name, to, .. }: &Signal) -> String {
+    match to {
+        Receiver::Process { pid, action } => format!("{name} to process {pid} ({action})"),
+        Receiver::Group { pgid, action } => format!("{name} to process group {pgid} ({action})"),
+        Receiver::Everybody => format!("{name} to everybody"),
     }
 }
 
@@ -160,7 +170,7 @@ pub fn quoted(argument: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{BoxPath, Part};
+    use crate::event::{ActionId, BoxPath, Part};
 
     #[test]
     fn times_have_microseconds_and_are_utc() {
@@ -200,6 +210,18 @@ mod tests {
         assert_eq!(said(57, false), "of 57 entries below /work");
         assert_eq!(said(1, false), "of 1 entry below /work");
         assert_eq!(said(100_000, true), "of more than 100000 entries below /work");
+    }
+
+    #[test]
+    fn a_signal_is_told_by_name_and_receiver() {
+        let action = ActionId::new(3);
+        let told = |to| target(&Access::Signal(Signal { signal: 15, name: "SIGTERM".into(), to, below: false }));
+        assert_eq!(told(Receiver::Process { pid: 7, action }), "SIGTERM to process 7 (a3)");
+        assert_eq!(
+            told(Receiver::Group { pgid: 2, action: ActionId::SESSION }),
+            "SIGTERM to process group 2 (session)"
+        );
+        assert_eq!(told(Receiver::Everybody), "SIGTERM to everybody");
     }
 
     #[test]

@@ -237,6 +237,7 @@ fn plan_text(plan: &Plan, coverage: &Coverage) -> String {
         |stop: &Option<String>| stop.as_ref().map_or("run at native speed".to_string(), |why| format!("stop: {why}"));
     let _ = writeln!(text, "  calls     programs and connections stop: {}", stops.act);
     let _ = writeln!(text, "  calls     changes {}", why(&stops.change));
+    let _ = writeln!(text, "  calls     signals {}", why(&stops.signals));
     let _ = writeln!(text, "  calls     opens for writing {}", why(&stops.write_open));
     let _ = writeln!(text, "  calls     opens for reading {}", why(&stops.read_open));
     let metadata = &stops.metadata;

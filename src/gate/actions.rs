@@ -453,7 +453,7 @@ impl Open {
                 effects.tainted_connections += u64::from(!taint.is_empty());
             }
             Access::Connect { .. } | Access::Send { .. } | Access::Route { .. } => {}
-            Access::Accept(_) | Access::Bind { .. } | Access::Call { .. } => {}
+            Access::Accept(_) | Access::Bind { .. } | Access::Signal(_) | Access::Call { .. } => {}
         }
     }
 

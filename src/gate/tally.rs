@@ -41,7 +41,7 @@ impl Toward {
                 Some(Self { key: Key::Visitors { at: *at, port: *port }, address: None, action })
             }
             Access::File { .. } | Access::Move { .. } | Access::Exec(_) | Access::Route { .. } => None,
-            Access::Resolve(_) | Access::Bind { .. } | Access::Call { .. } => None,
+            Access::Resolve(_) | Access::Bind { .. } | Access::Signal(_) | Access::Call { .. } => None,
         }
     }
 

@@ -14,7 +14,9 @@ use seccompiler::{
 };
 
 use super::{Plan, Stops};
-use crate::syscalls::{Arg, Family, JOINS, LAST_KNOWN, Row, Rule, TABLE, Test, WITHOUT_OWN_NETWORK, WRITE_FLAGS};
+use crate::syscalls::{
+    Arg, Family, HARMLESS_SIGNALS, JOINS, LAST_KNOWN, Row, Rule, TABLE, Test, WITHOUT_OWN_NETWORK, WRITE_FLAGS,
+};
 
 /// The program.
 #[derive(Debug, Clone)]
@@ -137,6 +139,8 @@ fn stopped_when(row: &Row, stops: &Stops) -> Result<Option<Vec<SeccompRule>>, Ba
         Family::Listen | Family::Epoll => stops.sockets.is_some().then(Vec::new),
         Family::SendMessage | Family::SendMessages => stops.messages.is_some().then(Vec::new),
         Family::SendTo | Family::Join if stops.sockets.is_none() => None,
+        Family::Signal if stops.signals.is_none() => None,
+        Family::Signal => Some(vec![harms(args)?]),
         Family::Join => Some(JOINS.iter().map(option_is).collect::<Result<_, _>>()?),
         Family::SendTo => Some(vec![given(args, Arg::Address)?]),
         Family::Open if stops.write_open.is_none() && stops.read_open.is_none() => None,
@@ -167,6 +171,13 @@ fn stopped_when(row: &Row, stops: &Stops) -> Result<Option<Vec<SeccompRule>>, Ba
 fn given(args: &[Arg], role: Arg) -> Result<SeccompRule, BackendError> {
     let at = args.iter().position(|arg| *arg == role).unwrap_or_default();
     SeccompRule::new(vec![SeccompCondition::new(at as u8, SeccompCmpArgLen::Qword, SeccompCmpOp::Ne, 0)?])
+}
+
+/// The rule that a signal is none of those that do no harm.
+fn harms(args: &[Arg]) -> Result<SeccompRule, BackendError> {
+    let at = args.iter().position(|arg| *arg == Arg::Signal).unwrap_or_default() as u8;
+    let differs = HARMLESS_SIGNALS.iter().map(|signal| condition(&Test::IsNot(at, *signal)));
+    SeccompRule::new(differs.collect::<Result<_, _>>()?)
 }
 
 /// The rule that a call sets this socket option.
@@ -324,6 +335,7 @@ mod tests {
                 metadata,
                 act: String::new(),
                 sockets: Some(String::new()),
+                signals: Some(String::new()),
                 messages: Some(String::new()),
             },
             notify,
@@ -435,6 +447,20 @@ mod tests {
         for (level, option) in [(0, 35), (0, 39), (0, 42), (0, 46), (41, 20), (41, 42), (41, 46)] {
             assert_eq!(call(libc::SYS_setsockopt, [3, level, option | 1 << 32, 1, 8, 0]), NOTIFY);
         }
+        let with_high_bits = |signal: i32| signal as u64 | 0xffff_ffff_0000_0000;
+        for signal in [0, libc::SIGCONT, libc::SIGCHLD, libc::SIGWINCH, libc::SIGURG] {
+            assert_eq!(call(libc::SYS_kill, [7, with_high_bits(signal), 0, 0, 0, 0]), ALLOW);
+            assert_eq!(call(libc::SYS_tgkill, [7, 7, with_high_bits(signal), 0, 0, 0]), ALLOW);
+        }
+        for signal in [libc::SIGTERM, libc::SIGKILL, libc::SIGSTOP, 32, 33, 34, 64, 65, -1] {
+            let signal = with_high_bits(signal);
+            assert_eq!(call(libc::SYS_kill, [u64::MAX, signal, 0, 0, 0, 0]), NOTIFY);
+            assert_eq!(call(libc::SYS_tkill, [7, signal, 0, 0, 0, 0]), NOTIFY);
+            assert_eq!(call(libc::SYS_tgkill, [7, 7, signal, 0, 0, 0]), NOTIFY);
+            assert_eq!(call(libc::SYS_rt_sigqueueinfo, [7, signal, 0, 0, 0, 0]), NOTIFY);
+            assert_eq!(call(libc::SYS_rt_tgsigqueueinfo, [7, 7, signal, 0, 0, 0]), NOTIFY);
+            assert_eq!(call(libc::SYS_pidfd_send_signal, [3, signal, 0, 0, 0, 0]), NOTIFY);
+        }
         assert_eq!(call(libc::SYS_personality, [0; 6]), ALLOW);
         assert_eq!(call(libc::SYS_personality, [0x0040_0000, 0, 0, 0, 0, 0]), refuse(libc::EPERM));
         assert_eq!(call(i64::from(LAST_KNOWN) + 1, [0; 6]), NOTIFY);
@@ -450,7 +476,8 @@ mod tests {
             let meets = run(&program, X86_64, number, [0; 6]);
             match row.rule {
                 // With no address it is a plain send, and this is another option.
-                Rule::Stop { family: Family::SendTo | Family::Join, .. } => assert_eq!(meets, ALLOW),
+                // The same for a signal that only asks whether somebody is there.
+                Rule::Stop { family: Family::SendTo | Family::Join | Family::Signal, .. } => assert_eq!(meets, ALLOW),
                 Rule::Stop { .. } => assert_eq!(meets, NOTIFY, "{}", row.name),
                 Rule::Refuse { errno, when: [] } => assert_eq!(meets, refuse(errno), "{}", row.name),
                 Rule::Refuse { .. } => {}

@@ -27,6 +27,8 @@ pub struct Stops {
     /// Sends that name an address, listening, and what waits for events: where a socket of the host's network may take the
     /// place of one of the box's.
     pub sockets: Option<String>,
+    /// Signals that could end, stop or disturb somebody.
+    pub signals: Option<String>,
     /// Messages, which may name an address out of the filter's sight: where datagrams may leave the box.
     pub messages: Option<String>,
 }
@@ -72,12 +74,14 @@ impl Metadata {
 pub fn stops(policy: &Policy, host: &HostFacts, view: bool) -> Stops {
     let change = changes(policy);
     let reads = reads(policy, view);
+    let signals = signals(policy);
     Stops {
         write_open: change.clone().or_else(|| reads.clone()),
         read_open: reads,
         change,
         metadata: metadata(policy, host, view),
         act: "programs and connections are always decided".into(),
+        signals,
         messages: datagrams(policy, host),
         sockets: sockets(policy, host, view),
     }
@@ -111,6 +115,14 @@ fn changes(policy: &Policy) -> Option<String> {
     }
     let guard = policy.files.guards.iter().next()?;
     Some(format!("{} guards names that may not exist yet", guard.rule))
+}
+
+/// Their reach is the kernel's to bound; what one action does to another is for the records and for `tiers`.
+fn signals(policy: &Policy) -> Option<String> {
+    if policy.audit >= Level::Actions {
+        return Some("audit.level records those to other actions".into());
+    }
+    policy.tiers.is_some().then(|| "tiers weigh those to other actions".into())
 }
 
 /// A name that exists and has no wildcard is masked by a mount; a pattern is decided open by open.
@@ -231,6 +243,18 @@ mod tests {
         assert_eq!((chmod, chown, utime), (None, None, None));
         assert!(share.unwrap().starts_with("protected.yaml filesystem.protect["));
         assert!(xattr.unwrap().starts_with("protected.yaml filesystem.protect["));
+    }
+
+    #[test]
+    fn signals_stop_where_they_are_recorded_or_weighed() {
+        for (rules, expected) in [
+            ("", Some("audit.level records those to other actions")),
+            ("audit: {level: minimal}\n", None),
+            ("audit: {level: minimal}\ntiers: {allow: 4, ask: 8}\n", Some("tiers weigh those to other actions")),
+        ] {
+            let (policy, _top) = policy(&format!("{DEFAULT}{rules}"));
+            assert_eq!(stops(&policy, &host(), true).signals.as_deref(), expected, "{rules}");
+        }
     }
 
     #[test]

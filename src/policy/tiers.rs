@@ -146,6 +146,8 @@ pub(super) fn weigh(policy: &Policy, event: &Event, by_rules: &Verdict) -> Weigh
         Access::Connect { to } | Access::Send { to } => endpoint(policy, to, taint, by_rules),
         // What a name server is asked leaves the host as well.
         Access::Resolve(_) => egress(by_rules.reason == Reason::Granted, taint),
+        Access::Signal(signal) if !signal.below => of_kind(Kind::Signal),
+        Access::Signal(_) => of_kind(Kind::Plain),
         Access::Exec(_) | Access::Route { .. } | Access::Accept(_) | Access::Bind { .. } | Access::Call { .. } => {
             of_kind(Kind::Plain)
         }

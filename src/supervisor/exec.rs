@@ -324,17 +324,29 @@ fn start_verified(context: &Context<'_>, mut judged: Judged, approved: &Approved
     }
     let _ = context.call.stopped.answer(Reply::Continue(Because::ExecIsVerified));
     let mut parts = Vec::new();
-    let outcome = follow(context, tid, approved, &mut parts);
+    let followed = follow(context, tid, approved, &mut parts);
     name_by_digest(&mut judged, parts);
-    // A thread that was not its process's first has taken over that one's number.
-    for changed in [tid.as_raw(), context.task.subject.host] {
-        context.shared.lineage.forget(changed);
-        context.shared.aims.forget(changed);
-    }
+    let outcome = match followed {
+        Followed::Stands(_) => Outcome::Ok,
+        Followed::Over(outcome) => outcome,
+    };
     if !matches!(outcome, Outcome::Errno(RESTARTED_FIRST..=RESTARTED_LAST)) {
         context.shared.gate.settle(judged, outcome);
     }
+    // Not before: another worker may take up the new program's first call at once, and is to find its action begun.
+    if let Followed::Stands(pid) = followed {
+        forget_what_it_was(context);
+        let_go(pid, None);
+    }
     Ok(())
+}
+
+/// What an exec has come to.
+enum Followed {
+    /// What was approved stands still before its first instruction.
+    Stands(Pid),
+    /// Nothing is left to do.
+    Over(Outcome),
 }
 
 /// Traces the stopped thread and asks for a stop as soon as its call is over, whichever way it ends.
@@ -347,7 +359,7 @@ fn seize(tid: Pid) -> Result<(), Errno> {
 ///
 /// A successful exec stops before anything else can happen; any other stop means that the call failed. A thread that
 /// was not its process's first takes that one's number in the exec, so the wait is for whatever this worker traces.
-fn follow(context: &Context<'_>, tid: Pid, approved: &Approved, parts: &mut Vec<Part>) -> Outcome {
+fn follow(context: &Context<'_>, tid: Pid, approved: &Approved, parts: &mut Vec<Part>) -> Followed {
     let leader = Pid::from_raw(context.task.subject.host);
     let ours = |pid: Pid| pid == tid || pid == leader;
     loop {
@@ -359,32 +371,31 @@ fn follow(context: &Context<'_>, tid: Pid, approved: &Approved, parts: &mut Vec<
             {
                 return verify(context, pid, approved, parts);
             }
-            Ok(WaitStatus::PtraceEvent(pid, ..)) if ours(pid) => return failed(pid, None),
-            Ok(WaitStatus::Stopped(pid, signal)) if ours(pid) => return failed(pid, Some(signal)),
+            Ok(WaitStatus::PtraceEvent(pid, ..)) if ours(pid) => return Followed::Over(failed(pid, None)),
+            Ok(WaitStatus::Stopped(pid, signal)) if ours(pid) => return Followed::Over(failed(pid, Some(signal))),
             Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..)) if ours(pid) => {
-                return Outcome::Errno(Errno::ESRCH as i32);
+                return Followed::Over(Outcome::Errno(Errno::ESRCH as i32));
             }
             Ok(_) => {}
             // Nothing is traced any more: it died under another's hand.
-            Err(_) => return Outcome::Errno(Errno::ESRCH as i32),
+            Err(_) => return Followed::Over(Outcome::Errno(Errno::ESRCH as i32)),
         }
     }
 }
 
-/// What was approved goes on its way, once it is known what it is made of; anything else is ended.
-fn verify(context: &Context<'_>, pid: Pid, approved: &Approved, parts: &mut Vec<Part>) -> Outcome {
+/// What was approved may go on its way, once it is known what it is made of; anything else is ended.
+fn verify(context: &Context<'_>, pid: Pid, approved: &Approved, parts: &mut Vec<Part>) -> Followed {
     if runs(pid, approved).unwrap_or(false) && reads_script(context, pid, approved) {
         *parts = digests(context, approved);
         if let Some(action) = approved.begins {
             mark(context, action);
         }
-        let_go(pid, None);
-        return Outcome::Ok;
+        return Followed::Stands(pid);
     }
     // The stop is before the first instruction of whatever this is; it never runs one.
     let _ = nix::sys::signal::kill(pid, Signal::SIGKILL);
     reap(pid);
-    Outcome::Killed
+    Followed::Over(Outcome::Killed)
 }
 
 /// The digests of the box's own files that take part, taken while what was started stands still.
@@ -433,6 +444,15 @@ fn mark(context: &Context<'_>, action: ActionId) {
     if let Err(errno) = context.shared.lineage.mark(&context.task.subject, action) {
         let (pid, why) = (context.task.subject.pid, errno.desc());
         context.shared.gate.remark(format!("process {pid} cannot be marked as action {action}: {why}"));
+    }
+}
+
+/// What is remembered of the process is the old program's.
+fn forget_what_it_was(context: &Context<'_>) {
+    // A thread that was not its process's first has taken over that one's number.
+    for changed in [context.call.stopped.target.tid, context.task.subject.host] {
+        context.shared.lineage.forget(changed);
+        context.shared.aims.forget(changed);
     }
 }
 

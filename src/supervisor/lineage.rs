@@ -6,7 +6,7 @@
 //! itself stops ([`Family::Surroundings`](crate::syscalls::Family)), so that nothing is believed beyond such a change.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,6 +17,7 @@ use super::lock;
 use super::marks::Marks;
 use super::target::Target;
 use crate::event::{ActionId, Subject, escape_bytes};
+use crate::sys::{file, process};
 
 /// How long an entry is believed.
 const KEPT: Duration = Duration::from_millis(250);
@@ -182,12 +183,55 @@ impl Lineage {
         if number == task.subject.pid {
             return Ok(task.subject.host);
         }
-        let namespace = |tid: i32| Target { tid, ..target }.link("ns/pid").ok();
-        let own = namespace(target.tid).ok_or(Errno::ENOENT)?;
+        let own = namespace(target, target.tid).ok_or(Errno::ENOENT)?;
         let is_it = |host: &i32| {
-            Status::read(Target { tid: *host, ..target }).box_tgid == number && namespace(*host).as_ref() == Some(&own)
+            Status::read(Target { tid: *host, ..target }).box_tgid == number
+                && namespace(target, *host).as_ref() == Some(&own)
         };
         numbers_in(".")?.into_iter().find(is_it).ok_or(Errno::ENOENT)
+    }
+
+    /// The host's number of the process of the box to which task `number` belongs, for one of its tasks; `ENOENT` if
+    /// there is none.
+    pub fn host_process_of(&self, target: Target, task: &Task, number: i32) -> Result<i32, Errno> {
+        if number == task.subject.pid || number == task.box_tid {
+            return Ok(task.subject.host);
+        }
+        let namespace = file::openat(target.proc, &target.entry("ns/pid"), libc::O_RDONLY, 0)?;
+        match process::process_in(namespace.as_fd(), number) {
+            Err(Errno::ENOTTY) => self.search(target, task, number),
+            Err(Errno::ESRCH) => Err(Errno::ENOENT),
+            found => found,
+        }
+    }
+
+    /// The same where the kernel does not tell: first among processes, then among their threads.
+    fn search(&self, target: Target, task: &Task, number: i32) -> Result<i32, Errno> {
+        self.host_process(target, task, number).or_else(|_| {
+            let has_it = |process: &i32| self.host_thread(target, *process, number).is_ok();
+            self.processes_around(target)?.into_iter().find(has_it).ok_or(Errno::ENOENT)
+        })
+    }
+
+    /// The host's numbers of all processes in the pid namespace of a task.
+    pub fn processes_around(&self, target: Target) -> Result<Vec<i32>, Errno> {
+        let own = namespace(target, target.tid).ok_or(Errno::ENOENT)?;
+        Ok(numbers_in(".")?.into_iter().filter(|host| namespace(target, *host).as_ref() == Some(&own)).collect())
+    }
+
+    /// Whether a process is one of the box, and not its init.
+    pub fn is_in_box(&self, target: Target, process: &Subject) -> bool {
+        if process.host == self.init || namespace(target, process.host) != namespace(target, target.tid) {
+            return false;
+        }
+        // Where the box has a pid namespace of its own, all in there is the box's; else what descends from its init.
+        let init = Status::read(Target { tid: self.init, ..target }).box_tgid;
+        init == 1 || process.parents.last() == Some(&init)
+    }
+
+    /// The number of `target`'s process group inside the box; 0 if that was made outside.
+    pub fn group(target: Target) -> i32 {
+        Status::read(target).box_group
     }
 
     /// The host's number of thread `number` of the box, of a process by its number on the host.
@@ -251,6 +295,11 @@ impl Lineage {
     }
 }
 
+/// What the pid namespace of a task goes by.
+fn namespace(target: Target, tid: i32) -> Option<Vec<u8>> {
+    Target { tid, ..target }.link("ns/pid").ok()
+}
+
 /// The names in a directory of the host's `/proc`, where a worker stands, that are numbers.
 fn numbers_in(directory: &str) -> Result<Vec<i32>, Errno> {
     let entries = std::fs::read_dir(directory).map_err(|_| Errno::ENOENT)?;
@@ -264,6 +313,7 @@ pub struct Status {
     parent: i32,
     box_tgid: i32,
     box_tid: i32,
+    box_group: i32,
     threads: u32,
     /// File mode creation mask.
     pub umask: u32,
@@ -294,6 +344,7 @@ impl Status {
                 "PPid" => status.parent = number(value),
                 "NStgid" => status.box_tgid = last(value),
                 "NSpid" => status.box_tid = last(value),
+                "NSpgid" => status.box_group = last(value),
                 "Threads" => status.threads = value.trim().parse().unwrap_or(0),
                 "SigPnd" => own = mask(value),
                 "ShdPnd" => shared = mask(value),
@@ -313,14 +364,16 @@ impl Status {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd;
+
     use super::*;
 
     #[test]
     fn a_status_gives_numbers_of_the_innermost_namespace() {
-        let text = "Name:\tsh\nUmask:\t0027\nState:\tS\nTgid:\t812\nNgid:\t0\nPid:\t813\nPPid:\t800\nNStgid:\t812\t5\nNSpid:\t813\t6\n";
+        let text = "Name:\tsh\nUmask:\t0027\nState:\tS\nTgid:\t812\nNgid:\t0\nPid:\t813\nPPid:\t800\nNStgid:\t812\t5\nNSpid:\t813\t6\nNSpgid:\t700\t4\n";
         let status = Status::parse(text);
         assert_eq!((status.tgid, status.parent, status.box_tgid, status.box_tid), (812, 800, 5, 6));
-        assert_eq!(status.umask, 0o027);
+        assert_eq!((status.umask, status.box_group), (0o027, 4));
         let signals = |text: &str| {
             let status = Status::parse(text);
             (status.interrupted, status.process_interrupted)
@@ -333,5 +386,31 @@ mod tests {
         assert_eq!(signals(&[one_of_many, shared].concat()), (false, true));
         assert_eq!(signals("SigPnd:\t2000\nShdPnd:\t0\nSigBlk:\t2000\nSigCgt:\t2000\n"), (false, false));
         assert_eq!(signals("SigPnd:\t2000\nShdPnd:\t0\nSigBlk:\t0\nSigCgt:\t0\n"), (false, false));
+    }
+
+    #[test]
+    fn a_number_leads_to_the_process_of_a_thread_with_and_without_the_kernels_help() {
+        let (numbers, given) = std::sync::mpsc::channel();
+        let (wait, waits) = std::sync::mpsc::channel::<()>();
+        let other = std::thread::spawn(move || {
+            numbers.send(nix::unistd::gettid().as_raw()).unwrap();
+            let _ = waits.recv();
+        });
+        let (me, thread) = (std::process::id() as i32, given.recv().unwrap());
+        let proc = std::fs::File::open("/proc").unwrap();
+        let target = Target { tid: me, proc: proc.as_raw_fd() };
+        let lineage = Lineage::new(1);
+        let elsewhere = Task { subject: Arc::new(Subject::default()), box_tid: 0 };
+        let namespace = std::fs::File::open("/proc/self/ns/pid").unwrap();
+        match process::process_in(namespace.as_fd(), thread) {
+            Err(Errno::ENOTTY) => println!("skipped: the kernel does not tell (before Linux 6.11)"),
+            told => assert_eq!(told, Ok(me)),
+        }
+        for number in [me, thread] {
+            assert_eq!(lineage.host_process_of(target, &elsewhere, number), Ok(me));
+        }
+        assert_eq!(lineage.host_process_of(target, &elsewhere, 1 << 23), Err(Errno::ENOENT));
+        drop(wait);
+        other.join().unwrap();
     }
 }

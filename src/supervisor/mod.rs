@@ -2,8 +2,8 @@
 //!
 //! A worker (`workers`) sees the box's view and holds no right but to trace, so what it carries out is subject to the
 //! same permissions as the caller. It receives a call, finds its row in the table and hands it to the family's handler
-//! (`open`, `fs`, `exec`, `net`, `send`), which reads the arguments (`target`), resolves names (`resolve`), asks the gate, acts and
-//! answers (`notification`). Every verdict comes from the gate.
+//! (`open`, `fs`, `exec`, `net`, `send`, `signal`), which reads the arguments (`target`), resolves names (`resolve`),
+//! asks the gate, acts and answers (`notification`). Every verdict comes from the gate.
 
 mod address;
 mod aims;
@@ -23,6 +23,7 @@ mod outside;
 mod repository;
 mod resolve;
 mod send;
+mod signal;
 mod target;
 mod tracked;
 mod view;
@@ -121,6 +122,7 @@ fn handle(shared: &Arc<Shared>, stopped: &Stopped<'_>, term: Option<u64>) {
         Family::SendMessage => send::message(&context),
         Family::SendMessages => send::messages(&context),
         Family::Epoll => exchange::epoll(&context),
+        Family::Signal => signal::signal(&context),
         Family::Surroundings => surroundings(&context),
     };
     match done {

@@ -64,6 +64,11 @@ pub enum Because {
     ExecIsVerified,
     /// The call changes nothing but where its caller stands, and grants nothing.
     OnlyTheCallerChanges,
+    /// Numbers in registers name the signal and whom it is for, so what was judged is what is sent. They name a task of
+    /// the box: the pid namespace holds no other, and Landlock lets no signal out. Two gaps remain, both within these
+    /// walls: a number can pass to a new process of the box, as it can under any sender; and another thread can put
+    /// another process's descriptor (`pidfd_send_signal`) in the place of the one that was judged.
+    SignalStaysInTheBox,
 }
 
 impl<'a> Stopped<'a> {
@@ -129,7 +134,7 @@ impl<'a> Stopped<'a> {
                 let _ = notify::answer(self.listener, self.id, value, 0);
                 Ok(())
             }
-            Reply::Continue(Because::ExecIsVerified | Because::OnlyTheCallerChanges) => {
+            Reply::Continue(Because::ExecIsVerified | Because::OnlyTheCallerChanges | Because::SignalStaysInTheBox) => {
                 notify::let_go_on(self.listener, self.id)
             }
         }

@@ -530,6 +530,58 @@ static int handed_in(void) {
     return 0;
 }
 
+/* What sending signals says, to whoever is there and whoever is not. */
+static void *pausing(void *tid) {
+    __atomic_store_n((pid_t *)tid, (pid_t)RAW(SYS_gettid), __ATOMIC_SEQ_CST);
+    while (tid) pause();
+    return tid;
+}
+static int sending(void) {
+    static const int wrong[] = {-1, 65, 1000};
+    pthread_t thread;
+    pid_t tid = 0, nobody = 1 << 21, me = getpid();
+    siginfo_t info = {.si_signo = SIGUSR1, .si_code = SI_QUEUE};
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    sigaction(SIGUSR1, &action, NULL);
+    pthread_create(&thread, NULL, pausing, &tid);
+    while (!__atomic_load_n(&tid, __ATOMIC_SEQ_CST)) nap(1);
+    for (int i = 0; i < 3; i++) {
+        printf("signal %d: %s %s", wrong[i], error(kill(me, wrong[i])), error(kill(nobody, wrong[i])));
+        printf(" %s\n", error(RAW(SYS_tgkill, me, tid, wrong[i])));
+    }
+    printf("nobody: %s", error(kill(nobody, SIGUSR1)));
+    printf(" %s", error(kill(-nobody, SIGUSR1)));
+    printf(" %s", error(RAW(SYS_tkill, nobody, SIGUSR1)));
+    printf(" %s", error(RAW(SYS_tgkill, me, nobody, SIGUSR1)));
+    printf(" %s", error(RAW(SYS_tgkill, nobody, tid, SIGUSR1)));
+    printf(" %s", error(RAW(SYS_rt_sigqueueinfo, nobody, SIGUSR1, &info)));
+    printf(" %s", error(RAW(SYS_tkill, 0, SIGUSR1)));
+    printf(" %s", error(RAW(SYS_tgkill, -1, tid, SIGUSR1)));
+    printf(" %s\n", error(kill(INT_MIN, SIGUSR1)));
+    printf("no descriptor: %s", error(RAW(SYS_pidfd_send_signal, 77, SIGUSR1, NULL, 0)));
+    printf(" %s", error(RAW(SYS_pidfd_send_signal, -1, SIGUSR1, NULL, 0)));
+    printf(" %s\n", error(RAW(SYS_pidfd_send_signal, 1, SIGUSR1, NULL, 0)));
+    int pidfd = (int)RAW(SYS_pidfd_open, me, 0);
+    printf("descriptor: %s", error(RAW(SYS_pidfd_send_signal, pidfd, SIGUSR1, NULL, 0)));
+    printf(" %s", error(RAW(SYS_pidfd_send_signal, pidfd, 65, NULL, 0)));
+    printf(" %s\n", error(RAW(SYS_pidfd_send_signal, pidfd, SIGUSR1, NULL, 1u << 30)));
+    printf("information: %s", error(RAW(SYS_rt_sigqueueinfo, me, SIGUSR1, NULL)));
+    printf(" %s", error(RAW(SYS_rt_sigqueueinfo, me, SIGUSR1, &info)));
+    printf(" %s\n", error(RAW(SYS_rt_tgsigqueueinfo, me, tid, SIGUSR1, &info)));
+    setpgid(0, 0);
+    printf("own group: %s %s\n", error(kill(0, SIGUSR1)), error(kill(-me, SIGUSR1)));
+    int status;
+    pid_t child = fork();
+    if (child == 0) for (;;) pause();
+    printf("child: %s", error(kill(child, SIGTERM)));
+    siginfo_t ended;
+    waitid(P_PID, (id_t)child, &ended, WEXITED | WNOWAIT);
+    printf(", ended, not reaped: %s", error(kill(child, SIGTERM)));
+    waitpid(child, &status, 0);
+    printf(", by %d, reaped: %s\n", WTERMSIG(status), error(kill(child, SIGTERM)));
+    return 0;
+}
+
 int main(int argc, char **argv) {
     if (argc < 2) return 2;
     number = argc > 2 ? atoi(argv[2]) : 0;
@@ -554,6 +606,7 @@ int main(int argc, char **argv) {
     if (HOW("lower-layer")) return lower_layer();
     if (HOW("hidden")) return hidden();
     if (HOW("handed-in")) return handed_in();
+    if (HOW("sending")) return sending();
     if (HOW("itself")) return about_itself();
     return 2;
 }

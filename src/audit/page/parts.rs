@@ -315,9 +315,16 @@ fn done(op: Op, count: u64) -> String {
         Op::Chown => "owner set",
         Op::Utime => "times set",
         Op::Xattr => "attribute set",
-        Op::Read | Op::Exec | Op::Connect | Op::Send | Op::Route | Op::Resolve | Op::Accept | Op::Bind | Op::Call => {
-            op.name()
-        }
+        Op::Read
+        | Op::Exec
+        | Op::Connect
+        | Op::Send
+        | Op::Route
+        | Op::Resolve
+        | Op::Accept
+        | Op::Bind
+        | Op::Signal
+        | Op::Call => op.name(),
     };
     if count > 1 { format!("{word} {count}×") } else { word.to_string() }
 }

@@ -84,6 +84,7 @@ enum Deed {
     Resolved,
     Visited,
     Bound,
+    Signalled,
     Read,
     Failed,
 }
@@ -102,6 +103,7 @@ impl Deed {
             Self::Resolved => "looked up",
             Self::Visited => "visited by",
             Self::Bound => "bound",
+            Self::Signalled => "sent",
             Self::Read => "read",
             Self::Failed => "failed",
         }
@@ -125,6 +127,7 @@ impl Deed {
             Access::Resolve(_) => Self::Resolved,
             Access::Accept(_) => Self::Visited,
             Access::Bind { .. } => Self::Bound,
+            Access::Signal(_) => Self::Signalled,
             Access::Exec(_) | Access::Route { .. } | Access::Call { .. } => return None,
         })
     }

@@ -203,7 +203,8 @@ pub(super) fn remedy(policy: &Policy, access: &Access) -> Option<Fix> {
         }
         Access::Resolve(question) => Some(Fix::Reach { rule: HostName::new(&question.name).ok()?.to_string(), before }),
         Access::Accept(visit) => Some(Fix::Publish { port: format!("{}:{}", visit.at, visit.port), before }),
-        Access::File { .. } | Access::Move { .. } | Access::Exec(_) | Access::Bind { .. } | Access::Call { .. } => None,
+        Access::File { .. } | Access::Move { .. } | Access::Exec(_) => None,
+        Access::Bind { .. } | Access::Signal(_) | Access::Call { .. } => None,
     }
 }
 

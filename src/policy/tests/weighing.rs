@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Lab;
 use crate::event::{Access, Before, Bound, BoxPath, Effect, Endpoint, Event, FileOp, GitState, Kind, Losses, MoveOp};
+use crate::event::{ActionId, Receiver, Signal};
 use crate::event::{Place, Question, Reach, Reason, Reversibility, Standing, Subject, Transport, Verdict, Where};
 use crate::policy::file::PolicyFile;
 use crate::policy::{Policy, decide};
@@ -224,6 +225,28 @@ fn a_change_to_what_runs_later_weighs_as_such_where_it_was_lifted() {
     let policy = lab.policy("filesystem: {write: [., .git/hooks], protect: default}\n");
     let verdict = file(&policy, FileOp::Create, at(hooks.join("pre-commit")));
     assert_eq!((verdict.effect, verdict.weight.kind, verdict.weight.tier), (Effect::Allow, Kind::Persistence, 8));
+}
+
+#[test]
+fn a_signal_to_another_action_weighs_and_one_to_what_the_sender_started_does_not() {
+    let lab = Lab::new();
+    let process = Receiver::Process { pid: 7, action: ActionId::new(3) };
+    let group = Receiver::Group { pgid: 2, action: ActionId::SESSION };
+    for (tiers, to, below, expected) in [
+        ("", process, false, (Effect::Allow, "built-in signals", 3)),
+        ("", process, true, (Effect::Allow, "built-in signals", 1)),
+        ("", Receiver::Everybody, false, (Effect::Allow, "built-in signals", 3)),
+        ("tiers: {allow: 3, ask: 3}\n", group, false, (Effect::Allow, "built-in signals", 3)),
+        ("tiers: {allow: 2, ask: 2}\n", group, false, (Effect::Deny, "./test.yaml tiers.ask", 3)),
+        ("tiers: {allow: 2, ask: 3}\n", Receiver::Everybody, false, (Effect::Ask, "./test.yaml tiers.allow", 3)),
+        ("tiers: {allow: 1, ask: 1}\n", process, true, (Effect::Allow, "built-in signals", 1)),
+    ] {
+        let policy = lab.policy(&format!("filesystem: {{write: [.]}}\n{tiers}"));
+        let signal = Signal { signal: 15, name: "SIGTERM".into(), to, below };
+        let verdict = ask(&policy, Access::Signal(signal), Standing::default());
+        let rule = verdict.rule.to_string();
+        assert_eq!((verdict.effect, rule.as_str(), verdict.weight.tier), expected, "{tiers} {to:?} {below}");
+    }
 }
 
 #[test]
