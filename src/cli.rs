@@ -250,6 +250,19 @@ pub enum PolicyCommand {
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
     },
+    /// Say what policy B permits more and less than policy A
+    #[command(after_help = "Exit status: 0 they permit the same, 1 they differ, 125 bad input.")]
+    Diff {
+        /// The one: a shipped profile's name or a file
+        #[arg(value_name = "A")]
+        a: String,
+        /// The other
+        #[arg(value_name = "B")]
+        b: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Check policy files
     Check {
         /// The files.

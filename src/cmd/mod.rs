@@ -3,6 +3,7 @@
 //! Each takes its flags as plain data and returns the exit status, or an error that main prints once.
 
 pub mod cases;
+pub mod diff;
 pub mod doctor;
 pub mod log;
 pub mod policy;

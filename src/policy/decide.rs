@@ -32,7 +32,8 @@ pub fn decide(policy: &Policy, event: &Event) -> Verdict {
     tiers::weighed(policy, event, by_rules(policy, event))
 }
 
-fn by_rules(policy: &Policy, event: &Event) -> Verdict {
+/// By its rules alone.
+pub(super) fn by_rules(policy: &Policy, event: &Event) -> Verdict {
     match &event.access {
         Access::File { at: Place { stream: Some(stream), .. }, .. } => reopened(*stream),
         Access::File { op, at } => file(policy, Use::plain(*op), at),
@@ -243,7 +244,7 @@ fn bytes(path: &Path) -> &[u8] {
 }
 
 /// The granted trees that hold the path, the most specific first.
-fn holding<'a>(files: &'a FileRules, probe: &'a Probe) -> impl Iterator<Item = (&'a Root, Granted)> {
+pub(super) fn holding<'a>(files: &'a FileRules, probe: &'a Probe) -> impl Iterator<Item = (&'a Root, Granted)> {
     let root = |granted| match granted {
         Granted::Write(at) => &files.write[at],
         Granted::Private(at) => &files.private[at],

@@ -40,6 +40,17 @@ impl Tiers {
         Self { allow, ask, irreversible, rules }
     }
 
+    /// What becomes of a deed of this tier that the rules allow; `for_good` if it cannot be undone.
+    pub(super) fn answer(&self, tier: u8, for_good: bool) -> Effect {
+        let reversibility = if for_good { Reversibility::R3 } else { Reversibility::R0 };
+        self.effect(&Weight { tier, reversibility, ..Weight::default() }).0
+    }
+
+    /// Where they stand.
+    pub(super) fn rule(&self) -> &RuleId {
+        &self.rules[0]
+    }
+
     /// What becomes of a deed that the rules allow, and by which key.
     fn effect(&self, weight: &Weight) -> (Effect, &RuleId) {
         let [allow, ask, irreversible] = &self.rules;
