@@ -85,7 +85,7 @@ fn print(found: &Found, json: bool, denied: bool, output: &mut Output<'_>) -> an
             status = BROKEN;
             writeln!(output.err, "agentbox: {}", located(&found.log, fault))?;
         }
-        let wanted = !denied || matches!(&line.entry, Some(Entry::Decision(decided)) if decided.denied());
+        let wanted = !denied || matches!(&line.entry, Some(Entry::Decision(decided)) if decided.is_refusal());
         match json {
             true if wanted => put_raw(&line, output.out)?,
             true => {}
@@ -155,7 +155,7 @@ impl Trail {
     fn line(&mut self, line: &Line, out: &mut dyn Write) -> io::Result<()> {
         match &line.entry {
             Some(Entry::Start(start)) => self.start(start, out),
-            Some(Entry::Decision(decided)) if !self.denied || decided.denied() => self.decision(decided, out),
+            Some(Entry::Decision(decided)) if !self.denied || decided.is_refusal() => self.decision(decided, out),
             Some(Entry::Note(note)) if !self.denied => {
                 writeln!(out, "{} {} {}", self.offset(&note.time), self.paint(CYAN, "note "), printable(&note.text))
             }
@@ -197,7 +197,7 @@ impl Trail {
         if decided.outcome != "ok" {
             write!(out, "  {}", self.paint(colour, &printable(&decided.outcome)))?;
         }
-        if decided.denied() {
+        if decided.is_refusal() {
             write!(out, "  by {}", printable(&decided.rule.0))?;
         }
         if let Some(message) = &decided.message {
@@ -210,7 +210,11 @@ impl Trail {
         write!(out, "{} {} {}", self.offset(&end.time), self.paint(BOLD, "end  "), ending(&end.result))?;
         let refused: u64 = end.counts.values().map(|count| count.ask + count.deny + count.killed).sum();
         let all: u64 = end.counts.values().map(|count| count.ask + count.deny + count.allow).sum();
+        let refused = refused.saturating_sub(end.let_through);
         write!(out, "; {all} decisions, {refused} denied, {} records", end.recorded)?;
+        if end.let_through > 0 {
+            write!(out, ", {} would have been denied", end.let_through)?;
+        }
         match end.dropped {
             0 => writeln!(out)?,
             dropped => writeln!(out, ", {}", self.paint(RED, &format!("{dropped} records lost")))?,
@@ -247,6 +251,7 @@ const CYAN: &str = "36";
 
 fn mark(decided: &Decided) -> (&'static str, &'static str) {
     match decided.verdict {
+        Effect::Ask | Effect::Deny if decided.let_through() => (YELLOW, "WOULD"),
         Effect::Deny => (RED, "DENY "),
         Effect::Ask if decided.denied() => (RED, "DENY "),
         Effect::Allow if decided.denied() => (RED, "KILL "),
@@ -391,7 +396,9 @@ mod tests {
     use crate::audit::record::{Counts, Decision, Layer, Note, Outcome, PolicyRef, Record};
     use crate::audit::run::RunDir;
     use crate::audit::{Summary, Writer, text};
-    use crate::event::{Access, BoxPath, Event, FileOp, Place, Reason, RuleId, Subject, Verdict, Weight, escape_bytes};
+    use crate::event::{
+        Access, BoxPath, Event, FileOp, Mode, Place, Reason, RuleId, Subject, Verdict, Weight, escape_bytes,
+    };
 
     struct World {
         state: tempfile::TempDir,
@@ -410,6 +417,7 @@ mod tests {
             agentbox: "0.1.0".into(),
             command: vec!["sh".into(), "-c".into(), "echo \x1b[2J".into()],
             policy: PolicyRef { name: "default.yaml".into(), digest: "0123456789abcdef".into() },
+            mode: Mode::Enforce,
             coverage: Value::Null,
         };
         let writer = Writer::create(&run.log_path(), &start).unwrap();
@@ -425,6 +433,7 @@ mod tests {
             command: start.command,
             cwd: "/work".into(),
             policy: start.policy,
+            mode: Mode::Enforce,
             sources: vec![],
             coverage: Value::Null,
             log: escape_bytes(run.log_path().as_os_str().as_encoded_bytes()),
@@ -436,6 +445,7 @@ mod tests {
             actions: Vec::new(),
             total: None,
             denied: Some(1),
+            let_through: 0,
             head: Some(written.head),
         };
         run.write(run.open_next().unwrap(), &about).unwrap();
@@ -453,6 +463,7 @@ mod tests {
             asked: None,
             verdict: Verdict { effect, rule, reason: Reason::NotGranted, message: None, weight: Weight::default() },
             answer: None,
+            mode: Mode::Enforce,
             layer: Layer::Supervisor,
             outcome,
             latency: Duration::ZERO,

@@ -26,6 +26,7 @@ pub mod rules;
 mod shell;
 pub mod tiers;
 pub mod trust;
+pub mod walls;
 mod worktree;
 
 use std::collections::BTreeMap;

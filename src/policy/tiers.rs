@@ -335,7 +335,7 @@ fn place_of(policy: &Policy, path: &Path) -> Where {
 
 /// Whether a change puts something where it runs later, or takes away what guards the person: such names are on the
 /// protected list, and somebody lifted this one.
-fn is_persistent(policy: &Policy, op: FileOp, at: &Place) -> bool {
+pub(super) fn is_persistent(policy: &Policy, op: FileOp, at: &Place) -> bool {
     let probe = Probe::new(at.path.as_path());
     let counts = |guard: &super::Guard| guard.kind == GuardKind::Protect && guard.except != Exception::OwnRepository;
     let changes = !matches!(op, FileOp::Read | FileOp::Chown | FileOp::Utime) && !(op == FileOp::Chmod && !at.shares);

@@ -10,6 +10,7 @@ mod naming;
 mod networking;
 mod reaching;
 mod shape;
+mod walls;
 mod weighing;
 
 use std::collections::BTreeMap;
