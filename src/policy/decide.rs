@@ -413,6 +413,7 @@ pub fn remedy(policy: &Policy, event: &Event, verdict: &Verdict) -> Option<Fix> 
         }
         (Reason::NotGranted, Access::Exec(exec)) => Some(Fix::Program(exec.program.to_string())),
         (Reason::NotGranted | Reason::NoNetwork, access) => network::remedy(policy, access),
+        (Reason::Tier | Reason::Answered, _) => policy.tiers.as_ref().map(|tiers| tiers.remedy(&verdict.weight)),
         _ => None,
     }
 }

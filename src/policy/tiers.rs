@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use super::decide::{is_private, is_whole};
 use super::file::{Exception, MOST_TIER, TiersFile};
+use super::fix::Fix;
 use super::glob::glob_matches;
 use super::rules::{Probe, contains};
 use super::{GuardKind, NetworkMode, Policy};
@@ -44,6 +45,15 @@ impl Tiers {
     pub(super) fn answer(&self, tier: u8, for_good: bool) -> Effect {
         let reversibility = if for_good { Reversibility::R3 } else { Reversibility::R0 };
         self.effect(&Weight { tier, reversibility, ..Weight::default() }).0
+    }
+
+    /// The smallest change to these lines by which a deed of this weight passes.
+    pub(super) fn remedy(&self, weight: &Weight) -> Fix {
+        let allow = self.allow.max(weight.tier);
+        let for_good = weight.reversibility == Reversibility::R3;
+        let irreversible = self.irreversible.map(|effect| if for_good { Effect::Allow } else { effect });
+        let file = self.rules[0].0.strip_suffix(" tiers.allow").unwrap_or_default().to_string();
+        Fix::Tiers { allow, ask: self.ask.max(allow), irreversible, file }
     }
 
     /// Where they stand.
