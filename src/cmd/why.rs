@@ -131,7 +131,8 @@ impl Answer {
         let mut lines = Vec::new();
         if let Some(Recorded { decided, .. }) = record {
             let word = word(decided.verdict);
-            lines.push(format!("then    {word} by {}  {}", decided.rule, decided.outcome));
+            let passed = if decided.let_through() { " (let through in mode audit)" } else { "" };
+            lines.push(format!("then    {word} by {}  {}{passed}", decided.rule, decided.outcome));
         }
         lines.push(format!("{:<7} {}", word(self.verdict.effect), self.told()));
         lines.push(format!("rule    {}{}", self.verdict.rule, self.because(policy)));

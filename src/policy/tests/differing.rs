@@ -177,7 +177,7 @@ fn event(lab: &Lab, dice: &mut Dice) -> Event {
             2 => lab.path("home"),
             _ => {
                 let name = dice.of(&NAMES);
-                lab.project().join(name.replace("../other", "../other")).components().collect()
+                lab.project().join(name).components().collect()
             }
         };
         let more = dice.of(&["", "z", ".env", "x", "a.key", "x/y/w"]);
