@@ -4,8 +4,8 @@
 //! either policy, where alone the answer can change), names that a grant takes off the protected list, the box's own
 //! devices, symbolic links to trees, and tiers (tier by tier). Compared by rule, since a wildcard or a list of arguments
 //! cannot be tried out: guards, secrets, programs, destinations, sockets, ports and variables. Of these a rule is left out
-//! where one rule of the other policy by itself does the same and more. So nothing that differs is left out; what is told
-//! may be without effect, as a denial of names that no tree shows.
+//! where one rule of the other policy by itself does the same and more, and a guard where nothing that it names is granted.
+//! So nothing that differs is left out; what is told may be without effect, as a rule that two others make up for.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -150,12 +150,12 @@ impl Diff {
 
     fn guards(&mut self, a: &Policy, b: &Policy) {
         for guard in only(a.files.guards.iter(), b.files.guards.iter(), guard_key) {
-            if !is_held(guard, b) {
+            if !is_held(guard, b) && is_within_reach(guard, b) {
                 self.more(format!("may {} {}", kept_from(guard.kind), guard.pattern), &guard.rule);
             }
         }
         for guard in only(b.files.guards.iter(), a.files.guards.iter(), guard_key) {
-            if !is_held(guard, a) {
+            if !is_held(guard, a) && is_within_reach(guard, a) {
                 self.less(format!("may not {} {}", kept_from(guard.kind), guard.pattern), &guard.rule);
             }
         }
@@ -449,6 +449,15 @@ fn is_held(guard: &Guard, policy: &Policy) -> bool {
     let above =
         |path: &Path| others().filter(plain).any(|other| other.pattern.exacts().any(|own| path.starts_with(own)));
     others().filter(plain).any(same) || (guard.pattern.exact().is_some() && guard.pattern.exacts().all(above))
+}
+
+/// Whether a policy grants anything that a guard names, so that to have the guard or not makes a difference to it. A program
+/// that no tree shows cannot be started, whatever rules for programs say.
+fn is_within_reach(guard: &Guard, policy: &Policy) -> bool {
+    let own = ["/dev", "/proc"].map(Path::new);
+    let granted = roots(policy).chain(&policy.network.unix);
+    let shown = granted.flat_map(|root| root.link.iter().chain([&root.path])).map(PathBuf::as_path);
+    guard.pattern.reaches(&shown.chain(own).collect::<Vec<_>>())
 }
 
 /// The rules that are in none of the other lists, and that no rule there for the same program with any arguments, or for

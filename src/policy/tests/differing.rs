@@ -62,6 +62,8 @@ fn each_kind_of_rule_is_told_with_its_rule() {
             ],
             vec![],
         ),
+        // What nothing grants cannot be taken.
+        ("", "filesystem: {deny: [/srv/x], deny_read: ['/srv/*.y'], protect: [/srv/z]}", vec![], vec![], vec![]),
         ("filesystem: {deny: [src]}", "filesystem: {deny: [src], deny_read: [src/x]}", vec![], vec![], vec![]),
         (
             "filesystem: {write: [.], protect: [\"**/.git/hooks/**\"]}",
