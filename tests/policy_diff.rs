@@ -31,7 +31,8 @@ fn what_is_told_is_what_a_box_lets_through() {
     let outside = text(&scene.outside);
     let a = scene.file("a.yaml", "version: 1\nextends: [default]\n");
     let rules = format!(
-        "filesystem: {{write: [{outside}], deny: [\"**/.env\"]}}\nexec: {{deny: [uname]}}\nnetwork: {{mode: rules, allow: [a.test]}}"
+        "filesystem: {{write: [{outside}], deny: [\"**/.env\"]}}\nexec: {{deny: [uname]}}\n\
+         network: {{mode: rules, allow: [a.test]}}"
     );
     let b = scene.file("b.yaml", format!("version: 1\nextends: [default]\n{rules}\n"));
     let told = scene.agentbox(&["policy", "diff", text(&a), text(&b)]);

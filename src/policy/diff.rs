@@ -2,10 +2,11 @@
 //!
 //! Compared by decision, so that what another rule covers anyway is not told: granted trees (at the top of each tree of
 //! either policy, where alone the answer can change), names that a grant takes off the protected list, the box's own
-//! devices, symbolic links to trees, and tiers (tier by tier). Compared by rule, since a wildcard or a list of arguments
-//! cannot be tried out: guards, secrets, programs, destinations, sockets, ports and variables. Of these a rule is left out
-//! where one rule of the other policy by itself does the same and more, and a guard where nothing that it names is granted.
-//! So nothing that differs is left out; what is told may be without effect, as a rule that two others make up for.
+//! devices, symbolic links to trees, and tiers (tier by tier). Compared by rule, since a wildcard or a list of
+//! arguments cannot be tried out: guards, secrets, programs, destinations, sockets, ports and variables. Of these a
+//! rule is left out where one rule of the other policy by itself does the same and more, and a guard where nothing that
+//! it names is granted. So nothing that differs is left out; what is told may be without effect, as a rule that two
+//! others make up for.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -433,8 +434,8 @@ fn kept_from(kind: GuardKind) -> &'static str {
     }
 }
 
-/// Whether a policy keeps what a guard names at least as well by one guard: one with the same pattern, or, of plain paths,
-/// one with a path above. (A pattern that floats does not keep the directories above what it names.)
+/// Whether a policy keeps what a guard names at least as well by one guard: one with the same pattern, or, of plain
+/// paths, one with a path above. (A pattern that floats does not keep the directories above what it names.)
 fn is_held(guard: &Guard, policy: &Policy) -> bool {
     let stronger: &[GuardKind] = match guard.kind {
         GuardKind::Deny => &[GuardKind::Deny],
@@ -451,8 +452,8 @@ fn is_held(guard: &Guard, policy: &Policy) -> bool {
     others().filter(plain).any(same) || (guard.pattern.exact().is_some() && guard.pattern.exacts().all(above))
 }
 
-/// Whether a policy grants anything that a guard names, so that to have the guard or not makes a difference to it. A program
-/// that no tree shows cannot be started, whatever rules for programs say.
+/// Whether a policy grants anything that a guard names, so that to have the guard or not makes a difference to it. A
+/// program that no tree shows cannot be started, whatever rules for programs say.
 fn is_within_reach(guard: &Guard, policy: &Policy) -> bool {
     let own = ["/dev", "/proc"].map(Path::new);
     let granted = roots(policy).chain(&policy.network.unix);
@@ -460,8 +461,8 @@ fn is_within_reach(guard: &Guard, policy: &Policy) -> bool {
     guard.pattern.reaches(&shown.chain(own).collect::<Vec<_>>())
 }
 
-/// The rules that are in none of the other lists, and that no rule there for the same program with any arguments, or for
-/// any program, makes up for.
+/// The rules that are in none of the other lists, and that no rule there for the same program with any arguments, or
+/// for any program, makes up for.
 fn new_rules<'a>(list: &'a Programs, others: &[&'a Programs]) -> Vec<&'a ProgramRule> {
     let known = |rule: &ProgramRule| {
         let mut others = others.iter().flat_map(|list| list.iter());

@@ -1,16 +1,19 @@
 //! What a box holds without the softer rules: what decides in mode audit which refusals are let through. Pure.
 //!
-//! Let through is what rules refuse that stand inside the walls, and that a person may want to try out before they hold:
-//! rules for programs, patterns in `deny`, `deny_read` and `deny_write` inside trees that are granted otherwise, and tiers
-//! over files and programs. Not let through, whatever the mode, is
+//! Let through is what rules refuse that stand inside the walls, and that a person may want to try out before they
+//! hold: rules for programs, patterns in `deny`, `deny_read` and `deny_write` inside trees that are granted otherwise,
+//! and tiers over files and programs. Not let through, whatever the mode, is
 //! - what nothing grants: view, Landlock and namespaces keep it away, and cannot be lifted for one call;
 //! - a denial of plain paths: they are masked or read-only in the view;
-//! - the protected list, also where a grant has lifted it and only tiers stand there: what it holds runs outside the box;
-//! - whatever reads, changes, moves or carries a secret: what was read cannot be taken back, and the network is open to some;
+//! - the protected list, also where a grant has lifted it and only tiers stand there: what it holds runs outside the
+//!   box;
+//! - whatever reads, changes, moves or carries a secret: what was read cannot be taken back, and the network is open to
+//!   some;
 //! - the network and sockets, tiers over them included: what has left is gone;
 //! - calls that could not be understood.
 //!
-//! What tiers hold because it cannot be undone is let through: rules grant it, and without the key `tiers` it would pass.
+//! What tiers hold because it cannot be undone is let through: rules grant it, and without the key `tiers` it would
+//! pass.
 
 use std::path::Path;
 

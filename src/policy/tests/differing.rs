@@ -125,9 +125,11 @@ fn each_kind_of_rule_is_told_with_its_rule() {
     }
 }
 
-const NAMES: [&str; 9] = ["src", "src/x", "src/x/y", ".env", "src/.env", ".git/hooks", ".git/config", "../other", "."];
+const NAMES: [&str; 10] =
+    ["src", "src/x", "src/x/y", ".env", "src/.env", ".git/hooks", ".git/hooks", ".git/config", "../other", "."];
 const PATTERNS: [&str; 9] =
     ["src", "src/x", "**/.env", "src/.env", "*.key", "src/{x,.env}", "../other", ".git", "**/.git/hooks/**"];
+const PROTECTED: [&str; 3] = ["\"**/.git/hooks/**\"", "src/x", "\"**/.env\""];
 const PROGRAMS: [&str; 6] = ["git", "git push *", "\"*\"", "ls", "ls -l", "curl"];
 const HOSTS: [&str; 8] = [
     "\"*\"",
@@ -150,7 +152,8 @@ fn rules(dice: &mut Dice) -> String {
     let (read, write, private) = (list(&NAMES, 2), list(&NAMES, 2), list(&["src", "src/x", "/tmp", "/dev/shm"], 1));
     let quoted: Vec<String> = PATTERNS.iter().map(|text| format!("\"{text}\"")).collect();
     let quoted: Vec<&str> = quoted.iter().map(String::as_str).collect();
-    let (deny, unread, unwritten, protect) = (list(&quoted, 1), list(&quoted, 1), list(&quoted, 1), list(&quoted, 1));
+    let (deny, unread, unwritten, protect) =
+        (list(&quoted, 1), list(&quoted, 1), list(&quoted, 1), list(&PROTECTED, 1));
     let (allow, ask, forbid) = (list(&PROGRAMS, 2), list(&PROGRAMS, 1), list(&PROGRAMS, 1));
     let (reach, shut) = (list(&HOSTS, 2), list(&HOSTS, 1));
     let devices = list(&["/dev", "/dev/null"], 1);
@@ -166,8 +169,9 @@ fn rules(dice: &mut Dice) -> String {
     ]);
     let read = if devices == "[]" { read } else { devices };
     format!(
-        "filesystem: {{read: {read}, write: {write}, private: {private}, deny: {deny}, deny_read: {unread}, deny_write: \
-         {unwritten}, protect: {protect}}}\nexec: {{allow: {allow}, ask: {ask}, deny: {forbid}}}\nnetwork: {{{network}}}\n{tiers}\n"
+        "filesystem: {{read: {read}, write: {write}, private: {private}, deny: {deny}, deny_read: {unread}, \
+         deny_write: {unwritten}, protect: {protect}}}\nexec: {{allow: {allow}, ask: {ask}, deny: {forbid}}}\n\
+         network: {{{network}}}\n{tiers}\n"
     )
 }
 

@@ -10,8 +10,8 @@ use crate::policy::walls::Walls;
 fn only_what_the_walls_hold_without_is_let_through() {
     let lab = Lab::new();
     let policy = lab.policy(
-        "filesystem:\n  write: [., .git/hooks]\n  read: [/usr]\n  deny: ['**/*.lock', './plain']\n  deny_read: ['**/*.key']\n  \
-         protect: ['**/.git/hooks/**', '**/.git/config']\n  secrets: ['**/s.key']\n\
+        "filesystem:\n  write: [., .git/hooks]\n  read: [/usr]\n  deny: ['**/*.lock', './plain']\n  \
+         deny_read: ['**/*.key']\n  protect: ['**/.git/hooks/**', '**/.git/config']\n  secrets: ['**/s.key']\n\
          exec: {allow: [ls], deny: [curl], ask: [git push *]}\n\
          network: {mode: rules, allow: [a.test], deny: [b.test]}\ntiers: {allow: 1, ask: 1}\n",
     );
