@@ -9,7 +9,8 @@ use std::time::{Duration, Instant, SystemTime};
 use agentbox::audit::record::Decision;
 use agentbox::audit::{Layer, Outcome, PolicyRef, Record, RunId, RunResult, Start, Summary, Writer};
 use agentbox::event::{
-    Access, BoxPath, Effect, Endpoint, Event, Exec, FileOp, Place, Reason, RuleId, Subject, Transport, Verdict, Weight,
+    Access, BoxPath, Effect, Endpoint, Event, Exec, FileOp, Mode, Place, Reason, RuleId, Subject, Transport, Verdict,
+    Weight,
 };
 
 fn main() {
@@ -24,6 +25,7 @@ fn main() {
         agentbox: "0.1.0".into(),
         command: vec!["agent".into()],
         policy: PolicyRef { name: "default.yaml".into(), digest: "0".repeat(64) },
+        mode: Mode::Enforce,
         coverage: serde_json::Value::Null,
     };
     let subjects: Vec<Arc<Subject>> = (0..1000).map(|n| Arc::new(subject(n))).collect();
@@ -94,6 +96,7 @@ fn decision(n: u64, time: SystemTime, subject: Arc<Subject>, rules: &Rules) -> D
         asked: n.is_multiple_of(3).then(|| format!("target/../src/part_{}.o", n % 9973)),
         verdict: Verdict { effect, rule: rule.clone(), reason, message: None, weight: Weight::default() },
         answer: None,
+        mode: Mode::Enforce,
         layer: Layer::Supervisor,
         outcome: if allowed { Outcome::Ok } else { Outcome::Errno(13) },
         latency: Duration::from_nanos(8_000 + n * 7919 % 30_000),

@@ -157,6 +157,10 @@ pub struct Run {
     /// The policy and what is added to it.
     #[command(flatten)]
     pub policy: PolicyArgs,
+    /// What becomes of denials: enforce, or audit, which records all and lets some through: those by rules for programs,
+    /// by deny patterns inside granted trees, and by tiers
+    #[arg(long, value_enum, value_name = "MODE", default_value = "enforce")]
+    pub mode: Mode,
     /// End the command after DURATION such as 90s, 10m, 1h (TERM, then KILL 5s later); exit status 124
     #[arg(short = 't', long, value_name = "DURATION", value_parser = duration)]
     pub timeout: Option<Duration>,
@@ -184,6 +188,15 @@ pub struct Run {
     /// The command and its arguments
     #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
     pub command: Vec<std::ffi::OsString>,
+}
+
+/// See [`crate::event::Mode`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    /// What is denied does not happen
+    Enforce,
+    /// What is denied is recorded, and happens where the box holds without that
+    Audit,
 }
 
 /// The network modes.
@@ -469,6 +482,19 @@ pub enum PolicyCommand {
         /// The files.
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
+    },
+    /// Say what policy B permits more and less than policy A
+    #[command(after_help = "Exit status: 0 they permit the same, 1 they differ, 125 bad input.")]
+    Diff {
+        /// The one: a shipped profile's name or a file
+        #[arg(value_name = "A")]
+        a: String,
+        /// The other
+        #[arg(value_name = "B")]
+        b: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Check policy files
     Check {

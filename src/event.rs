@@ -599,6 +599,17 @@ impl fmt::Display for RuleId {
     }
 }
 
+/// What becomes of a denial.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// It holds.
+    #[default]
+    Enforce,
+    /// It is recorded, and let through where the walls of the box hold without it.
+    Audit,
+}
+
 /// How much is recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -17,10 +17,11 @@ use crate::audit::report::DENIALS;
 use crate::audit::{Counts, Decision, Denial, Layer, Op, OpCount, Record, RunId, RunResult, Summary, text};
 use crate::audit::{WriteError, Writer, Written};
 use crate::event::{
-    Access, ActionId, BoxPath, Claim, Effect, Event, FileId, GitState, Reason, RuleId, Standing, Subject,
+    Access, ActionId, BoxPath, Claim, Effect, Event, FileId, GitState, Mode, Reason, RuleId, Standing, Subject,
 };
 use crate::event::{Unjudged, Verdict, Where};
 use crate::policy::decide::{decide, suggest};
+use crate::policy::walls::Walls;
 use crate::policy::{Policy, tiers};
 
 pub use crate::audit::Outcome;
@@ -45,6 +46,8 @@ pub struct Gate {
     meters: [Meter; Op::ALL.len()],
     told: Mutex<Told>,
     actions: Mutex<Actions>,
+    /// In mode audit: what lets denials through.
+    walls: Option<Walls>,
 }
 
 /// An event and the answer to it, until it is settled.
@@ -60,14 +63,16 @@ pub struct Judged {
     asked: Option<String>,
     received: Instant,
     made: Option<FileId>,
+    /// Whether the refusal is one that mode audit lets through.
+    let_through: bool,
 }
 
 impl Judged {
-    /// Tells whether it may happen. An ask that nobody answers may not.
+    /// Tells whether it may happen. An ask that nobody answers may not; in mode audit a refusal may be let through.
     pub fn allowed(&self) -> bool {
         match self.verdict.effect {
             Effect::Allow => true,
-            Effect::Ask | Effect::Deny => false,
+            Effect::Ask | Effect::Deny => self.let_through,
         }
     }
 
@@ -81,7 +86,21 @@ impl Gate {
     /// Makes the door of one run.
     pub fn new(policy: Arc<Policy>, writer: Arc<Writer>, run: RunId) -> Self {
         let meters = std::array::from_fn(|_| Meter::default());
-        Self { policy, writer, run, meters, told: Mutex::default(), actions: Mutex::default() }
+        Self { policy, writer, run, meters, told: Mutex::default(), actions: Mutex::default(), walls: None }
+    }
+
+    /// The same door in `mode`, from the start of the run to its end.
+    pub fn in_mode(self, mode: Mode) -> Self {
+        let walls = match mode {
+            Mode::Enforce => None,
+            Mode::Audit => Some(Walls::of(&self.policy)),
+        };
+        Self { walls, ..self }
+    }
+
+    /// What becomes of denials.
+    pub fn mode(&self) -> Mode {
+        if self.walls.is_some() { Mode::Audit } else { Mode::Enforce }
     }
 
     /// The policy that decides.
@@ -101,13 +120,16 @@ impl Gate {
         let Standing { action, bound, .. } = std::mem::take(&mut event.standing);
         self.actions().prepare(&mut event, action, bound);
         let mut verdict = decide(&self.policy, &event);
+        let let_through = self.walls.as_ref().is_some_and(|walls| walls.hold_without(&event, &verdict));
+        // Where nobody is asked, nobody was asked before.
         if verdict.reason == Reason::Tier
             && verdict.effect == Effect::Ask
+            && !let_through
             && !self.told().is_first_ask(&event, &verdict)
         {
             (verdict.effect, verdict.reason) = (Effect::Deny, Reason::Answered);
         }
-        Judged { event, verdict, layer: Layer::Supervisor, asked, received, made: None }
+        Judged { event, verdict, layer: Layer::Supervisor, asked, received, made: None, let_through }
     }
 
     /// The action to which a program will belong that a process is about to start, if it is another than its own: to be put
@@ -157,7 +179,7 @@ impl Gate {
         let came = Came::of(judged.allowed(), outcome);
         let begins = self.actions().settled(&judged.event, &judged.verdict.weight, judged.made, came);
         begins.into_iter().for_each(|record| self.writer.push(record));
-        let record = match judged.allowed() && !killed {
+        let record = match judged.allowed() && !judged.let_through && !killed {
             // Who has opened a secret is worth a record whatever is recorded else.
             true => op.level() <= self.policy.audit || !judged.verdict.weight.secrets.is_empty(),
             false => self.tell_denial(&judged, op, killed),
@@ -197,7 +219,9 @@ impl Gate {
         Summary {
             run: self.run.clone(),
             counts: self.counts(),
+            mode: self.mode(),
             denied: told.denied,
+            let_through: told.let_through,
             denials: told.denials.clone(),
             more: told.more,
             destinations: total.destinations.clone(),
@@ -241,10 +265,14 @@ impl Gate {
 }
 
 fn decision(judged: Judged, outcome: Outcome, latency: Duration) -> Decision {
-    let nobody = || Answer { effect: Effect::Deny, by: "nobody to ask".into() };
+    let answer = || match judged.let_through {
+        true => Answer { effect: Effect::Allow, by: "mode audit".into() },
+        false => Answer { effect: Effect::Deny, by: "nobody to ask".into() },
+    };
     Decision {
         time: SystemTime::now(),
-        answer: (judged.verdict.effect == Effect::Ask).then(nobody),
+        answer: (judged.verdict.effect == Effect::Ask).then(answer),
+        mode: if judged.let_through { Mode::Audit } else { Mode::Enforce },
         event: judged.event,
         asked: judged.asked,
         verdict: judged.verdict,
@@ -258,9 +286,10 @@ fn decision(judged: Judged, outcome: Outcome, latency: Duration) -> Decision {
 #[derive(Debug, Default)]
 struct Told {
     denied: u64,
+    let_through: u64,
     denials: Vec<Denial>,
     /// Where in `denials` each is.
-    known: HashMap<(Op, String), usize>,
+    known: HashMap<Key, usize>,
     more: u64,
     calls: HashSet<String>,
     notes: Vec<String>,
@@ -268,13 +297,18 @@ struct Told {
     asked: HashSet<Asked>,
 }
 
+/// What makes denials alike: the operation, its target, and whether it was let through.
+type Key = (Op, String, bool);
+
 /// What one question covers: the like of it in the same action, in the same place, is not asked again.
 type Asked = (ActionId, RuleId, Op, Option<BoxPath>, Option<Where>);
 
 impl Told {
     fn count(&mut self, judged: &Judged, op: Op, killed: bool, fix: impl Fn() -> Option<String>) {
-        self.denied += 1;
-        let key = (op, text::shorten(&text::target(&judged.event.access), TARGET));
+        // What was ended in the act did not come to pass, whatever mode it was.
+        let passed = judged.let_through && !killed;
+        *(if passed { &mut self.let_through } else { &mut self.denied }) += 1;
+        let key = (op, text::shorten(&text::target(&judged.event.access), TARGET), passed);
         match self.known.get(&key) {
             Some(&at) => self.denials[at].count += 1,
             None if self.denials.len() >= DENIALS => self.more += 1,
@@ -308,7 +342,7 @@ impl Told {
     }
 }
 
-fn denial(judged: &Judged, (op, target): &(Op, String), killed: bool, fix: Option<String>) -> Denial {
+fn denial(judged: &Judged, (op, target, let_through): &Key, killed: bool, fix: Option<String>) -> Denial {
     Denial {
         op: *op,
         target: target.clone(),
@@ -317,6 +351,7 @@ fn denial(judged: &Judged, (op, target): &(Op, String), killed: bool, fix: Optio
         message: judged.verdict.message.as_deref().map(str::to_string),
         fix,
         killed,
+        let_through: *let_through,
         count: 1,
     }
 }
@@ -407,7 +442,9 @@ mod tests {
     use crate::audit::record::Entry;
     use crate::audit::{PolicyRef, Start};
     use crate::event::{BoxPath, FileOp, Level, Place, RuleId, Subject};
-    use crate::policy::{Environment, ExecRules, FileRules, Guards, Network, NetworkMode, Root};
+    use crate::policy::rules::Base;
+    use crate::policy::{Environment, Exception, ExecRules, FileRules, Guard, GuardKind, Guards, Network, NetworkMode};
+    use crate::policy::{Pattern, Root};
 
     pub struct Bench {
         pub gate: Gate,
@@ -444,6 +481,7 @@ mod tests {
             agentbox: "0.1.0".into(),
             command: vec!["true".into()],
             policy: PolicyRef { name: "default.yaml".into(), digest: "00".into() },
+            mode: Mode::Enforce,
             coverage: Value::Null,
         };
         let writer = Arc::new(Writer::create(&log, &start).unwrap());
@@ -563,6 +601,39 @@ mod tests {
         assert!(!judged.allowed());
         let record = decision(judged, Outcome::Errno(13), Duration::ZERO);
         assert_eq!(record.answer.unwrap().by, "nobody to ask");
+    }
+
+    #[test]
+    fn in_mode_audit_a_softer_rule_is_recorded_and_let_through() {
+        let mut policy = policy(Level::Minimal);
+        let var = |_: &str| None;
+        let base = Base { workdir: Path::new("/work"), home: Path::new("/home/u"), var: &var };
+        let guard = |text: &str| Guard {
+            kind: GuardKind::Deny,
+            pattern: Pattern::parse(text, &base).unwrap(),
+            rule: RuleId::new("default.yaml", "filesystem.deny[0]"),
+            message: None,
+            except: Exception::None,
+            label: None,
+        };
+        let FileRules { read, write, private, otherwise, .. } = policy.files.clone();
+        let guards = Guards::new(vec![guard("**/*.lock"), guard("/work/own")]);
+        policy.files = FileRules::new([read, write, private], guards, otherwise);
+        for (mode, passed) in [(Mode::Enforce, 0), (Mode::Audit, 1)] {
+            let mut bench = bench(Level::Minimal);
+            bench.gate.policy = Arc::new(policy.clone());
+            bench.gate = bench.gate.in_mode(mode);
+            assert_eq!(bench.file(FileOp::Write, "/work/a.lock"), mode == Mode::Audit);
+            for held in ["/work/own", "/etc/hosts", "/etc/a.lock"] {
+                assert!(!bench.file(FileOp::Write, held), "{held} {mode:?}");
+            }
+            assert!(bench.file(FileOp::Write, "/work/a"));
+            let summary = bench.gate.summary();
+            assert_eq!((summary.mode, summary.let_through, summary.denied), (mode, passed, 4 - passed));
+            assert_eq!(summary.counts[&Op::Write].deny, 4, "what the policy says stays what it says");
+            let first = if passed > 0 { "ok" } else { "EACCES" };
+            assert_eq!(bench.recorded()[0], format!("write /work/a.lock {first}"));
+        }
     }
 
     #[test]

@@ -51,6 +51,7 @@ fn policy_command(command: &PolicyCommand, world: &policy::World) -> Result<u8> 
         }
         PolicyCommand::Replay { run, policy, json } => cmd::replay::replay(run, policy, *json, world),
         PolicyCommand::Test { files } => cmd::cases::test(files, world),
+        PolicyCommand::Diff { a, b, json } => cmd::diff::diff(a, b, *json, world),
         PolicyCommand::Check { files } => Ok(cmd::policy::check(files, world)),
         PolicyCommand::List { json } => Ok(cmd::policy::list(*json)),
     }

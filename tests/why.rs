@@ -306,3 +306,246 @@ fn a_record_is_put_to_the_policy_of_now() {
     scene.agentbox(&["why", "--event", "last:1"]).exits(125);
     scene.agentbox(&["why", "--event", "last:9999"]).exits(125);
 }
+
+/// A way to be denied: what a policy file says besides the default, flags, and the act.
+struct Kind {
+    name: &'static str,
+    rules: String,
+    flags: Vec<String>,
+    argv: Vec<String>,
+    /// The operation that is denied.
+    op: &'static str,
+    /// Whether the command ends well once it is allowed.
+    ends_well: bool,
+}
+
+/// A shell line, denied by the rules in a file. Each entry of a list stands on its own line, so that it can go.
+fn kind(name: &'static str, op: &'static str, rules: &str, flags: &[&str], line: &str) -> Kind {
+    let argv = words(&["/bin/sh", "-c", line]);
+    Kind { name, rules: rules.into(), flags: words(flags), argv, op, ends_well: true }
+}
+
+/// The same in Python; the network is not there, so such a command ends as it can.
+fn net_kind(name: &'static str, op: &'static str, rules: &str, flags: &[&str], code: &str) -> Kind {
+    let code = format!("import socket\ns = socket.socket(); s.settimeout(0.3)\n{code}");
+    let argv = words(&["python3", "-c", &code]);
+    Kind { argv, ends_well: false, ..kind(name, op, rules, flags, "") }
+}
+
+/// The policy without the rule at `key`, such as `exec.deny[0]`.
+fn without(policy: &str, key: &str) -> String {
+    let (path, number) = key.strip_suffix(']').and_then(|key| key.rsplit_once('[')).expect("a rule of a list");
+    let (section, list) = path.split_once('.').expect("a list of a section");
+    let mut lines: Vec<&str> = policy.lines().collect();
+    let find = |from: usize, what: &str| from + lines[from..].iter().position(|line| *line == what).expect(what);
+    let at = find(find(0, &format!("{section}:")), &format!("  {list}:"));
+    let gone = at + 1 + number.parse::<usize>().expect("a number");
+    assert!(lines[gone].starts_with("    - "), "{policy}: {key}");
+    lines.remove(gone);
+    let empty = format!("  {list}: []");
+    if !lines.get(at + 1).is_some_and(|line| line.starts_with("    - ")) {
+        lines[at] = &empty;
+    }
+    lines.join("\n") + "\n"
+}
+
+/// Every edit that an answer suggests, as flags that replace those of the first run.
+fn edits(scene: &Scene, kind: &Kind, policy: &str, flags: &[String], now: &Value) -> Vec<Vec<String>> {
+    let rest = &flags[2..];
+    let with =
+        |name: &str, text: String| [words(&["-p", common::text(&scene.file(name, text))]), rest.to_vec()].concat();
+    let mut edits = Vec::new();
+    if let Some(flag) = now["allow"]["flag"].as_str() {
+        let more = flag.split_whitespace().map(|word| word.trim_matches('\'').to_string()).collect();
+        edits.push([flags.to_vec(), more].concat());
+    }
+    if let Some(yaml) = now["allow"]["yaml"].as_str() {
+        edits.push(with("edited.yaml", format!("version: 1\nextends: [{}]\n{yaml}\n", flags[1])));
+    }
+    let edit = now["allow"]["edit"].as_str().unwrap_or_default();
+    if let Some(flag) = edit.strip_prefix("a command line without ") {
+        let gone: Vec<&str> = flag.split_whitespace().collect();
+        let at = flags.windows(2).position(|pair| pair == gone).unwrap_or_else(|| panic!("{}: {flag}", kind.name));
+        edits.push([&flags[..at], &flags[at + 2..]].concat());
+    }
+    if let Some(rule) = edit.strip_prefix("a policy without the rule ") {
+        let (file, key) = rule.rsplit_once(' ').expect("a file and a key");
+        assert_eq!(file, flags[1], "{}: the rule is of another file", kind.name);
+        edits.push(with("edited.yaml", without(policy, key)));
+    }
+    edits
+}
+
+/// Runs what is denied, asks for the reason of the very record, and runs again with every edit that is suggested.
+#[track_caller]
+fn is_told_and_mended(scene: &Scene, kind: &Kind, undo: impl Fn()) {
+    let Kind { name, rules, flags, argv, op, ends_well } = kind;
+    undo();
+    let base = if rules.starts_with("extends:") { "" } else { "extends: [default]\n" };
+    let policy = format!("version: 1\n{base}{rules}");
+    let file = scene.file("kind.yaml", &policy);
+    let flags = [words(&["-p", text(&file)]), flags.clone()].concat();
+    let (command, log) = scene.boxed_command(&strs(&flags), argv);
+    let outcome = common::run_logged(command, b"", &log);
+    let refused = |outcome: &Outcome| {
+        let mut records = outcome.records.iter();
+        records
+            .find(|record| record["op"] == *op && record["verdict"] != "allow" && !record["verdict"].is_null())
+            .cloned()
+    };
+    let then = refused(&outcome).unwrap_or_else(|| panic!("{name}: it was not denied\n{outcome}"));
+    let event = format!("{}:{}", text(&log), then["seq"]);
+    let (code, now) = why(scene, &flags, &words(&["--event", &event]));
+    assert_eq!((code, &now["rule"], &now["reason"]), (1, &then["rule"], &then["reason"]), "{name}: {now:#}\n{then}");
+    assert_eq!((&now["then"]["rule"], &now["op"]), (&then["rule"], &then["op"]), "{name}");
+    let edits = edits(scene, kind, &policy, &flags, &now);
+    assert!(!edits.is_empty(), "{name}: nothing is suggested: {now:#}");
+    for edited in edits {
+        undo();
+        let again = scene.boxed(&strs(&edited), argv);
+        again.must(refused(&again).is_none(), &format!("{name}: still denied with {edited:?} after {}", now["allow"]));
+        again.must(!ends_well || again.code == 0, &format!("{name}: with {edited:?}"));
+    }
+}
+
+#[test]
+fn every_kind_of_denial_of_files_is_told_and_mended() {
+    let scene = Scene::new();
+    let out = text(&scene.outside).to_string();
+    let read = format!("filesystem:\n  read:\n    - {out}\n");
+    let list = |key: &str, item: &str| format!("filesystem:\n  {key}:\n    - {item}\n");
+    let kinds = [
+        kind("write outside", "write", &read, &[], &format!("echo x >> {out}/f")),
+        kind("make a file outside", "create", &read, &[], &format!("echo x > {out}/new")),
+        kind("make a directory outside", "mkdir", &read, &[], &format!("mkdir {out}/new")),
+        kind("make a pipe outside", "mknod", &read, &[], &format!("mkfifo {out}/new")),
+        kind("make a link outside", "symlink", &read, &[], &format!("ln -s f {out}/new")),
+        kind("remove a file outside", "unlink", &read, &[], &format!("rm -f {out}/g")),
+        kind("remove a directory outside", "rmdir", &read, &[], &format!("rmdir {out}/d")),
+        kind("rename outside", "rename", &read, &[], &format!("mv {out}/g {out}/new")),
+        kind("a second name outside", "link", &read, &[], &format!("ln {out}/g {out}/new")),
+        kind("read what a pattern closes", "read", "", &["--deny", "**/*.closed"], "cat a.closed"),
+        kind("change what a pattern closes", "write", &list("deny", "'**/*.closed'"), &[], "echo x >> a.closed"),
+        kind("read what may not be", "read", "", &["--deny-read", "**/*.key"], "cat a.key"),
+        kind("the same by a file", "read", &list("deny_read", "'**/*.key'"), &[], "cat a.key"),
+        kind("rename what may not be read", "rename", &list("deny_read", "'**/*.key'"), &[], "mv a.key b"),
+        kind("a second name for it", "link", &list("deny_read", "'**/*.key'"), &[], "ln a.key b"),
+        kind("change what may not be", "write", "", &["--deny-write", "**/*.lock"], "echo x >> a.lock"),
+        kind("remove it", "unlink", &list("deny_write", "'**/*.lock'"), &[], "rm -f a.lock"),
+        kind("set its mode", "chmod", &list("deny_write", "'**/*.lock'"), &[], "chmod 600 a.lock"),
+        kind("set its times", "utime", &list("deny_write", "'**/*.lock'"), &[], "touch -c -d '1 hour ago' a.lock"),
+        kind("write a protected name", "write", "", &[], "echo x >> .git/config"),
+        kind("make a protected name", "create", "", &[], "echo x > .git/hooks/two"),
+        kind("a directory among protected names", "mkdir", "", &[], "mkdir .git/hooks/two"),
+        kind("a link among protected names", "symlink", "", &[], "ln -s /bin/true .git/hooks/two"),
+        kind("move onto a protected name", "rename", "", &[], "mv plain .git/hooks/two"),
+    ];
+    let undo = || {
+        for name in ["outside/new", "home/work/b", "home/work/.git/hooks/two"] {
+            let path = scene.root.join(name);
+            let _ = fs::remove_dir(&path);
+            let _ = fs::remove_file(&path);
+        }
+        for name in ["outside/f", "outside/g", "home/work/a.closed", "home/work/a.key", "home/work/a.lock"] {
+            scene.file(name, "old\n");
+        }
+        for name in ["home/work/plain", "home/work/.git/config", "home/work/.git/hooks/one.sample"] {
+            scene.file(name, "old\n");
+        }
+        fs::create_dir_all(scene.outside.join("d")).expect("make a directory");
+    };
+    kinds.iter().for_each(|kind| is_told_and_mended(&scene, kind, undo));
+}
+
+#[test]
+fn every_kind_of_denial_of_programs_is_told_and_mended() {
+    let scene = Scene::new();
+    let list = |key: &str, item: &str| format!("exec:\n  {key}:\n    - {item}\n");
+    let some = "extends: [base]\nfilesystem: {write: [.]}\nexec: {allow: [sh, dash, bash, busybox]}\n";
+    let kinds = [
+        kind("a denied program", "exec", &list("deny", "uname"), &[], "uname"),
+        kind("denied arguments", "exec", &list("deny", "{run: uname -a, message: not that}"), &[], "uname -a"),
+        kind("the second of two", "exec", &list("deny", "id\n    - uname"), &[], "uname"),
+        kind("a program that a person is asked about", "exec", &list("ask", "uname *"), &[], "uname -s"),
+        kind("a program that nothing allows", "exec", some, &[], "uname"),
+        kind("what a launcher starts", "exec", &list("deny", "uname"), &[], "exec env uname"),
+    ];
+    kinds.iter().for_each(|kind| is_told_and_mended(&scene, kind, || ()));
+}
+
+#[test]
+fn every_kind_of_denial_of_the_network_is_told_and_mended() {
+    if program("python3").is_none() {
+        skip!("no python3");
+    }
+    let scene = Scene::new();
+    let _listening = UnixListener::bind(scene.outside.join("s")).expect("listen on a socket file");
+    let out = text(&scene.outside).to_string();
+    let read = format!("filesystem:\n  read:\n    - {out}\n");
+    let to = |address: &str, port: u16| format!("s.connect(('{address}', {port}))");
+    let address = to("198.51.100.7", 81);
+    let rules =
+        |deny: &str| format!("network:\n  mode: rules\n  allow:\n    - '198.51.100.0/24'\n  deny:\n    - '{deny}'\n");
+    let unix = |act: &str| format!("u = socket.socket(socket.AF_UNIX); u.{act}");
+    let send = "socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('198.51.100.7', 81))";
+    let other = ["--net-allow", "198.51.100.7:82"];
+    let kinds = [
+        net_kind("a name", "resolve", "", &["--net", "rules"], "socket.getaddrinfo('a.example.invalid', 443)"),
+        net_kind("an address", "connect", "", &["--net", "rules"], &address),
+        net_kind("an address without a network", "connect", "", &[], &address),
+        net_kind("a datagram", "send", "", &["--net", "rules"], send),
+        net_kind("another port", "connect", "", &other, &address),
+        net_kind("a denied network", "connect", &rules("198.51.100.0/25"), &[], &address),
+        net_kind("a denied port", "connect", &rules("198.51.100.7:81"), &[], &address),
+        net_kind("metadata", "connect", "", &["--net-allow", "*"], &to("169.254.169.254", 80)),
+        net_kind("a socket file", "connect", &read, &[], &unix(&format!("connect('{out}/s')"))),
+        net_kind("to make a socket file", "mknod", &read, &[], &unix(&format!("bind('{out}/new')"))),
+    ];
+    let undo = || drop(fs::remove_file(scene.outside.join("new")));
+    kinds.iter().for_each(|kind| is_told_and_mended(&scene, kind, undo));
+}
+
+#[test]
+fn every_kind_of_denial_by_tiers_is_told_and_mended() {
+    let scene = Scene::new();
+    let tiers = |lines: &str| format!("tiers: {{{lines}}}\n");
+    let hooks = "filesystem:\n  write:\n    - .git/hooks\n";
+    let secrets = "filesystem:\n  secrets: default\n";
+    let mut kinds = vec![
+        kind("a loss for good", "unlink", &tiers("allow: 2, ask: 3"), &[], "rm -f mine"),
+        kind("a loss that a person is asked about", "unlink", &tiers("allow: 2, ask: 8"), &[], "rm -f mine"),
+        kind("what replaces a file", "write", &tiers("allow: 5"), &[], "echo x > mine"),
+        kind("a rename onto a file", "rename", &tiers("allow: 5"), &[], "mv plain mine"),
+        kind("what cannot be undone", "unlink", &tiers("allow: 9, irreversible: deny"), &[], "rm -f mine"),
+        kind("the same above the line", "unlink", &tiers("allow: 2, irreversible: ask"), &[], "rm -f mine"),
+        kind("a directory", "mkdir", &tiers("allow: 1"), &[], "mkdir new"),
+        kind("a secret", "read", &format!("{secrets}{}", tiers("allow: 4")), &[], "cat .env"),
+        kind("a secret by another name", "rename", &format!("{secrets}{}", tiers("allow: 1")), &[], "mv .env e"),
+        kind("what runs later", "create", &format!("{hooks}{}", tiers("allow: 7")), &[], "echo x > .git/hooks/two"),
+    ];
+    let _listening = UnixListener::bind(scene.outside.join("docker.sock")).expect("listen on a socket file");
+    if program("python3").is_some() {
+        let at = text(&scene.outside.join("docker.sock")).to_string();
+        let unix = format!("socket.socket(socket.AF_UNIX).connect('{at}')");
+        let listed = "s.connect(('198.51.100.7', 81))";
+        kinds.push(net_kind(
+            "an act with the person's rights",
+            "connect",
+            &tiers("allow: 8"),
+            &["--net-unix", &at],
+            &unix,
+        ));
+        kinds.push(net_kind("a listed host", "connect", &tiers("allow: 2"), &["--net-allow", "198.51.100.7"], listed));
+    }
+    let undo = || {
+        for name in ["home/work/new", "home/work/e", "home/work/.git/hooks/two"] {
+            let path = scene.root.join(name);
+            let _ = fs::remove_dir(&path);
+            let _ = fs::remove_file(&path);
+        }
+        for name in ["mine", "plain", ".env", ".git/config", ".git/hooks/one.sample"] {
+            scene.file(format!("home/work/{name}"), "old\n");
+        }
+    };
+    kinds.iter().for_each(|kind| is_told_and_mended(&scene, kind, undo));
+}

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use super::actions::{Claimed, Closed, Opened};
 use super::record::{Answer, End, Layer, Noted, Op, Start, refused};
 use super::text;
-use crate::event::{Access, Bound, Effect, FileOp, MoveOp, Reason, Unjudged};
+use crate::event::{Access, Bound, Effect, FileOp, Mode, MoveOp, Reason, Unjudged};
 
 /// A record of a log, by its kind.
 #[derive(Debug)]
@@ -125,6 +125,9 @@ pub struct Brief<'a> {
     /// Who answered an ask.
     #[serde(default)]
     pub answer: Option<Answer>,
+    /// Whether a refusal was to hold.
+    #[serde(default)]
+    pub mode: Mode,
     /// The layer that holds the answer.
     pub layer: Layer,
     /// `ok`, an errno's name, `killed` or `gone`.
@@ -166,7 +169,17 @@ pub struct Who<'a> {
 impl Brief<'_> {
     /// Tells whether it was kept from happening: denied, asked and not granted, or ended in the act.
     pub fn denied(&self) -> bool {
-        refused(self.verdict, self.answer.as_ref(), &self.outcome)
+        !self.let_through() && refused(self.verdict, self.answer.as_ref(), &self.outcome)
+    }
+
+    /// Tells whether it was refused and mode audit let it through.
+    pub fn let_through(&self) -> bool {
+        self.mode == Mode::Audit && self.verdict != Effect::Allow && self.outcome != "killed"
+    }
+
+    /// Tells whether the policy was against it, whether or not it was kept from happening.
+    pub fn is_refusal(&self) -> bool {
+        self.denied() || self.let_through()
     }
 
     /// Tells whether it happened.

@@ -123,7 +123,7 @@ impl Query {
 
     fn decision_fits(&self, brief: &Brief<'_>) -> bool {
         let Criteria { denied, ops, path, rule, .. } = &self.criteria;
-        (!denied || brief.denied())
+        (!denied || brief.is_refusal())
             && (ops.is_empty() || ops.contains(&brief.op))
             && rule.as_ref().is_none_or(|text| brief.rule.contains(text.as_str()))
             && path.as_ref().is_none_or(|test| brief.access().is_some_and(|access| any_path(&access, test)))
@@ -169,7 +169,7 @@ mod tests {
     use super::super::writer::Writer;
     use super::*;
     use crate::event::{
-        ActionId, BoxPath, Effect, Event, FileOp, Place, Reason, RuleId, Standing, Subject, Verdict, Weight,
+        ActionId, BoxPath, Effect, Event, FileOp, Mode, Place, Reason, RuleId, Standing, Subject, Verdict, Weight,
     };
 
     fn record(n: u64) -> Record {
@@ -196,6 +196,7 @@ mod tests {
             asked: None,
             verdict: Verdict { effect, rule, reason: Reason::Granted, message: None, weight: Weight::default() },
             answer: None,
+            mode: Mode::Enforce,
             layer: Layer::Supervisor,
             outcome: if n.is_multiple_of(11) { Outcome::Killed } else { Outcome::Ok },
             latency: Duration::ZERO,

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::actions::{self, ActionSum, Began, Claiming};
 use super::run::RunId;
 use super::text;
-use crate::event::{Access, Effect, Endpoint, Event, Exec, FileOp, Level, MoveOp, Place, Question, Reason};
+use crate::event::{Access, Effect, Endpoint, Event, Exec, FileOp, Level, Mode, MoveOp, Place, Question, Reason};
 use crate::event::{ActionId, Attribution, Bound, Labels, Losses, Reach, Reversibility, Standing, Where};
 use crate::event::{RuleId, Signal, Subject, Transport, Unjudged, Verdict, Visit};
 
@@ -55,6 +55,9 @@ pub struct Start {
     pub command: Vec<String>,
     /// The policy.
     pub policy: PolicyRef,
+    /// What becomes of denials.
+    #[serde(default)]
+    pub mode: Mode,
     /// Which layer was enforced, partial or absent, and why.
     pub coverage: Value,
 }
@@ -70,6 +73,7 @@ impl Start {
             agentbox: "0.1.0".into(),
             command: vec!["true".into()],
             policy: PolicyRef { name: "default.yaml".into(), digest: "00".into() },
+            mode: Mode::Enforce,
             coverage: Value::Null,
         }
     }
@@ -97,6 +101,8 @@ pub struct Decision {
     pub verdict: Verdict,
     /// Who answered when the policy said to ask.
     pub answer: Option<Answer>,
+    /// Whether mode audit let a refusal through.
+    pub mode: Mode,
     /// The layer that holds the answer.
     pub layer: Layer,
     /// What came of it.
@@ -140,6 +146,9 @@ pub struct End {
     /// What the run came to in all.
     #[serde(default)]
     pub total: Option<Box<ActionSum>>,
+    /// Refusals that mode audit let through.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub let_through: u64,
     /// Records in this log, this one included.
     pub recorded: u64,
     /// Records that should be in this log and are not.
@@ -183,7 +192,7 @@ pub struct OpCount {
     pub p99_us: f64,
 }
 
-fn is_zero(count: &u64) -> bool {
+pub(super) fn is_zero(count: &u64) -> bool {
     *count == 0
 }
 
@@ -495,6 +504,8 @@ struct DecisionLine<'a> {
     message: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     answer: Option<&'a Answer>,
+    #[serde(skip_serializing_if = "is_enforced")]
+    mode: Mode,
     #[serde(skip_serializing_if = "Option::is_none")]
     place: Option<Where>,
     reach: Reach,
@@ -511,6 +522,10 @@ struct DecisionLine<'a> {
     layer: Layer,
     outcome: Cow<'static, str>,
     latency_us: f64,
+}
+
+fn is_enforced(mode: &Mode) -> bool {
+    *mode == Mode::Enforce
 }
 
 #[derive(Serialize)]
@@ -585,6 +600,7 @@ fn decision_line<'a>(link: Link<'a>, decision: &'a Decision) -> DecisionLine<'a>
         reason: decision.verdict.reason,
         message: decision.verdict.message.as_deref(),
         answer: decision.answer.as_ref(),
+        mode: decision.mode,
         place: weight.place,
         reach: weight.reach,
         reversibility: weight.reversibility,
@@ -670,6 +686,9 @@ pub struct Decided {
     /// Who answered an ask.
     #[serde(default)]
     pub answer: Option<Answer>,
+    /// `audit` where a refusal was let through.
+    #[serde(default)]
+    pub mode: Mode,
     /// Where it took place, if it changed files.
     #[serde(default)]
     pub place: Option<Where>,
@@ -742,9 +761,19 @@ impl Decided {
         Some(Event { subject: self.process.clone().into(), access: self.access()?, standing })
     }
 
+    /// Tells whether it was refused and mode audit let it through.
+    pub fn let_through(&self) -> bool {
+        self.mode == Mode::Audit && self.verdict != Effect::Allow && self.outcome != "killed"
+    }
+
+    /// Tells whether the policy was against it, whether or not it was kept from happening.
+    pub fn is_refusal(&self) -> bool {
+        self.denied() || self.let_through()
+    }
+
     /// Tells whether it was kept from happening: denied, asked and not granted, or ended in the act.
     pub fn denied(&self) -> bool {
-        refused(self.verdict, self.answer.as_ref(), &self.outcome)
+        !self.let_through() && refused(self.verdict, self.answer.as_ref(), &self.outcome)
     }
 }
 
@@ -879,6 +908,7 @@ mod tests {
                 },
             },
             answer: None,
+            mode: Mode::Enforce,
             layer: Layer::Supervisor,
             outcome: Outcome::Errno(13),
             latency: Duration::from_nanos(12_345),
@@ -925,6 +955,25 @@ mod tests {
             assert!(String::from_utf8_lossy(&line).contains(&target), "{}", String::from_utf8_lossy(&line));
             let Entry::Decision(decided) = parse("decision", &line).unwrap() else { panic!() };
             assert_eq!(decided.access(), Some(access));
+        }
+    }
+
+    #[test]
+    fn what_was_let_through_was_not_denied() {
+        for (mode, outcome, denied, let_through) in [
+            (Mode::Enforce, Outcome::Errno(13), true, false),
+            (Mode::Audit, Outcome::Ok, false, true),
+            (Mode::Audit, Outcome::Errno(2), false, true),
+            (Mode::Audit, Outcome::Killed, true, false),
+        ] {
+            let access = Access::File { op: FileOp::Write, at: place(b"/x") };
+            let (decision, run) = (decision_of(access), RunId::new(SystemTime::UNIX_EPOCH, 1));
+            let mut line = Vec::new();
+            let link = Link { seq: 2, prev: NO_LINE, run: &run };
+            put_record(&mut line, link, &Record::Decision(Decision { mode, outcome, ..decision })).unwrap();
+            let Entry::Decision(decided) = parse("decision", &line).unwrap() else { panic!() };
+            assert_eq!((decided.denied(), decided.let_through()), (denied, let_through), "{mode:?} {outcome:?}");
+            assert!(decided.is_refusal());
         }
     }
 
@@ -986,6 +1035,7 @@ mod tests {
                 sums(Party::Others, 9, 0, None, 0),
             ],
             total: None,
+            let_through: 0,
             recorded: 2,
             dropped: 0,
             write_errors: 0,

@@ -12,7 +12,7 @@ use super::actions::ActionSum;
 use super::record::{Counts, Destination, Op, Party, RunResult};
 use super::run::RunId;
 use super::text::{printable, quoted, shorten};
-use crate::event::{ActionId, Attribution, Effects, Files, Reason, Transport};
+use crate::event::{ActionId, Attribution, Effects, Files, Mode, Reason, Transport};
 
 /// How many different denials are kept by name; all are counted and recorded.
 pub const DENIALS: usize = 1000;
@@ -24,8 +24,12 @@ pub struct Summary {
     pub run: RunId,
     /// Every question, by operation.
     pub counts: Counts,
+    /// What became of refusals.
+    pub mode: Mode,
     /// How many were refused.
     pub denied: u64,
+    /// How many would have been, and were let through in mode audit.
+    pub let_through: u64,
     /// The different refusals in the order they first came, at most [`DENIALS`].
     pub denials: Vec<Denial>,
     /// Refusals that are not in `denials` because it was full.
@@ -61,6 +65,9 @@ pub struct Denial {
     /// Whether it was approved and the process was then ended because it did something else.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub killed: bool,
+    /// Whether mode audit let it through.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub let_through: bool,
     /// How often.
     pub count: u64,
 }
@@ -71,7 +78,9 @@ impl Summary {
         Self {
             run,
             counts: Counts::new(),
+            mode: Mode::Enforce,
             denied: 0,
+            let_through: 0,
             denials: Vec::new(),
             more: 0,
             destinations: Vec::new(),
@@ -89,10 +98,20 @@ impl Summary {
     }
 }
 
-/// Says in one line that something was denied; `None` when nothing was.
+/// Says in one line that something was denied, and in one that something would have been; `None` when nothing was.
 pub fn summary_line(summary: &Summary) -> Option<String> {
-    let first = first_denial(&summary.denials)?;
-    let mut line = format!("agentbox: {} denied, first: {}", summary.denied, describe(first));
+    let line = |count, word, passed| {
+        let first = first_denial(&summary.denials, passed).map(|first| line_of(count, word, first));
+        // The list may be full of the others.
+        first.or_else(|| (count > 0).then(|| format!("agentbox: {count} {word}")))
+    };
+    let lines = [line(summary.denied, "denied", false), line(summary.let_through, "would have been denied", true)];
+    let lines: Vec<String> = lines.into_iter().flatten().collect();
+    (!lines.is_empty()).then(|| lines.join("\n"))
+}
+
+fn line_of(count: u64, word: &str, first: &Denial) -> String {
+    let mut line = format!("agentbox: {count} {word}, first: {}", describe(first));
     // A message that names the way out itself says it in fewer words below.
     if let Some(message) = first.message.as_ref().filter(|message| !message.contains("allow with")) {
         let _ = write!(line, ": {}", printable(message));
@@ -100,17 +119,19 @@ pub fn summary_line(summary: &Summary) -> Option<String> {
     if let Some(fix) = &first.fix {
         let _ = write!(line, " — allow with: {}", printable(fix));
     }
-    Some(line)
+    line
 }
 
 /// The first refusal that a person can act on: an unknown call that a library merely tried comes last.
-fn first_denial(denials: &[Denial]) -> Option<&Denial> {
-    denials.iter().find(|denial| denial.op != Op::Call).or(denials.first())
+fn first_denial(denials: &[Denial], let_through: bool) -> Option<&Denial> {
+    let mut denials = denials.iter().filter(|denial| denial.let_through == let_through);
+    let first = denials.clone().next();
+    denials.find(|denial| denial.op != Op::Call).or(first)
 }
 
 fn describe(denial: &Denial) -> String {
     let target = printable(&shorten(&denial.target, 200));
-    let nobody = if denial.reason == Reason::AskRule { ": nobody to ask" } else { "" };
+    let nobody = if denial.reason == Reason::AskRule && !denial.let_through { ": nobody to ask" } else { "" };
     match denial.killed {
         false => format!("{} {target} ({}{nobody})", denial.op.name(), printable(&denial.rule)),
         true => format!("{} {target} (ended: it did not run what was approved)", denial.op.name()),
@@ -130,6 +151,9 @@ pub fn verbose(summary: &Summary) -> String {
             count.p50_us,
             count.p99_us
         );
+    }
+    if summary.let_through > 0 {
+        let _ = writeln!(text, "  {} would have been denied (mode audit)", summary.let_through);
     }
     put_actions(&mut text, summary);
     put_destinations(&mut text, summary);
@@ -322,14 +346,16 @@ fn put_denials(text: &mut String, summary: &Summary) {
     for denial in summary.denials.iter().take(SHOWN) {
         let times = if denial.count > 1 { format!(" ({} times)", denial.count) } else { String::new() };
         let fix = denial.fix.as_ref().map(|fix| format!(" — allow with: {}", printable(fix))).unwrap_or_default();
-        let _ = writeln!(text, "  denied {}{times}{fix}", describe(denial));
+        let word = if denial.let_through { "would deny" } else { "denied" };
+        let _ = writeln!(text, "  {word} {}{times}{fix}", describe(denial));
         if let Some(message) = &denial.message {
             let _ = writeln!(text, "    {}", printable(message));
         }
     }
     let named: u64 = summary.denials.iter().take(SHOWN).map(|denial| denial.count).sum();
-    if summary.denied > named {
-        let _ = writeln!(text, "  and {} more: agentbox log {} --denied", summary.denied - named, summary.run);
+    let all = summary.denied + summary.let_through;
+    if all > named {
+        let _ = writeln!(text, "  and {} more: agentbox log {} --denied", all - named, summary.run);
     }
 }
 
@@ -344,7 +370,9 @@ pub fn report_json(summary: &Summary, result: &RunResult, coverage: &Value, log:
         "result": result,
         "log": log,
         "counts": summary.counts,
+        "mode": summary.mode,
         "denied": summary.denied,
+        "let_through": summary.let_through,
         "denials": summary.denials,
         "denials_not_listed": summary.more,
         "destinations": summary.destinations,
@@ -369,6 +397,7 @@ mod tests {
             message: None,
             fix: fix.map(str::to_string),
             killed: false,
+            let_through: false,
             count: 1,
         }
     }

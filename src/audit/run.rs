@@ -18,10 +18,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::actions::ActionSum;
-use super::record::{Counts, Destination, Head, PolicyRef, RunResult};
+use super::record::{Counts, Destination, Head, PolicyRef, RunResult, is_zero};
 use super::report::Summary;
 use super::text;
-use crate::event::escape_bytes;
+use crate::event::{Mode, escape_bytes};
 
 const LOG: &str = "audit.jsonl";
 const ABOUT: &str = "run.json";
@@ -119,6 +119,9 @@ pub struct RunFile {
     pub traceparent: Option<String>,
     /// The policy.
     pub policy: PolicyRef,
+    /// What became of denials.
+    #[serde(default)]
+    pub mode: Mode,
     /// The files and profiles that the policy came from.
     #[serde(default)]
     pub sources: Vec<String>,
@@ -145,6 +148,9 @@ pub struct RunFile {
     pub total: Option<Box<ActionSum>>,
     /// How many questions were refused.
     pub denied: Option<u64>,
+    /// How many would have been, and were let through in mode audit.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub let_through: u64,
     /// The last link of the log's chain: what the log must end with.
     pub head: Option<Head>,
 }
@@ -162,6 +168,7 @@ impl RunFile {
         self.actions = summary.actions.clone();
         self.total = Some(Box::new(summary.total.clone()));
         self.denied = Some(summary.denied);
+        self.let_through = summary.let_through;
         self.head = head;
     }
 
@@ -382,6 +389,7 @@ mod tests {
             cwd: "/".into(),
             traceparent: None,
             policy: PolicyRef { name: "default.yaml".into(), digest: "00".into() },
+            mode: Mode::Enforce,
             sources: vec![],
             coverage: Value::Null,
             log: escape_bytes(run.log_path().as_os_str().as_encoded_bytes()),
@@ -393,6 +401,7 @@ mod tests {
             actions: Vec::new(),
             total: None,
             denied: None,
+            let_through: 0,
             head: None,
         }
     }

@@ -383,6 +383,7 @@ impl Sink {
             counts: summary.counts.clone(),
             destinations: summary.destinations.clone(),
             total: Some(Box::new(summary.total.clone())),
+            let_through: summary.let_through,
             recorded: self.head.seq + 1,
             dropped: self.dropped,
             write_errors: self.errors,

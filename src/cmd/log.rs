@@ -357,7 +357,9 @@ mod tests {
     use crate::audit::run::RunDir;
     use crate::audit::{Summary, Writer, text};
     use crate::event::Effect;
-    use crate::event::{Access, BoxPath, Event, FileOp, Place, Reason, RuleId, Subject, Verdict, Weight, escape_bytes};
+    use crate::event::{
+        Access, BoxPath, Event, FileOp, Mode, Place, Reason, RuleId, Subject, Verdict, Weight, escape_bytes,
+    };
 
     struct World {
         state: tempfile::TempDir,
@@ -376,6 +378,7 @@ mod tests {
             agentbox: "0.1.0".into(),
             command: vec!["sh".into(), "-c".into(), "echo \x1b[2J".into()],
             policy: PolicyRef { name: "default.yaml".into(), digest: "0123456789abcdef".into() },
+            mode: Mode::Enforce,
             coverage: Value::Null,
         };
         let writer = Writer::create(&run.log_path(), &start).unwrap();
@@ -392,6 +395,7 @@ mod tests {
             cwd: "/work".into(),
             traceparent: None,
             policy: start.policy,
+            mode: Mode::Enforce,
             sources: vec![],
             coverage: Value::Null,
             log: escape_bytes(run.log_path().as_os_str().as_encoded_bytes()),
@@ -403,6 +407,7 @@ mod tests {
             actions: Vec::new(),
             total: None,
             denied: Some(1),
+            let_through: 0,
             head: Some(written.head),
         };
         run.write(run.open_next().unwrap(), &about).unwrap();
@@ -420,6 +425,7 @@ mod tests {
             asked: None,
             verdict: Verdict { effect, rule, reason: Reason::NotGranted, message: None, weight: Weight::default() },
             answer: None,
+            mode: Mode::Enforce,
             layer: Layer::Supervisor,
             outcome,
             latency: Duration::ZERO,

@@ -4,6 +4,7 @@
 
 pub mod annotate;
 pub mod cases;
+pub mod diff;
 pub mod doctor;
 mod export;
 mod hear;

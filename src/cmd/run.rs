@@ -27,7 +27,7 @@ use crate::audit::{
     Head, PolicyRef, RunDir, RunFile, RunId, RunResult, Start, Summary, WriteError, Writer, otlp, report, run, text,
 };
 use crate::cli;
-use crate::event::escape_bytes;
+use crate::event::{Mode, escape_bytes};
 use crate::gate::Gate;
 use crate::host::{HostFacts, apparmor_restricts_user_namespaces};
 use crate::net::publish::{self, Published};
@@ -80,6 +80,9 @@ pub fn run(args: &cli::Run) -> Result<u8> {
     let record = Record::open(args, &prepared, dir)?;
     if args.verbose > 0 {
         eprint!("{}", coverage_text(&prepared.coverage));
+        if record.gate.mode() == Mode::Audit {
+            eprintln!("agentbox: mode audit: {}", policy::walls::LET_THROUGH);
+        }
     }
     let mut ended = trial.run(&prepared, starting, &record, published)?;
     note_repositories(&record.gate, &prepared.policy, &ended.repositories);
@@ -213,6 +216,13 @@ fn layer(layer: cli::Layer) -> Layer {
     }
 }
 
+fn mode(mode: cli::Mode) -> Mode {
+    match mode {
+        cli::Mode::Enforce => Mode::Enforce,
+        cli::Mode::Audit => Mode::Audit,
+    }
+}
+
 fn coverage_text(coverage: &Coverage) -> String {
     coverage.layers.iter().map(|entry| format!("agentbox: {entry}\n")).collect()
 }
@@ -286,6 +296,7 @@ impl Record {
             agentbox: env!("CARGO_PKG_VERSION").into(),
             command: run::escape_command(&args.command),
             policy: reference.clone(),
+            mode: mode(args.mode),
             coverage: json!(coverage.layers),
         };
         let writer = Arc::new(Writer::create(&log, &start)?);
@@ -297,6 +308,7 @@ impl Record {
             cwd: escape_bytes(policy.workdir.as_os_str().as_bytes()),
             traceparent: std::env::var("TRACEPARENT").ok().filter(|text| otlp::TraceParent::parse(text).is_some()),
             policy: reference,
+            mode: start.mode,
             sources: vec![policy.name.to_string()],
             coverage: start.coverage,
             log: escape_bytes(log.as_os_str().as_bytes()),
@@ -308,11 +320,13 @@ impl Record {
             actions: Vec::new(),
             total: None,
             denied: None,
+            let_through: 0,
             head: None,
         };
         dir.write(dir.open_next()?, &about)?;
         let next = dir.open_next()?;
-        let gate = Arc::new(Gate::new(Arc::new(policy.clone()), Arc::clone(&writer), dir.id().clone()));
+        let gate = Gate::new(Arc::new(policy.clone()), Arc::clone(&writer), dir.id().clone());
+        let gate = Arc::new(gate.in_mode(start.mode));
         let report = args.report.clone().map(|path| open_report(&path).map(|file| (file, path))).transpose()?;
         Ok(Self { dir, about, next, writer, gate, report })
     }

@@ -131,7 +131,8 @@ impl Answer {
         let mut lines = Vec::new();
         if let Some(Recorded { decided, .. }) = record {
             let word = word(decided.verdict);
-            lines.push(format!("then    {word} by {}  {}", decided.rule, decided.outcome));
+            let passed = if decided.let_through() { " (let through in mode audit)" } else { "" };
+            lines.push(format!("then    {word} by {}  {}{passed}", decided.rule, decided.outcome));
         }
         lines.push(format!("{:<7} {}", word(self.verdict.effect), self.told()));
         lines.push(format!("rule    {}{}", self.verdict.rule, self.because(policy)));
@@ -259,14 +260,14 @@ fn numbered(state: &Path, spec: &str) -> Result<Recorded> {
     bail!("there is no record {seq} in {}", found.log.display())
 }
 
-/// Finds the last denial of the last run.
+/// Finds the last denial of the last run, let through or not.
 fn last_denial(state: &Path) -> Result<Recorded> {
     let found = run::find(state, None)?;
     let mut reader = Reader::open(&found.log)?;
     let mut last = None;
     while let Some(line) = reader.next_line()? {
         if let Some(Entry::Decision(decided)) = line.entry
-            && decided.denied()
+            && decided.is_refusal()
         {
             last = Some((line.seq.unwrap_or_default(), decided));
         }

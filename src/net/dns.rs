@@ -480,6 +480,7 @@ mod tests {
             agentbox: "0".into(),
             command: vec![],
             policy: PolicyRef { name: "test.yaml".into(), digest: "00".into() },
+            mode: crate::event::Mode::Enforce,
             coverage: serde_json::Value::Null,
         };
         let allowed = ["*.example.org:443", "db:5432", &format!("{HOST_NAME}:80"), "*.in-addr.arpa:1"];

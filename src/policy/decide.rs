@@ -33,7 +33,8 @@ pub fn decide(policy: &Policy, event: &Event) -> Verdict {
     tiers::weighed(policy, event, by_rules(policy, event))
 }
 
-fn by_rules(policy: &Policy, event: &Event) -> Verdict {
+/// By its rules alone.
+pub(super) fn by_rules(policy: &Policy, event: &Event) -> Verdict {
     match &event.access {
         Access::File { at: Place { stream: Some(stream), .. }, .. } => reopened(*stream),
         Access::File { op, at } => file(policy, Use::plain(*op), at),
@@ -246,7 +247,7 @@ fn bytes(path: &Path) -> &[u8] {
 }
 
 /// The granted trees that hold the path, the most specific first.
-fn holding<'a>(files: &'a FileRules, probe: &'a Probe) -> impl Iterator<Item = (&'a Root, Granted)> {
+pub(super) fn holding<'a>(files: &'a FileRules, probe: &'a Probe) -> impl Iterator<Item = (&'a Root, Granted)> {
     let root = |granted| match granted {
         Granted::Write(at) => &files.write[at],
         Granted::Private(at) => &files.private[at],
@@ -420,6 +421,7 @@ pub fn remedy(policy: &Policy, event: &Event, verdict: &Verdict) -> Option<Fix> 
         }
         (Reason::NotGranted, Access::Exec(exec)) => Some(Fix::Program(exec.program.to_string())),
         (Reason::NotGranted | Reason::NoNetwork, access) => network::remedy(policy, access),
+        (Reason::Tier | Reason::Answered, _) => policy.tiers.as_ref().map(|tiers| tiers.remedy(&verdict.weight)),
         _ => None,
     }
 }

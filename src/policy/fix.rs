@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::event::RuleId;
+use crate::event::{Effect, RuleId};
 
 /// An edit. Paths are as one would write them in the working directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +31,17 @@ pub enum Fix {
     },
     /// A program that must be allowed; there is no flag for that.
     Program(String),
+    /// Lines drawn further up in the file that draws them; there is no flag for that.
+    Tiers {
+        /// Up to which tier deeds would pass.
+        allow: u8,
+        /// Up to which a person would be asked.
+        ask: u8,
+        /// What would become of what cannot be undone.
+        irreversible: Option<Effect>,
+        /// The file.
+        file: String,
+    },
     /// A flag that must go.
     WithoutFlag(String),
     /// A rule of a file that must go.
@@ -57,7 +68,7 @@ impl Fix {
             Self::Unix(path) => Some(format!("--net-unix {}", word(path))),
             Self::Reach { rule, .. } => Some(format!("--net-allow {}", bracketed(rule))),
             Self::Publish { port, .. } => Some(format!("--publish {}", bracketed(port))),
-            Self::Names | Self::Program(_) | Self::WithoutFlag(_) | Self::WithoutRule(_) => None,
+            Self::Names | Self::Program(_) | Self::Tiers { .. } | Self::WithoutFlag(_) | Self::WithoutRule(_) => None,
         }
     }
 
@@ -71,9 +82,21 @@ impl Fix {
             Self::Reach { rule, before } => Some(format!("network: {{{}allow: [{}]}}", mode(before), scalar(rule))),
             Self::Publish { port, .. } => Some(format!("network: {{publish: [{}]}}", scalar(port))),
             Self::Program(path) => Some(format!("exec: {{allow: [{}]}}", scalar(path))),
+            Self::Tiers { allow, ask, irreversible, .. } => Some(tiers(*allow, *ask, *irreversible)),
             Self::Names | Self::WithoutFlag(_) | Self::WithoutRule(_) => None,
         }
     }
+}
+
+fn tiers(allow: u8, ask: u8, irreversible: Option<Effect>) -> String {
+    let ask = if ask > allow { format!(", ask: {ask}") } else { String::new() };
+    let irreversible = match irreversible {
+        None => "",
+        Some(Effect::Allow) => ", irreversible: allow",
+        Some(Effect::Ask) => ", irreversible: ask",
+        Some(Effect::Deny) => ", irreversible: deny",
+    };
+    format!("tiers: {{allow: {allow}{ask}{irreversible}}}")
 }
 
 impl fmt::Display for Fix {
@@ -84,6 +107,9 @@ impl fmt::Display for Fix {
                 return write!(f, "--net-allow HOST {how}");
             }
             Self::Program(path) => return write!(f, "exec: {{allow: [{path}]}} in the policy"),
+            Self::Tiers { allow, ask, irreversible, file } => {
+                return write!(f, "{} in {file}", tiers(*allow, *ask, *irreversible));
+            }
             Self::WithoutFlag(flag) => return write!(f, "a command line without {flag}"),
             Self::WithoutRule(rule) => return write!(f, "a policy without the rule {rule}"),
             Self::Read(_) | Self::Write(_) | Self::Unix(_) | Self::Reach { .. } | Self::Publish { .. } => {}
@@ -172,5 +198,9 @@ mod tests {
         ] {
             assert_eq!((fix.to_string().as_str(), fix.yaml().as_deref()), (flag, Some(yaml)));
         }
+        let tiers = |allow, ask, irreversible| Fix::Tiers { allow, ask, irreversible, file: "team.yaml".into() };
+        let drawn = tiers(6, 8, Some(Effect::Deny));
+        assert_eq!(drawn.to_string(), "tiers: {allow: 6, ask: 8, irreversible: deny} in team.yaml");
+        assert_eq!((tiers(8, 8, None).yaml().as_deref(), drawn.flag()), (Some("tiers: {allow: 8}"), None));
     }
 }

@@ -2,12 +2,14 @@
 //!
 //! `load` finds YAML text (`file`), profiles and flags, and `build` turns them into a [`Policy`]; `rules` holds the
 //! matcher for names, `programs` the one for programs, `network` those for hosts; `decide` answers an
-//! [`Event`](crate::event::Event) from the policy alone, and `fix` words what would change the answer. Only `load` and
-//! `trust` read files, and `real` looks at the file system; nothing reads the environment.
+//! [`Event`](crate::event::Event) from the policy alone, and `fix` words what would change the answer; `diff` says what
+//! one policy permits more and less than another. Only `load` and `trust` read files, and `real` looks at the file system;
+//! nothing reads the environment.
 
 mod build;
 pub mod cases;
 pub mod decide;
+pub mod diff;
 pub mod env;
 pub mod file;
 pub mod fix;
@@ -24,6 +26,7 @@ pub mod rules;
 mod shell;
 pub mod tiers;
 pub mod trust;
+pub mod walls;
 mod worktree;
 
 use std::collections::BTreeMap;

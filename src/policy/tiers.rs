@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use super::decide::{is_private, is_whole};
 use super::file::{Exception, MOST_TIER, TiersFile};
+use super::fix::Fix;
 use super::glob::glob_matches;
 use super::rules::{Probe, contains};
 use super::{GuardKind, NetworkMode, Policy};
@@ -38,6 +39,26 @@ impl Tiers {
         let TiersFile { allow, ask, irreversible } = *written;
         let rules = ["tiers.allow", "tiers.ask", "tiers.irreversible"].map(|key| RuleId::new(name, key));
         Self { allow, ask, irreversible, rules }
+    }
+
+    /// What becomes of a deed of this tier that the rules allow; `for_good` if it cannot be undone.
+    pub(super) fn answer(&self, tier: u8, for_good: bool) -> Effect {
+        let reversibility = if for_good { Reversibility::R3 } else { Reversibility::R0 };
+        self.effect(&Weight { tier, reversibility, ..Weight::default() }).0
+    }
+
+    /// The smallest change to these lines by which a deed of this weight passes.
+    pub(super) fn remedy(&self, weight: &Weight) -> Fix {
+        let allow = self.allow.max(weight.tier);
+        let for_good = weight.reversibility == Reversibility::R3;
+        let irreversible = self.irreversible.map(|effect| if for_good { Effect::Allow } else { effect });
+        let file = self.rules[0].0.strip_suffix(" tiers.allow").unwrap_or_default().to_string();
+        Fix::Tiers { allow, ask: self.ask.max(allow), irreversible, file }
+    }
+
+    /// Where they stand.
+    pub(super) fn rule(&self) -> &RuleId {
+        &self.rules[0]
     }
 
     /// What becomes of a deed that the rules allow, and by which key.
@@ -330,7 +351,7 @@ fn place_of(policy: &Policy, path: &Path) -> Where {
 
 /// Whether a change puts something where it runs later, or takes away what guards the person: such names are on the
 /// protected list, and somebody lifted this one.
-fn is_persistent(policy: &Policy, op: FileOp, at: &Place) -> bool {
+pub(super) fn is_persistent(policy: &Policy, op: FileOp, at: &Place) -> bool {
     let probe = Probe::new(at.path.as_path());
     let counts = |guard: &super::Guard| guard.kind == GuardKind::Protect && guard.except != Exception::OwnRepository;
     let changes = match op {

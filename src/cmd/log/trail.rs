@@ -153,7 +153,7 @@ impl Trail {
         if brief.outcome != "ok" {
             write!(out, "  {}", self.paint.paint(colour, &printable(&brief.outcome)))?;
         }
-        if brief.denied() {
+        if brief.is_refusal() {
             write!(out, "  by {}", printable(&brief.rule))?;
         }
         if let Some(message) = &brief.message {
@@ -187,7 +187,11 @@ impl Trail {
         write!(out, " {} {}", self.paint.paint(BOLD, "end  "), ending(&end.result))?;
         let refused: u64 = end.counts.values().map(|count| count.ask + count.deny + count.killed).sum();
         let all: u64 = end.counts.values().map(|count| count.ask + count.deny + count.allow).sum();
+        let refused = refused.saturating_sub(end.let_through);
         write!(out, "; {all} decisions, {refused} denied, {} records", end.recorded)?;
+        if end.let_through > 0 {
+            write!(out, ", {} would have been denied", end.let_through)?;
+        }
         match end.dropped {
             0 => writeln!(out)?,
             dropped => writeln!(out, ", {}", self.paint.paint(RED, &format!("{dropped} records lost")))?,
@@ -209,6 +213,7 @@ pub fn aim(brief: &Brief<'_>) -> String {
 /// The colour and the word for how a decision came out.
 pub fn mark(brief: &Brief<'_>) -> (&'static str, &'static str) {
     match brief.verdict {
+        Effect::Ask | Effect::Deny if brief.let_through() => (YELLOW, "WOULD"),
         Effect::Deny => (RED, "DENY "),
         Effect::Ask if brief.denied() => (RED, "DENY "),
         Effect::Allow if brief.denied() => (RED, "KILL "),

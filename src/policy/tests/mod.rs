@@ -1,6 +1,7 @@
 //! Tests of the policy room, one file for each step. A test hands a made-up world in; nothing here needs a kernel.
 
 mod deciding;
+mod differing;
 mod exec;
 mod filing;
 mod loading;
@@ -9,6 +10,7 @@ mod naming;
 mod networking;
 mod reaching;
 mod shape;
+mod walls;
 mod weighing;
 
 use std::collections::BTreeMap;
