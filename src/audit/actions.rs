@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::record::{Destination, Link, VERSION, put};
+use super::record::{Destination, Line, Link, put};
 use super::report::{describe_effects, describe_weight};
 use super::text;
 use crate::event::{ActionId, Attribution, Claim, Effects, Labels, Reach, Reversibility, Subject};
@@ -109,11 +109,7 @@ impl ActionSum {
 }
 
 #[derive(Serialize)]
-struct BeganLine<'a> {
-    v: u32,
-    seq: u64,
-    prev: &'a str,
-    kind: &'static str,
+struct BeganBody<'a> {
     time: String,
     run: &'a str,
     action: ActionId,
@@ -127,11 +123,7 @@ struct BeganLine<'a> {
 }
 
 #[derive(Serialize)]
-struct ClaimLine<'a> {
-    v: u32,
-    seq: u64,
-    prev: &'a str,
-    kind: &'static str,
+struct ClaimBody<'a> {
     time: String,
     run: &'a str,
     action: ActionId,
@@ -140,11 +132,7 @@ struct ClaimLine<'a> {
 }
 
 #[derive(Serialize)]
-struct EndedLine<'a> {
-    v: u32,
-    seq: u64,
-    prev: &'a str,
-    kind: &'static str,
+struct EndedBody<'a> {
     time: String,
     run: &'a str,
     #[serde(flatten)]
@@ -153,41 +141,16 @@ struct EndedLine<'a> {
 
 pub(super) fn put_began(buffer: &mut Vec<u8>, link: Link<'_>, began: &Began) -> serde_json::Result<()> {
     let Began { time, action, attribution, process, parent, command, claim } = began;
-    put(
-        buffer,
-        &BeganLine {
-            v: VERSION,
-            seq: link.seq,
-            prev: link.prev,
-            kind: "action",
-            time: text::rfc3339(*time),
-            run: link.run.as_str(),
-            action: *action,
-            attribution: *attribution,
-            process,
-            parent: *parent,
-            command,
-            claim: claim.as_ref(),
-        },
-    )
+    let (time, run, claim) = (text::rfc3339(*time), link.run.as_str(), claim.as_ref());
+    let (action, attribution, parent) = (*action, *attribution, *parent);
+    let body = BeganBody { time, run, action, attribution, process, parent, command, claim };
+    put(buffer, &Line::new(link, "action", body))
 }
 
 pub(super) fn put_claimed(buffer: &mut Vec<u8>, link: Link<'_>, claimed: &Claiming) -> serde_json::Result<()> {
     let Claiming { time, action, process, claim } = claimed;
-    put(
-        buffer,
-        &ClaimLine {
-            v: VERSION,
-            seq: link.seq,
-            prev: link.prev,
-            kind: "claim",
-            time: text::rfc3339(*time),
-            run: link.run.as_str(),
-            action: *action,
-            process,
-            claim,
-        },
-    )
+    let (time, run) = (text::rfc3339(*time), link.run.as_str());
+    put(buffer, &Line::new(link, "claim", ClaimBody { time, run, action: *action, process, claim }))
 }
 
 pub(super) fn put_ended(
@@ -197,7 +160,7 @@ pub(super) fn put_ended(
     sum: &ActionSum,
 ) -> serde_json::Result<()> {
     let (time, run) = (text::rfc3339(time), link.run.as_str());
-    put(buffer, &EndedLine { v: VERSION, seq: link.seq, prev: link.prev, kind: "action_end", time, run, sum })
+    put(buffer, &Line::new(link, "action_end", EndedBody { time, run, sum }))
 }
 
 /// The action of the agent's own process, which nothing opens.

@@ -457,14 +457,21 @@ pub(super) struct Link<'a> {
     pub run: &'a RunId,
 }
 
+/// A line: what all have, and what its kind adds.
 #[derive(Serialize)]
-struct Line<'a, T> {
+pub(super) struct Line<'a, T> {
     v: u32,
     seq: u64,
     prev: &'a str,
     kind: &'static str,
     #[serde(flatten)]
     body: T,
+}
+
+impl<'a, T> Line<'a, T> {
+    pub(super) fn new(link: Link<'a>, kind: &'static str, body: T) -> Self {
+        Self { v: VERSION, seq: link.seq, prev: link.prev, kind, body }
+    }
 }
 
 #[derive(Serialize)]
@@ -542,12 +549,12 @@ enum TargetLine<'a> {
 
 /// Appends a start record's line to `buffer`, without its newline.
 pub(super) fn put_start(buffer: &mut Vec<u8>, link: Link<'_>, start: &Start) -> serde_json::Result<()> {
-    put(buffer, &Line { v: VERSION, seq: link.seq, prev: link.prev, kind: "start", body: start })
+    put(buffer, &Line::new(link, "start", start))
 }
 
 /// Appends an end record's line to `buffer`, without its newline.
 pub(super) fn put_end(buffer: &mut Vec<u8>, link: Link<'_>, end: &End) -> serde_json::Result<()> {
-    put(buffer, &Line { v: VERSION, seq: link.seq, prev: link.prev, kind: "end", body: end })
+    put(buffer, &Line::new(link, "end", end))
 }
 
 /// Appends a record's line to `buffer`, without its newline.

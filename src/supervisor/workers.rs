@@ -275,8 +275,13 @@ impl Shared {
     }
 
     /// Gives the calling thread directories and a creation mask of its own.
+    ///
+    /// Until then it shares those of the worker that started it, which may stand elsewhere for a moment (a bind does); so
+    /// it goes where it belongs itself.
     fn own_directories(&self) -> Result<(), SupervisorError> {
-        unshare(CloneFlags::CLONE_FS).map_err(|errno| SupervisorError::Step("give a worker its own directories", errno))
+        let step = |doing| move |errno| SupervisorError::Step(doing, errno);
+        unshare(CloneFlags::CLONE_FS).map_err(step("give a worker its own directories"))?;
+        file::fchdir(self.target.host_proc.as_raw_fd()).map_err(step("enter the host's /proc"))
     }
 
     /// Leads when the lead is free, until the box is gone.
