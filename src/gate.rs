@@ -15,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::audit::record::{Answer, Note};
 use crate::audit::report::DENIALS;
 use crate::audit::{Counts, Decision, Denial, Layer, Op, OpCount, Record, RunId, RunResult, Summary, text};
-use crate::audit::{WriteError, Writer, Written};
+use crate::audit::{WriteError, Writer, Written, redact};
 use crate::event::{
     Access, ActionId, BoxPath, Claim, Effect, Event, FileId, GitState, Mode, Reason, RuleId, Standing, Subject,
 };
@@ -171,8 +171,12 @@ impl Gate {
     }
 
     /// Counts and records what came of a decision; to be called after the act and before or after the answer.
-    pub fn settle(&self, judged: Judged, outcome: Outcome) {
+    pub fn settle(&self, mut judged: Judged, outcome: Outcome) {
         let latency = judged.received.elapsed();
+        if let Access::Exec(exec) = &mut judged.event.access {
+            // What was judged is the true one; no secret of it goes on.
+            exec.argv = redact::argv(&exec.argv);
+        }
         let op = Op::of(&judged.event.access);
         let killed = outcome == Outcome::Killed;
         self.meters[op as usize].count(judged.verdict.effect, killed, latency);

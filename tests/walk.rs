@@ -207,3 +207,20 @@ fn audit_levels_record_what_they_say() {
     assert_eq!(ops("actions"), (true, false, true, true));
     assert_eq!(ops("all"), (true, true, true, true));
 }
+
+#[test]
+fn a_secret_on_a_command_line_is_on_record_as_a_digest() {
+    let scene = Scene::new();
+    let token = "ghp_abcdefghijklmnopqrstuvwxyz0123456789";
+    let line = format!("/bin/echo {token}; /bin/echo --password hunter22 'Authorization: Bearer {token}'; true");
+    let report = scene.root.join("report.json");
+    scene.file("home/work/talk.sh", line);
+    let run = scene.boxed(&["-v", "--report", text(&report)], &["/bin/sh", "talk.sh"]);
+    run.exits(0).must(run.out.matches(token).count() == 2, "the programs get what they were given");
+    let told = fs::read_to_string(report).expect("the report");
+    for (what, said) in [("the records", format!("{:?}", run.records)), ("the report", told), ("the summary", run.err)]
+    {
+        assert!(!said.contains(token) && !said.contains("hunter22"), "{what}: {said}");
+        assert!(said.contains("sha256:"), "{what}: {said}");
+    }
+}

@@ -24,7 +24,8 @@ use serde_json::{Value, json};
 use super::hear::OnRecord;
 use crate::annotate::{self, Annotate};
 use crate::audit::{
-    Head, PolicyRef, RunDir, RunFile, RunId, RunResult, Start, Summary, WriteError, Writer, otlp, report, run, text,
+    Head, PolicyRef, RunDir, RunFile, RunId, RunResult, Start, Summary, WriteError, Writer, otlp, redact, report, run,
+    text,
 };
 use crate::cli;
 use crate::event::{Mode, escape_bytes};
@@ -294,7 +295,7 @@ impl Record {
             time: text::rfc3339(now),
             run: dir.id().clone(),
             agentbox: env!("CARGO_PKG_VERSION").into(),
-            command: run::escape_command(&args.command),
+            command: redact::argv(&run::escape_command(&args.command)),
             policy: reference.clone(),
             mode: mode(args.mode),
             coverage: json!(coverage.layers),
