@@ -482,3 +482,86 @@ fn a_watch_ends_cleanly_between_two_records() {
     run.kill().expect("kill the run");
     run.wait().expect("reap the run");
 }
+
+/// What somebody may do to a log, at one line of it: gives the lines, and the one at which it must be found at the latest.
+type Tampering = (&'static str, fn(&mut Vec<String>, usize) -> usize);
+
+#[test]
+fn every_kind_of_tampering_is_found_where_it_is_in_a_long_log() {
+    const RECORDS: usize = 100_000;
+    const KINDS: [Tampering; 8] = [
+        ("a word is changed", |lines, at| {
+            lines[at] = lines[at].replace("\"allow\"", "\"denyy\"");
+            at
+        }),
+        ("a byte is changed", |lines, at| {
+            let from = lines[at].find("/work/").expect("a path") + 6;
+            let digit = if &lines[at][from..=from] == "7" { "8" } else { "7" };
+            lines[at].replace_range(from..=from, digit);
+            at
+        }),
+        ("a record is removed", |lines, at| {
+            lines.remove(at);
+            at
+        }),
+        ("a record is added", |lines, at| {
+            lines.insert(at, lines[at].clone());
+            at + 1
+        }),
+        ("a record of another place is put in", |lines, at| {
+            lines[at] = lines[at - 5].clone();
+            at
+        }),
+        ("two records change places", |lines, at| {
+            lines.swap(at, at + 1);
+            at
+        }),
+        ("the rest is cut off", |lines, at| {
+            lines.truncate(at);
+            at.saturating_sub(1)
+        }),
+        ("the rest is cut off within a line", |lines, at| {
+            lines.truncate(at + 1);
+            let half = lines[at].len() / 2;
+            lines[at].truncate(half);
+            at
+        }),
+    ];
+    let records: Vec<(&str, Value)> = std::iter::once(begin())
+        .chain((2..RECORDS).map(|n| decision(1, "a1", (5, &[2, 1]), "write", json!({"path": format!("/work/{n}")}))))
+        .chain([end()])
+        .collect();
+    let whole: Vec<String> = chained(&records).lines().map(String::from).collect();
+    let scene = Scene::new();
+    let seed = std::time::UNIX_EPOCH.elapsed().map_or(1, |time| u64::from(time.subsec_nanos()));
+    let try_one = |n: usize, (what, tamper): Tampering| {
+        // Somewhere within, wherever that is.
+        let at = 10
+            + (seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(n as u64 * 7919) >> 20) as usize
+                % (RECORDS - 20);
+        let mut lines = whole.clone();
+        let latest = tamper(&mut lines, at);
+        let torn = what.ends_with("within a line");
+        let log = scene.file(format!("{n}.jsonl"), lines.join("\n") + if torn { "" } else { "\n" });
+        let verified = scene.agentbox(&["log", "verify", text(&log)]);
+        let found = verified.out.split("line ").nth(1).and_then(|rest| rest.split(':').next()?.parse::<usize>().ok());
+        let told = format!("seed {seed}: {what} at line {}: {verified}", at + 1);
+        assert_eq!(verified.code, 1, "{told}");
+        match found {
+            Some(line) => assert!((latest..=latest + 2).contains(&line), "{told}"),
+            // Without what follows nothing is wrong but that the end is missing.
+            None => assert!(what.starts_with("the rest") && verified.out.contains("no end"), "{told}"),
+        }
+        fs::remove_file(log).expect("tidy");
+    };
+    let log = scene.file("whole.jsonl", whole.join("\n") + "\n");
+    scene.agentbox(&["log", "verify", text(&log)]).exits(0);
+    std::thread::scope(|scope| {
+        for half in 0..2 {
+            let try_one = &try_one;
+            scope.spawn(move || {
+                KINDS.into_iter().enumerate().filter(|(n, _)| n % 2 == half).for_each(|(n, kind)| try_one(n, kind));
+            });
+        }
+    });
+}
