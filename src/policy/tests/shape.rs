@@ -129,7 +129,7 @@ fn hostile_files_are_refused_quickly() {
         let start = Instant::now();
         let error = error_of(&bytes);
         assert!(error.starts_with("p.yaml") && !error.contains('\n'), "{what}: {error}");
-        assert!(start.elapsed() < Duration::from_secs(20), "{what} took {:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(2), "{what} took {:?}", start.elapsed());
     }
 }
 
