@@ -216,21 +216,22 @@ impl Builder {
     }
 
     /// The socket is made here, where its directory is still to be made read-only: from then on nothing can take its place.
+    ///
+    /// An executable that this user may not look up, or that was replaced a moment ago, is not shown; the socket serves
+    /// without it. It is placed last, so that its mount need not be copied along with the directory.
     fn annotate(&mut self, at: &Path, program: Option<&Path>) -> Result<()> {
         let directory = self.directory(at, 0o755)?;
         self.listener = Some(listen(&directory).map_err(step("listen in", at))?);
-        if let Some(program) = program {
-            self.show_program(program, &at.join(PROGRAM))?;
+        let tree = program.and_then(|program| self.clone_from(program, false).ok());
+        let shown = at.join(PROGRAM);
+        if tree.is_some() {
+            self.file(&shown)?;
         }
-        self.make_read_only(at)
-    }
-
-    /// An executable that this user may not look up, or that was replaced a moment ago, is not shown; the socket serves
-    /// without it.
-    fn show_program(&mut self, program: &Path, at: &Path) -> Result<()> {
-        let Ok(tree) = self.clone_from(program, false) else { return Ok(()) };
-        let target = self.file(at)?;
-        self.place_at(&tree, &target, at)
+        self.make_read_only(at)?;
+        match (tree, self.existing(&shown)?) {
+            (Some(tree), Some(target)) => self.place_at(&tree, &target, &shown),
+            _ => Ok(()),
+        }
     }
 
     fn make_read_only(&mut self, at: &Path) -> Result<()> {
