@@ -170,6 +170,12 @@ impl Gate {
         ended.into_iter().for_each(|record| self.writer.push(record));
     }
 
+    /// Ends what processes said they began that are gone by now; `is_gone` tells by the number on the host.
+    pub fn end_abandoned(&self, is_gone: impl Fn(i32) -> bool) {
+        let ended = self.actions().abandon(is_gone);
+        ended.into_iter().for_each(|record| self.writer.push(record));
+    }
+
     /// Counts and records what came of a decision; to be called after the act and before or after the answer.
     pub fn settle(&self, mut judged: Judged, outcome: Outcome) {
         let latency = judged.received.elapsed();

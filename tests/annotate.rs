@@ -521,3 +521,18 @@ print(first, second)
         ran.must(ended["claim"]["tool"] == "edit" && ended["claim"]["outcome"] == "fine", "what was said of it");
     }
 }
+
+#[test]
+fn what_a_program_began_ends_with_it() {
+    python!();
+    for stage in Stage::all() {
+        stage.scene.file("home/work/client.py", format!("{CLIENT}\nAnnotate().say('begin', tool='forgotten')\n"));
+        let ran = stage.shell(&[], "python3 client.py; sleep 1.5; true > later");
+        ran.exits(0);
+        let at = |kind: &str, part: &str| {
+            let fits = |record: &Value| record["kind"] == kind && record.to_string().contains(part);
+            ran.records.iter().position(fits).unwrap_or_else(|| panic!("no {kind} with {part}: {ran}"))
+        };
+        ran.must(at("action_end", "forgotten") < at("decision", "/later"), "while the run goes on");
+    }
+}

@@ -50,6 +50,8 @@ pub(super) struct Actions {
 struct Bracket {
     /// What it was marked with when it began them: who bears that mark as well, among its descendants, is in them, too.
     mark: ActionId,
+    /// The process, by its number on the host.
+    host: i32,
     actions: Vec<ActionId>,
 }
 
@@ -283,7 +285,8 @@ impl Actions {
         (open.sum.parent, open.sum.claim) = (parent, Some(claim.clone()));
         self.open.insert(action, open);
         let bracket = self.brackets.entry(subject.pid);
-        bracket.or_insert_with(|| Bracket { mark: subject.mark, actions: Vec::new() }).actions.push(action);
+        let (mark, host) = (subject.mark, subject.host);
+        bracket.or_insert_with(|| Bracket { mark, host, actions: Vec::new() }).actions.push(action);
         let began = Began { time, action, attribution, process, parent, command: Vec::new(), claim: Some(claim) };
         Ok((action, Record::Began(Box::new(began))))
     }
@@ -319,6 +322,17 @@ impl Actions {
         let lasts = self.open.get(&action).is_some_and(|open| open.runs);
         let ended = if lasts { None } else { self.end(action) };
         Ok((action, std::iter::once(claimed).chain(ended).collect()))
+    }
+
+    /// Ends what processes began that are gone and have not said so: who gets their numbers next has nothing to do with it.
+    /// What still runs keeps its action open.
+    pub fn abandon(&mut self, is_gone: impl Fn(i32) -> bool) -> Vec<Record> {
+        let gone: Vec<i32> = self.brackets.iter().filter(|(_, by)| is_gone(by.host)).map(|(pid, _)| *pid).collect();
+        let abandoned: Vec<ActionId> =
+            gone.iter().filter_map(|pid| self.brackets.remove(pid)).flat_map(|bracket| bracket.actions).collect();
+        let lasts = |action: &ActionId| self.open.get(action).is_some_and(|open| open.runs);
+        let over: Vec<ActionId> = abandoned.into_iter().filter(|action| !lasts(action)).collect();
+        over.into_iter().filter_map(|action| self.end(action)).collect()
     }
 
     /// A process says something of what it does.

@@ -97,10 +97,9 @@ impl Lineage {
     /// The actions of which no process is left; they are forgotten. Looks through `/proc` only if one has lost the process
     /// that it started.
     pub fn ended(&self) -> Vec<ActionId> {
-        let gone = |subject: &Subject| !Path::new("/proc").join(subject.host.to_string()).exists();
         let mut roots = lock(&self.roots);
         let mut orphaned: HashSet<ActionId> =
-            roots.iter().filter(|(_, subject)| gone(subject)).map(|(action, _)| *action).collect();
+            roots.iter().filter(|(_, subject)| is_gone(subject.host)).map(|(action, _)| *action).collect();
         if !orphaned.is_empty() {
             // A process of another box may have the same mark: then the end is seen later.
             let living = numbers_in("/proc").unwrap_or_default();
@@ -293,6 +292,11 @@ impl Lineage {
         // Nothing panics under this lock, and each use leaves the value whole.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether there is no process of this number on the host any more. For threads in the host's view.
+pub fn is_gone(process: i32) -> bool {
+    !Path::new("/proc").join(process.to_string()).exists()
 }
 
 /// What the pid namespace of a task goes by.

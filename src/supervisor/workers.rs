@@ -20,7 +20,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use super::aims::Aims;
 use super::digest::Digests;
 use super::exchange::Epolls;
-use super::lineage::Lineage;
+use super::lineage::{self, Lineage};
 use super::notification::{Parked, Stopped};
 use super::target::Target;
 use super::tracked::WorkTrees;
@@ -173,6 +173,7 @@ impl Supervisor {
             return;
         }
         self.shared.looked_at.store(now, Ordering::Relaxed);
+        self.shared.gate.end_abandoned(lineage::is_gone);
         self.shared.lineage.ended().into_iter().for_each(|action| self.shared.gate.end_action(action));
     }
 

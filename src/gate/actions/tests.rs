@@ -517,3 +517,19 @@ fn what_is_sent_counts_by_what_was_read_before() {
     assert_eq!((destination.allowed, destination.denied, destination.bytes_out), (2, 1, Some(5)));
     assert!(book.sum(SESSION).destinations.is_empty());
 }
+
+#[test]
+fn what_a_process_leaves_behind_as_it_dies_ends_and_is_nobody_elses() {
+    let mut book = Actions::default();
+    let (dead, living) = (process(3, &[2, 1]), process(4, &[2, 1]));
+    let ended = book.begins(&dead, "a");
+    let kept = book.begins(&dead, "b");
+    book.command(&dead, &["sleep"]);
+    let other = book.begins(&living, "c");
+    let records = book.abandon(|host| host == dead.host);
+    assert!(matches!(&records[..], [Record::Ended(sum, _)] if sum.action == ended), "the other still runs");
+    assert_eq!(book.attributed(&dead), (SESSION, Attribution::Session, vec![]), "the number is free");
+    assert_eq!(book.attributed(&living).0, other);
+    assert!(matches!(book.end(kept), Some(Record::Ended(..))), "as its last process goes");
+    assert!(book.abandon(|_| false).is_empty());
+}
