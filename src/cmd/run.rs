@@ -566,7 +566,14 @@ impl Trial<'_> {
         private.extend(prepared.plan.annotate.clone());
         let own_network = prepared.plan.namespaces.network;
         let host_proc = self.outside.proc.try_clone().context("cannot keep the host's /proc")?;
-        Ok(supervisor::Box { init: starting.init().as_raw(), own_view, host_proc, private, own_network })
+        Ok(supervisor::Box {
+            init: starting.init().as_raw(),
+            own_view,
+            host_proc,
+            private,
+            own_network,
+            wait_killable: prepared.plan.wait_killable,
+        })
     }
 }
 

@@ -3,7 +3,7 @@
 //! Asked and told by the gate under one lock, a few lookups each time. What it keeps is bounded: an action that has ended
 //! is on record, and only the weightiest are kept for the summary.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -41,8 +41,16 @@ pub(super) struct Actions {
     tainting_all: Labels,
     last: u32,
     total: Open,
-    ended: Vec<ActionSum>,
+    /// What ended actions came to, the lightest and oldest first.
+    ended: BTreeMap<(Grade, ActionId), ActionSum>,
     left_out: u64,
+}
+
+/// How much an action that has ended is worth keeping.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Grade {
+    tier: u8,
+    denied: u64,
 }
 
 /// The actions that a process has open by its own word.
@@ -84,7 +92,7 @@ impl Default for Actions {
             tainting_all: Labels::default(),
             last: 0,
             total: Open::new(ActionId::SESSION, Attribution::Session),
-            ended: Vec::new(),
+            ended: BTreeMap::new(),
             left_out: 0,
         }
     }
@@ -366,11 +374,10 @@ impl Actions {
 
     /// Keeps what an action came to for the summary; if there are too many the lightest goes.
     fn keep(&mut self, sum: ActionSum) {
-        self.ended.push(sum);
+        let grade = Grade { tier: sum.tier.max(sum.refused_tier.unwrap_or(0)), denied: sum.denied };
+        self.ended.insert((grade, sum.action), sum);
         if self.ended.len() > KEPT {
-            let weight = |sum: &ActionSum| (sum.tier.max(sum.refused_tier.unwrap_or(0)), sum.denied);
-            let lightest = (0..self.ended.len()).min_by_key(|&at| weight(&self.ended[at]));
-            lightest.map(|at| self.ended.remove(at));
+            self.ended.pop_first();
             self.left_out += 1;
         }
     }
@@ -386,7 +393,7 @@ impl Actions {
     /// What each action came to, in the order in which they began, those still open included; the session first.
     pub fn sums(&self) -> Vec<ActionSum> {
         let open = self.open.values().map(Open::finished_so_far);
-        let mut sums: Vec<ActionSum> = open.chain(self.ended.iter().cloned()).collect();
+        let mut sums: Vec<ActionSum> = open.chain(self.ended.values().cloned()).collect();
         sums.sort_by_key(|sum| sum.action);
         sums
     }

@@ -6,6 +6,7 @@
 //! asks the gate, acts and answers (`notification`). Every verdict comes from the gate.
 
 mod address;
+mod affinity;
 mod aims;
 mod bound;
 mod digest;
@@ -63,6 +64,8 @@ pub struct Box {
     pub private: Vec<PathBuf>,
     /// Whether the box has a network namespace of its own, so that its loopback is its own.
     pub own_network: bool,
+    /// Whether a stopped caller waits through signals.
+    pub wait_killable: bool,
 }
 
 /// What was made in this run.

@@ -5,13 +5,24 @@ use std::time::Instant;
 
 use nix::errno::Errno;
 
+use super::affinity::{Held, Prices};
 use super::target::Target;
 use crate::sys::notify;
 use crate::syscalls::{Arg, Family, Row, Rule};
 
+/// Where calls are received and answered.
+#[derive(Debug, Clone, Copy)]
+pub struct Listener<'a> {
+    /// The listener.
+    pub fd: BorrowedFd<'a>,
+    /// What it costs to hand descriptors over, where a stopped caller waits through signals (Linux 5.19): elsewhere it may
+    /// be gone between two steps, so one has to do.
+    pub prices: Option<&'a Prices>,
+}
+
 /// A call that waits for an answer.
 pub struct Stopped<'a> {
-    listener: BorrowedFd<'a>,
+    listener: Listener<'a>,
     id: u64,
     /// The call's number.
     pub number: u32,
@@ -35,7 +46,7 @@ pub struct Parked {
 
 impl Parked {
     /// The call, to be answered through `listener`.
-    pub fn resume<'a>(&self, listener: BorrowedFd<'a>) -> Stopped<'a> {
+    pub fn resume<'a>(&self, listener: Listener<'a>) -> Stopped<'a> {
         let Self { id, number, args, target, received } = *self;
         Stopped { listener, id, number, args, target, received }
     }
@@ -73,8 +84,8 @@ pub enum Because {
 
 impl<'a> Stopped<'a> {
     /// Waits for the next call.
-    pub fn next(listener: BorrowedFd<'a>, proc: BorrowedFd<'_>) -> nix::Result<Self> {
-        let notification = notify::receive(listener)?;
+    pub fn next(listener: Listener<'a>, proc: BorrowedFd<'_>) -> nix::Result<Self> {
+        let notification = notify::receive(listener.fd)?;
         Ok(Self {
             listener,
             id: notification.id,
@@ -92,7 +103,7 @@ impl<'a> Stopped<'a> {
 
     /// Whether the caller still waits: if so, all that was read of it so far is its own.
     pub fn alive(&self) -> bool {
-        notify::alive(self.listener, self.id)
+        notify::alive(self.listener.fd, self.id)
     }
 
     /// Lays the call aside.
@@ -103,15 +114,33 @@ impl<'a> Stopped<'a> {
 
     /// Puts `file` in place of the caller's descriptor `number`. The call still waits for its answer.
     pub fn replace(&self, number: i32, file: &OwnedFd, close_on_exec: bool) -> Result<(), Errno> {
-        notify::replace_fd(self.listener, self.id, file.as_fd(), number, close_on_exec)
+        self.beside_the_caller(|_held| {
+            notify::replace_fd(self.listener.fd, self.id, file.as_fd(), number, close_on_exec)
+        })
     }
 
-    /// Answers with a new descriptor for `file`, and returns its number; none if the caller died meanwhile. On failure, such as a full table of descriptors (`EMFILE`), the call still
-    /// waits for its answer.
+    /// Answers with a new descriptor for `file`, and returns its number; none if the caller died meanwhile. On failure,
+    /// such as a full table of descriptors (`EMFILE`), the call still waits for its answer.
     pub fn hand_over(&self, file: &OwnedFd, close_on_exec: bool) -> Result<Option<i32>, Errno> {
-        match notify::answer_with_fd(self.listener, self.id, file.as_fd(), close_on_exec) {
+        let given = self.beside_the_caller(|held| match held {
+            None => notify::answer_with_fd(self.listener.fd, self.id, file.as_fd(), close_on_exec),
+            Some(held) => {
+                let number = notify::add_fd(self.listener.fd, self.id, file.as_fd(), close_on_exec)?;
+                drop(held);
+                self.answer(Reply::Value(number.into())).map(|()| number)
+            }
+        });
+        match given {
             Err(Errno::ENOENT) => Ok(None),
             done => done.map(Some),
+        }
+    }
+
+    /// Puts something into the caller's table of descriptors, with the caller held where that is cheaper.
+    fn beside_the_caller<T>(&self, put: impl FnOnce(Option<Held>) -> T) -> T {
+        match self.listener.prices {
+            Some(prices) => prices.put(self.target.tid, put),
+            None => put(None),
         }
     }
 
@@ -121,21 +150,21 @@ impl<'a> Stopped<'a> {
     pub fn answer(&self, reply: Reply) -> Result<(), Errno> {
         match reply {
             Reply::Errno(errno) => {
-                let _ = notify::answer(self.listener, self.id, 0, errno as i32);
+                let _ = notify::answer(self.listener.fd, self.id, 0, errno as i32);
                 Err(errno)
             }
             Reply::Interrupted => {
                 // Not for programs to see: the kernel replaces it on the way back (signal_setup_done, errno.h).
                 const ERESTARTSYS: i32 = 512;
-                let _ = notify::answer(self.listener, self.id, 0, ERESTARTSYS);
+                let _ = notify::answer(self.listener.fd, self.id, 0, ERESTARTSYS);
                 Err(Errno::EINTR)
             }
             Reply::Value(value) => {
-                let _ = notify::answer(self.listener, self.id, value, 0);
+                let _ = notify::answer(self.listener.fd, self.id, value, 0);
                 Ok(())
             }
             Reply::Continue(Because::ExecIsVerified | Because::OnlyTheCallerChanges | Because::SignalStaysInTheBox) => {
-                notify::let_go_on(self.listener, self.id)
+                notify::let_go_on(self.listener.fd, self.id)
             }
         }
     }

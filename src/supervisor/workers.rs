@@ -17,11 +17,12 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns, unshare};
 
+use super::affinity::Prices;
 use super::aims::Aims;
 use super::digest::Digests;
 use super::exchange::Epolls;
 use super::lineage::{self, Lineage};
-use super::notification::{Parked, Stopped};
+use super::notification::{Listener, Parked, Stopped};
 use super::target::Target;
 use super::tracked::WorkTrees;
 use super::view::View;
@@ -82,6 +83,7 @@ pub(super) struct Shared {
     /// The box's view, if it has one of its own.
     pub(super) view: Option<View>,
     listener: OnceLock<OwnedFd>,
+    prices: Prices,
     /// The way out, where the network has rules.
     net: OnceLock<Arc<Net>>,
     /// The network that workers are in, once it was asked for; `None` where the kernel cannot tell (before Linux 5.14).
@@ -127,6 +129,7 @@ impl Supervisor {
             trees: WorkTrees::default(),
             aims: Aims::default(),
             listener: OnceLock::new(),
+            prices: Prices::default(),
             net: OnceLock::new(),
             host_network: OnceLock::new(),
             lead: Mutex::new(Lead { taken: true, workers: 1, ..Lead::default() }),
@@ -292,7 +295,7 @@ impl Shared {
     fn serve(self: &Arc<Self>) {
         while let Some((term, listener)) = self.take_lead() {
             while self.leads(term) {
-                match Stopped::next(listener.as_fd(), self.target.host_proc.as_fd()) {
+                match Stopped::next(self.door(listener), self.target.host_proc.as_fd()) {
                     Ok(stopped) => {
                         let before = self.calls.load(Ordering::Relaxed);
                         self.attend(&stopped, term, before == 0);
@@ -408,9 +411,13 @@ impl Shared {
         *self.host_network.get_or_init(|| net::host_network().ok())
     }
 
+    fn door<'a>(&'a self, listener: &'a OwnedFd) -> Listener<'a> {
+        Listener { fd: listener.as_fd(), prices: self.target.wait_killable.then_some(&self.prices) }
+    }
+
     /// A call that was parked, as it still waits.
     pub(super) fn resume(&self, parked: &Parked) -> Option<Stopped<'_>> {
-        self.listener.get().map(|listener| parked.resume(listener.as_fd()))
+        self.listener.get().map(|listener| parked.resume(self.door(listener)))
     }
 
     /// Whether a file system belongs to the box alone.

@@ -115,7 +115,13 @@ pub fn answer_with_fd(
     file: BorrowedFd<'_>,
     close_on_exec: bool,
 ) -> nix::Result<RawFd> {
-    add_fd(listener, id, file, libc::SECCOMP_ADDFD_FLAG_SEND as u32, 0, close_on_exec)
+    put_fd(listener, id, file, libc::SECCOMP_ADDFD_FLAG_SEND as u32, 0, close_on_exec)
+}
+
+/// Puts a copy of `file` into the caller's descriptor table and returns its number there. The call still waits for its
+/// answer; a signal that comes before would have it repeated, unless callers wait through signals ([`install_listener`]).
+pub fn add_fd(listener: BorrowedFd<'_>, id: u64, file: BorrowedFd<'_>, close_on_exec: bool) -> nix::Result<RawFd> {
+    put_fd(listener, id, file, 0, 0, close_on_exec)
 }
 
 /// Puts a copy of `file` in place of the caller's descriptor `number`. The call still waits for its answer.
@@ -127,10 +133,10 @@ pub fn replace_fd(
     close_on_exec: bool,
 ) -> nix::Result<()> {
     let number = u32::try_from(number).map_err(|_| Errno::EBADF)?;
-    add_fd(listener, id, file, libc::SECCOMP_ADDFD_FLAG_SETFD as u32, number, close_on_exec).map(drop)
+    put_fd(listener, id, file, libc::SECCOMP_ADDFD_FLAG_SETFD as u32, number, close_on_exec).map(drop)
 }
 
-fn add_fd(
+fn put_fd(
     listener: BorrowedFd<'_>,
     id: u64,
     file: BorrowedFd<'_>,
