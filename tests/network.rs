@@ -285,6 +285,35 @@ fn the_loopback_of_the_host_is_reached_by_its_name_alone() {
     assert_eq!(arrived(&reached), 1);
 }
 
+/// What most mean by `localhost` has another name in a box.
+#[test]
+fn who_looks_for_the_host_on_the_loopback_of_the_box_is_told_its_name() {
+    let internet = internet!();
+    const SEEK: &str = "\
+import socket, sys
+blocking, port = sys.argv[1] == 'blocking', int(sys.argv[2])
+for _ in range(3):
+    s = socket.socket()
+    s.setblocking(blocking)
+    print(s.connect_ex(('127.0.0.1', port)))
+    s = socket.socket(socket.AF_INET6)
+    s.setblocking(blocking)
+    print(s.connect_ex(('::1', port)))
+";
+    let told = "agentbox: nobody listens at port 8080 of the box's own loopback, but somebody on this machine's: that is \
+                host.agentbox.internal:8080, allow with: --net-allow host.agentbox.internal:8080\n";
+    for how in ["blocking", "not"] {
+        for flags in [&[][..], &["--net-allow", WEB]] {
+            let seek = |port| internet.boxed(flags, &[text(&internet.python), "-c", SEEK, how, port]).0;
+            let (served, not) = (seek("8080"), seek("8081"));
+            served.exits(0).must(served.err == told, "it is told once");
+            let on_record = |r: &&Value| r["kind"] == "note" && r["text"].as_str().is_some_and(|t| told.contains(t));
+            served.must(served.records.iter().filter(on_record).count() == 1, "it is on record");
+            not.exits(0).must(not.err.is_empty(), "there is nothing to tell where the host has nobody either");
+        }
+    }
+}
+
 #[test]
 fn an_answer_opens_nothing_that_its_name_should_not_lead_to() {
     let internet = internet!();
@@ -710,14 +739,25 @@ fn a_network_rule_that_is_none_ends_the_run_before_it_begins() {
         ("--net-allow", "example.org:70000"),
         ("--net-allow", "10.0.0.1/8"),
         ("--net-deny", "ftp://example.org"),
+        ("--net-allow", "https://example.org/path"),
+        ("--net-allow", "example.org:"),
+        ("--net-allow", ""),
+        ("--net-allow", "localhost:5432"),
+        ("--net-unix", "no.sock"),
         ("--publish", "0"),
         ("--publish", "localhost:80:80"),
+        ("--publish", "80:8000:8000"),
+        ("--publish", "8000:80/tcp"),
+        ("--publish", "8000-8010"),
+        ("-p", "8000:80"),
     ] {
         let refused = scene.agentbox(&["run", flag, rule, "--", "touch", "ran"]);
         refused.exits(125).must(refused.err.lines().count() == 1, "one line");
         refused.must(refused.err.contains(flag) || refused.err.contains(rule), "it names what is wrong");
         refused.must(!scene.work.join("ran").exists(), "the command has not run");
     }
+    let meant = scene.agentbox(&["run", "-p", "8000:80", "--", "true"]);
+    meant.exits(125).must(meant.err.ends_with("to publish a port write --publish 8000:80\n"), "it says what is meant");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = taken.local_addr().expect("an address").port();
     let refused = scene.agentbox(&["run", "--publish", &format!("{port}:80"), "--", "touch", "ran"]);

@@ -24,6 +24,7 @@ mod repository;
 mod resolve;
 mod send;
 mod signal;
+mod sought;
 mod target;
 mod tracked;
 mod view;
