@@ -104,6 +104,8 @@ pub enum Family {
     SendMessage,
     /// Sending several.
     SendMessages,
+    /// Making a pair of unix sockets for datagrams.
+    Pair,
     /// Making an epoll instance: not judged, but known from then on.
     Epoll,
     /// Sending a signal.
@@ -189,6 +191,14 @@ pub enum Arg {
     OptionValue,
     /// The value's length.
     OptionLength,
+    /// The family of a socket; the filter looks at it.
+    SocketFamily,
+    /// The type of a socket with `SOCK_*` flags; the filter looks at it.
+    SocketType,
+    /// The protocol of a socket.
+    Protocol,
+    /// Pointer to two descriptors.
+    Pair,
     /// `EPOLL_*` flags.
     EpollFlags,
     /// Whom `kill` is for: a process, a group or everybody.
@@ -280,8 +290,9 @@ const MCAST_JOIN_SOURCE_GROUP: u32 = 46;
 use Arg::{
     Address, AddressLength, Argv, AtFlags, Backlog, Count, Data, Device, Dir, Envp, EpollFlags, Fd, Gid, How, Length,
     Message, Mode, NewDir, NewPath, OpenFlags, OptionLength, OptionLevel, OptionName, OptionValue, Path, Pidfd,
-    PidfdFlags, Process, Receiver, RenameFlags, SendFlags, Signal, SignalInfo, Size, Text, Thread, Timespecs, Timevals,
-    Uid, Utimbuf, XattrArgs, XattrFlags, XattrName, XattrSize, XattrValue,
+    PidfdFlags, Process, Protocol, Receiver, RenameFlags, SendFlags, Signal, SignalInfo, Size, SocketFamily,
+    SocketType, Text, Thread, Timespecs, Timevals, Uid, Utimbuf, XattrArgs, XattrFlags, XattrName, XattrSize,
+    XattrValue,
 };
 
 const fn stop(name: &'static str, x86_64: i32, aarch64: i32, family: Family, args: &'static [Arg]) -> Row {
@@ -353,6 +364,7 @@ const AF_NETLINK: u32 = libc::AF_NETLINK as u32;
 
 /// A unix datagram socket sends to any name in reach without ever connecting to it, descriptors included. `SOCK_RAW` is
 /// another word for it (`unix_create`, net/unix/af_unix.c); the type's low four bits leave its flags aside.
+pub const UNIX_DATAGRAMS: &[&[Test]] = &[UNIX_DATAGRAM, UNIX_RAW];
 const UNIX_DATAGRAM: &[Test] = &[Test::Is(0, AF_UNIX), Test::Masked(1, 0xf, libc::SOCK_DGRAM as u32)];
 const UNIX_RAW: &[Test] = &[Test::Is(0, AF_UNIX), Test::Masked(1, 0xf, libc::SOCK_RAW as u32)];
 
@@ -427,6 +439,7 @@ pub static TABLE: &[Row] = &[
     stop("sendto", 44, 206, Family::SendTo, &[Fd, Data, Length, SendFlags, Address, AddressLength]),
     stop("sendmsg", 46, 211, Family::SendMessage, &[Fd, Message, SendFlags]),
     stop("sendmmsg", 307, 269, Family::SendMessages, &[Fd, Message, Count, SendFlags]),
+    stop("socketpair", 53, 199, Family::Pair, &[SocketFamily, SocketType, Protocol, Arg::Pair]),
     stop("epoll_create", 213, NONE, Family::Epoll, &[Size]),
     stop("epoll_create1", 291, 20, Family::Epoll, &[EpollFlags]),
     // Signals, but for those that do no harm.
@@ -582,8 +595,10 @@ pub static TABLE: &[Row] = &[
             &[Test::Is(1, libc::IPPROTO_IPV6 as u32), Test::Is(2, IPV6_FLOWLABEL_MGR)],
         ],
     ),
-    refuse_when("socketpair", 53, 199, EAFNOSUPPORT, &[UNIX_DATAGRAM, UNIX_RAW]),
 ];
+
+/// A unix socket for datagrams can be one of a pair where the supervisor makes it; where there is none, there is none.
+pub static WITHOUT_SUPERVISOR: &[Row] = &[refuse_when("socketpair", 53, 199, EAFNOSUPPORT, UNIX_DATAGRAMS)];
 
 /// Without a network namespace a datagram socket reaches anybody with calls that nobody looks at, so there is none.
 pub static WITHOUT_OWN_NETWORK: &[Row] = &[refuse_when(

@@ -20,6 +20,7 @@ mod net;
 mod notification;
 mod open;
 mod outside;
+mod pair;
 mod repository;
 mod resolve;
 mod send;
@@ -122,6 +123,7 @@ fn handle(shared: &Arc<Shared>, stopped: &Stopped<'_>, term: Option<u64>) {
         Family::SendTo => send::send_to(&context),
         Family::SendMessage => send::message(&context),
         Family::SendMessages => send::messages(&context),
+        Family::Pair => pair::pair(&context),
         Family::Epoll => exchange::epoll(&context),
         Family::Signal => signal::signal(&context),
         Family::Surroundings => surroundings(&context),

@@ -118,6 +118,11 @@ pub fn answer_with_fd(
     add_fd(listener, id, file, libc::SECCOMP_ADDFD_FLAG_SEND as u32, 0, close_on_exec)
 }
 
+/// Puts a copy of `file` into the caller's descriptor table, and returns its number. The call still waits for its answer.
+pub fn give_fd(listener: BorrowedFd<'_>, id: u64, file: BorrowedFd<'_>, close_on_exec: bool) -> nix::Result<RawFd> {
+    add_fd(listener, id, file, 0, 0, close_on_exec)
+}
+
 /// Puts a copy of `file` in place of the caller's descriptor `number`. The call still waits for its answer.
 pub fn replace_fd(
     listener: BorrowedFd<'_>,

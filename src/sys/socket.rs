@@ -131,6 +131,21 @@ pub fn new(family: i32, kind: i32, protocol: i32) -> nix::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
+/// A pair of connected unix sockets (close-on-exec).
+pub fn pair(kind: i32, protocol: i32) -> nix::Result<[OwnedFd; 2]> {
+    let mut fds = [-1; 2];
+    // SAFETY: the kernel writes two descriptors to the array during the call.
+    let done = unsafe { libc::socketpair(libc::AF_UNIX, kind | libc::SOCK_CLOEXEC, protocol, fds.as_mut_ptr()) };
+    check(done.into())?;
+    // SAFETY: a successful call returns new descriptors that are ours alone.
+    Ok(fds.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }))
+}
+
+/// Whether a socket is connected to another.
+pub fn has_peer(fd: BorrowedFd<'_>) -> bool {
+    nix::sys::socket::getpeername::<nix::sys::socket::SockaddrStorage>(fd.as_raw_fd()).is_ok()
+}
+
 /// The address a socket is bound to, as raw bytes.
 pub fn bound_to(fd: BorrowedFd<'_>) -> nix::Result<Vec<u8>> {
     let mut bytes = vec![0u8; size_of::<libc::sockaddr_storage>()];
