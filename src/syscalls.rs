@@ -106,6 +106,8 @@ pub enum Family {
     SendMessages,
     /// Making a pair of unix sockets for datagrams.
     Pair,
+    /// Asking for the network's interfaces by a socket.
+    Interface,
     /// Making an epoll instance: not judged, but known from then on.
     Epoll,
     /// Sending a signal.
@@ -199,6 +201,10 @@ pub enum Arg {
     Protocol,
     /// Pointer to two descriptors.
     Pair,
+    /// What is asked of a device or socket; the filter looks at it.
+    Request,
+    /// Pointer to what belongs to that.
+    Parameter,
     /// `EPOLL_*` flags.
     EpollFlags,
     /// Whom `kill` is for: a process, a group or everybody.
@@ -265,6 +271,16 @@ pub const WRITE_FLAGS: [u32; 5] = [
     (libc::O_TMPFILE & !libc::O_DIRECTORY) as u32,
 ];
 
+/// Requests about interfaces (`SIOC*`, include/uapi/linux/sockios.h and wireless.h): all of the socket layer's but the few
+/// about the socket itself, below 0x8910.
+pub const INTERFACE_REQUESTS: &[&[Test]] = &[
+    &[Test::Masked(1, 0xffff_ff10, 0x8910)],
+    &[Test::Masked(1, 0xffff_ff20, 0x8920)],
+    &[Test::Masked(1, 0xffff_ff40, 0x8940)],
+    &[Test::Masked(1, 0xffff_ff80, 0x8980)],
+    &[Test::Masked(1, 0xffff_ff00, 0x8b00)],
+];
+
 /// Level and name of the socket options that join a group of receivers. A machine that joins one tells its network so.
 pub const JOINS: [(u32, u32); 7] = [
     (libc::IPPROTO_IP as u32, libc::IP_ADD_MEMBERSHIP as u32),
@@ -289,10 +305,10 @@ const MCAST_JOIN_SOURCE_GROUP: u32 = 46;
 
 use Arg::{
     Address, AddressLength, Argv, AtFlags, Backlog, Count, Data, Device, Dir, Envp, EpollFlags, Fd, Gid, How, Length,
-    Message, Mode, NewDir, NewPath, OpenFlags, OptionLength, OptionLevel, OptionName, OptionValue, Path, Pidfd,
-    PidfdFlags, Process, Protocol, Receiver, RenameFlags, SendFlags, Signal, SignalInfo, Size, SocketFamily,
-    SocketType, Text, Thread, Timespecs, Timevals, Uid, Utimbuf, XattrArgs, XattrFlags, XattrName, XattrSize,
-    XattrValue,
+    Message, Mode, NewDir, NewPath, OpenFlags, OptionLength, OptionLevel, OptionName, OptionValue, Parameter, Path,
+    Pidfd, PidfdFlags, Process, Protocol, Receiver, RenameFlags, Request, SendFlags, Signal, SignalInfo, Size,
+    SocketFamily, SocketType, Text, Thread, Timespecs, Timevals, Uid, Utimbuf, XattrArgs, XattrFlags, XattrName,
+    XattrSize, XattrValue,
 };
 
 const fn stop(name: &'static str, x86_64: i32, aarch64: i32, family: Family, args: &'static [Arg]) -> Row {
@@ -440,6 +456,7 @@ pub static TABLE: &[Row] = &[
     stop("sendmsg", 46, 211, Family::SendMessage, &[Fd, Message, SendFlags]),
     stop("sendmmsg", 307, 269, Family::SendMessages, &[Fd, Message, Count, SendFlags]),
     stop("socketpair", 53, 199, Family::Pair, &[SocketFamily, SocketType, Protocol, Arg::Pair]),
+    stop("ioctl", 16, 29, Family::Interface, &[Fd, Request, Parameter]),
     stop("epoll_create", 213, NONE, Family::Epoll, &[Size]),
     stop("epoll_create1", 291, 20, Family::Epoll, &[EpollFlags]),
     // Signals, but for those that do no harm.

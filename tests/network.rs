@@ -557,6 +557,55 @@ time.sleep(0.2)
     boxed.must(boxed.out == joined, "the box's own sockets join what they like on its loopback");
 }
 
+/// It belongs to the host's network, which would answer for itself.
+#[test]
+fn a_socket_of_the_host_tells_nothing_of_its_interfaces() {
+    let internet = internet!();
+    const ASK: &str = "\
+import array, fcntl, socket, struct
+def told(what, act):
+    try: print(what + ':', act())
+    except OSError as e: print(what + ':', e.strerror)
+def interfaces(s):
+    room = array.array('B', bytes(4096))
+    asked = bytearray(struct.pack('iP', len(room), room.buffer_info()[0]))
+    fcntl.ioctl(s, 0x8912, asked)
+    found = [bytes(room[at:at + 40]) for at in range(0, struct.unpack('iP', asked)[0], 40)]
+    return [(one[:16].strip(b'\\0').decode(), socket.inet_ntoa(one[20:24])) for one in found]
+def size(s):
+    return struct.unpack('iP', fcntl.ioctl(s, 0x8912, struct.pack('iP', 0, 0)))[0] // 40
+def about(s, request, name=b'lo'):
+    return fcntl.ioctl(s, request, name.ljust(40, b'\\0'))[16:]
+own = socket.socket()
+told('own', lambda: interfaces(own)[0])
+told('own size', lambda: size(own) == len(interfaces(own)))
+told('own address', lambda: socket.inet_ntoa(about(own, 0x8915)[4:8]))
+told('own flags', lambda: struct.unpack_from('h', about(own, 0x8913))[0] & 1)
+told('own index', lambda: struct.unpack_from('i', about(own, 0x8933))[0])
+told('own name', lambda: fcntl.ioctl(own, 0x8910, struct.pack('16si20x', b'', 1))[:2])
+told('own nobody', lambda: about(own, 0x8915, b'nobody'))
+told('own file', lambda: about(open('/dev/null'), 0x8915))
+out = socket.create_connection(('203.0.113.10', 7))
+pair, _ = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+for which, s in [('connected', out), ('pair', pair)]:
+    told(which, lambda: interfaces(s))
+    told(which + ' size', lambda: size(s))
+    told(which + ' hardware', lambda: about(s, 0x8927, b'mute').hex())
+    told(which + ' name', lambda: fcntl.ioctl(s, 0x8910, struct.pack('16si20x', b'', 1))[:2])
+    told(which + ' neighbour', lambda: fcntl.ioctl(s, 0x8954, struct.pack('HH12x52x', 2, 0)))
+";
+    let argv = [text(&internet.python), "-c", ASK];
+    let (free, _) = internet.free(&argv);
+    free.exits(0).must(free.out.matches(SINK).count() == 2, "the control tells the host's addresses");
+    let (boxed, _) = internet.boxed(OPEN, &argv);
+    let (was, is) = (by_name(&free.out), by_name(&boxed.out));
+    boxed.exits(0).must(was.len() == 18 && is.len() == was.len(), "all is asked");
+    for (what, told) in is {
+        let expected = if what.starts_with("own") { was[what] } else { "Operation not permitted" };
+        boxed.must(told == expected, &format!("{what}: {told}"));
+    }
+}
+
 /// Families and protocols that open connections by ways nobody decides.
 #[test]
 fn sockets_of_other_kinds_are_not_made() {

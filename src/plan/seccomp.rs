@@ -15,8 +15,8 @@ use seccompiler::{
 
 use super::{Plan, Stops};
 use crate::syscalls::{
-    Arg, Family, HARMLESS_SIGNALS, JOINS, LAST_KNOWN, Row, Rule, TABLE, Test, UNIX_DATAGRAMS, WITHOUT_OWN_NETWORK,
-    WITHOUT_SUPERVISOR, WRITE_FLAGS,
+    Arg, Family, HARMLESS_SIGNALS, INTERFACE_REQUESTS, JOINS, LAST_KNOWN, Row, Rule, TABLE, Test, UNIX_DATAGRAMS,
+    WITHOUT_OWN_NETWORK, WITHOUT_SUPERVISOR, WRITE_FLAGS,
 };
 
 /// The program.
@@ -137,7 +137,8 @@ fn stopped_when(row: &Row, stops: &Stops) -> Result<Option<Vec<SeccompRule>>, Ba
     Ok(match family {
         // What every handler starts relative paths from must be known whenever anything stops.
         Family::Exec | Family::Connect | Family::Bind | Family::Surroundings => Some(vec![]),
-        Family::Pair => Some(UNIX_DATAGRAMS.iter().map(|tests| all(tests)).collect::<Result<_, _>>()?),
+        Family::Pair => Some(any(UNIX_DATAGRAMS)?),
+        Family::Interface => Some(any(INTERFACE_REQUESTS)?),
         Family::Listen | Family::Epoll => stops.sockets.is_some().then(Vec::new),
         Family::SendMessage | Family::SendMessages => stops.messages.is_some().then(Vec::new),
         Family::SendTo | Family::Join if stops.sockets.is_none() => None,
@@ -167,6 +168,11 @@ fn stopped_when(row: &Row, stops: &Stops) -> Result<Option<Vec<SeccompRule>>, Ba
         | Family::Mknod
         | Family::Truncate => stops.change.is_some().then(Vec::new),
     })
+}
+
+/// A rule for each of these.
+fn any(cases: &[&[Test]]) -> Result<Vec<SeccompRule>, BackendError> {
+    cases.iter().map(|tests| all(tests)).collect()
 }
 
 /// The rule that all of these hold.
@@ -484,7 +490,10 @@ mod tests {
             match row.rule {
                 // With no address it is a plain send, and this is another option.
                 // The same for a signal that only asks whether somebody is there.
-                Rule::Stop { family: Family::SendTo | Family::Join | Family::Signal | Family::Pair, .. } => {
+                Rule::Stop {
+                    family: Family::SendTo | Family::Join | Family::Signal | Family::Pair | Family::Interface,
+                    ..
+                } => {
                     assert_eq!(meets, ALLOW);
                 }
                 Rule::Stop { .. } => assert_eq!(meets, NOTIFY, "{}", row.name),

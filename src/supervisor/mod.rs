@@ -13,6 +13,7 @@ mod exchange;
 mod exec;
 mod files;
 mod fs;
+mod interface;
 mod lineage;
 mod marks;
 mod message;
@@ -124,6 +125,7 @@ fn handle(shared: &Arc<Shared>, stopped: &Stopped<'_>, term: Option<u64>) {
         Family::SendMessage => send::message(&context),
         Family::SendMessages => send::messages(&context),
         Family::Pair => pair::pair(&context),
+        Family::Interface => interface::interface(&context),
         Family::Epoll => exchange::epoll(&context),
         Family::Signal => signal::signal(&context),
         Family::Surroundings => surroundings(&context),
