@@ -4,7 +4,7 @@
 //! to the host's, whose names, addresses and neighbours are nobody's business in the box. So a worker asks, by the
 //! caller's own socket, and only where that is the box's. Nothing here is decided by rules.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
 
@@ -41,7 +41,7 @@ pub fn interface(context: &Context<'_>) -> Handled {
 }
 
 /// `SIOCGIFCONF`: all of them, or where there is no place for them, how much that would take.
-fn list(context: &Context<'_>, socket: std::os::fd::BorrowedFd<'_>) -> Handled {
+fn list(context: &Context<'_>, socket: BorrowedFd<'_>) -> Handled {
     let (target, at) = (context.call.stopped.target, context.call.word(Arg::Parameter));
     let [length, place] = context.memory(target.words::<2>(at))?;
     let room = if place == 0 { MOST } else { usize::try_from(length as u32 as i32).unwrap_or(0).min(MOST) };

@@ -5,8 +5,9 @@
 //! but its other end is settled for good: the kernel looks at no address (`unix_seqpacket_sendmsg`, net/unix/af_unix.c)
 //! and connects it to nobody else. It differs where the other end is closed: that is an end (`EPIPE`) and no silence.
 //!
-//! The two belong to the host's network, as their maker does. Names of the host's are kept from them by
-//! [`super::net::bind`].
+//! The two belong to the host's network, as their maker does. Abstract names there are kept from them by
+//! [`super::net::bind`] (one that the kernel gives to who passes credentials leads nowhere: nobody listens), and what
+//! there is to know of its interfaces by [`super::interface`].
 
 use nix::errno::Errno;
 

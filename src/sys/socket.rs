@@ -139,7 +139,7 @@ pub fn interface(fd: BorrowedFd<'_>, request: u32, about: &mut [u8; INTERFACE]) 
     if !INTERFACE_REQUESTS.contains(&request) {
         return Err(Errno::EOPNOTSUPP);
     }
-    // SAFETY: each of these requests reads and writes no more than the structure, which is what the array holds.
+    // SAFETY: sockets alone know these requests, and read and write no more than the structure, which the array holds.
     check(unsafe { libc::ioctl(fd.as_raw_fd(), request as _, about.as_mut_ptr()) }.into()).map(drop)
 }
 
