@@ -104,6 +104,10 @@ pub enum Family {
     SendMessage,
     /// Sending several.
     SendMessages,
+    /// Making a pair of unix sockets for datagrams.
+    Pair,
+    /// Asking for the network's interfaces by a socket.
+    Interface,
     /// Making an epoll instance: not judged, but known from then on.
     Epoll,
     /// Sending a signal.
@@ -189,6 +193,18 @@ pub enum Arg {
     OptionValue,
     /// The value's length.
     OptionLength,
+    /// The family of a socket; the filter looks at it.
+    SocketFamily,
+    /// The type of a socket with `SOCK_*` flags; the filter looks at it.
+    SocketType,
+    /// The protocol of a socket.
+    Protocol,
+    /// Pointer to two descriptors.
+    Pair,
+    /// What is asked of a device or socket; the filter looks at it.
+    Request,
+    /// Pointer to what belongs to that.
+    Parameter,
     /// `EPOLL_*` flags.
     EpollFlags,
     /// Whom `kill` is for: a process, a group or everybody.
@@ -255,6 +271,16 @@ pub const WRITE_FLAGS: [u32; 5] = [
     (libc::O_TMPFILE & !libc::O_DIRECTORY) as u32,
 ];
 
+/// Requests about interfaces (`SIOC*`, include/uapi/linux/sockios.h and wireless.h): all of the socket layer's but the few
+/// about the socket itself, below 0x8910.
+pub const INTERFACE_REQUESTS: &[&[Test]] = &[
+    &[Test::Masked(1, 0xffff_ff10, 0x8910)],
+    &[Test::Masked(1, 0xffff_ff20, 0x8920)],
+    &[Test::Masked(1, 0xffff_ff40, 0x8940)],
+    &[Test::Masked(1, 0xffff_ff80, 0x8980)],
+    &[Test::Masked(1, 0xffff_ff00, 0x8b00)],
+];
+
 /// Level and name of the socket options that join a group of receivers. A machine that joins one tells its network so.
 pub const JOINS: [(u32, u32); 7] = [
     (libc::IPPROTO_IP as u32, libc::IP_ADD_MEMBERSHIP as u32),
@@ -279,9 +305,10 @@ const MCAST_JOIN_SOURCE_GROUP: u32 = 46;
 
 use Arg::{
     Address, AddressLength, Argv, AtFlags, Backlog, Count, Data, Device, Dir, Envp, EpollFlags, Fd, Gid, How, Length,
-    Message, Mode, NewDir, NewPath, OpenFlags, OptionLength, OptionLevel, OptionName, OptionValue, Path, Pidfd,
-    PidfdFlags, Process, Receiver, RenameFlags, SendFlags, Signal, SignalInfo, Size, Text, Thread, Timespecs, Timevals,
-    Uid, Utimbuf, XattrArgs, XattrFlags, XattrName, XattrSize, XattrValue,
+    Message, Mode, NewDir, NewPath, OpenFlags, OptionLength, OptionLevel, OptionName, OptionValue, Parameter, Path,
+    Pidfd, PidfdFlags, Process, Protocol, Receiver, RenameFlags, Request, SendFlags, Signal, SignalInfo, Size,
+    SocketFamily, SocketType, Text, Thread, Timespecs, Timevals, Uid, Utimbuf, XattrArgs, XattrFlags, XattrName,
+    XattrSize, XattrValue,
 };
 
 const fn stop(name: &'static str, x86_64: i32, aarch64: i32, family: Family, args: &'static [Arg]) -> Row {
@@ -353,6 +380,7 @@ const AF_NETLINK: u32 = libc::AF_NETLINK as u32;
 
 /// A unix datagram socket sends to any name in reach without ever connecting to it, descriptors included. `SOCK_RAW` is
 /// another word for it (`unix_create`, net/unix/af_unix.c); the type's low four bits leave its flags aside.
+pub const UNIX_DATAGRAMS: &[&[Test]] = &[UNIX_DATAGRAM, UNIX_RAW];
 const UNIX_DATAGRAM: &[Test] = &[Test::Is(0, AF_UNIX), Test::Masked(1, 0xf, libc::SOCK_DGRAM as u32)];
 const UNIX_RAW: &[Test] = &[Test::Is(0, AF_UNIX), Test::Masked(1, 0xf, libc::SOCK_RAW as u32)];
 
@@ -427,6 +455,8 @@ pub static TABLE: &[Row] = &[
     stop("sendto", 44, 206, Family::SendTo, &[Fd, Data, Length, SendFlags, Address, AddressLength]),
     stop("sendmsg", 46, 211, Family::SendMessage, &[Fd, Message, SendFlags]),
     stop("sendmmsg", 307, 269, Family::SendMessages, &[Fd, Message, Count, SendFlags]),
+    stop("socketpair", 53, 199, Family::Pair, &[SocketFamily, SocketType, Protocol, Arg::Pair]),
+    stop("ioctl", 16, 29, Family::Interface, &[Fd, Request, Parameter]),
     stop("epoll_create", 213, NONE, Family::Epoll, &[Size]),
     stop("epoll_create1", 291, 20, Family::Epoll, &[EpollFlags]),
     // Signals, but for those that do no harm.
@@ -582,8 +612,10 @@ pub static TABLE: &[Row] = &[
             &[Test::Is(1, libc::IPPROTO_IPV6 as u32), Test::Is(2, IPV6_FLOWLABEL_MGR)],
         ],
     ),
-    refuse_when("socketpair", 53, 199, EAFNOSUPPORT, &[UNIX_DATAGRAM, UNIX_RAW]),
 ];
+
+/// A unix socket for datagrams can be one of a pair where the supervisor makes it; where there is none, there is none.
+pub static WITHOUT_SUPERVISOR: &[Row] = &[refuse_when("socketpair", 53, 199, EAFNOSUPPORT, UNIX_DATAGRAMS)];
 
 /// Without a network namespace a datagram socket reaches anybody with calls that nobody looks at, so there is none.
 pub static WITHOUT_OWN_NETWORK: &[Row] = &[refuse_when(

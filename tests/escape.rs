@@ -1125,6 +1125,81 @@ fn unix_datagrams_reach_no_socket_of_the_host() {
     assert!(host.recv(&mut bytes).is_err(), "the datagram arrived");
 }
 
+/// One of a pair sends to any name, too, where it is one for datagrams.
+#[test]
+fn a_pair_of_unix_datagram_sockets_carries_messages_between_its_ends_alone() {
+    if program("python3").is_none() {
+        skip!("no python3");
+    }
+    let scene = Scene::new();
+    const PAIR: &str = r#"
+import array, os, resource, socket, struct
+def attempt(what, act):
+    try: print(what, act())
+    except OSError as e: print(what, e.strerror)
+a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+for text in [b'one', b'', b'three']: a.send(text)
+print([b.recv(9) for _ in range(3)])
+b.sendall(b'x' * 5000)
+print(len(a.recv(10)), a.send(b'next'), b.recv(99))
+r, w = os.pipe()
+a.sendmsg([b'file'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [w]))])
+text, control, _, _ = b.recvmsg(99, 99)
+os.write(array.array('i', control[0][2])[0], b'through')
+print(text, os.read(r, 9))
+b.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+a.send(b'me')
+told = struct.unpack('3i', b.recvmsg(99, 99)[1][0][2])
+print(told == (os.getpid(), os.getuid(), os.getgid()), os.get_inheritable(a.fileno()), a.getblocking())
+if os.fork() == 0:
+    b.send(b'from the child')
+    os._exit(0)
+print(a.recv(99), os.wait()[1])
+c, d = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+attempt('empty', lambda: c.recv(1))
+attempt('protocol', lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM, 7))
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+full = []
+try:
+    while True: full.append(os.dup(0))
+except OSError: os.close(full.pop())
+before = os.listdir('/proc/self/fd')
+attempt('full', lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM))
+print(os.listdir('/proc/self/fd') == before)
+"#;
+    let (free, boxed) = (scene.free(&["python3", "-c", PAIR]), scene.boxed(&[], &["python3", "-c", PAIR]));
+    free.exits(0).must(free.out.lines().count() == 9, "the control speaks");
+    boxed.exits(0).must(boxed.out == free.out, &format!("as without a box:\n{}", free.out));
+
+    const OUT: &str = r#"
+import os, socket
+def attempt(act):
+    try: act()
+    except OSError as e: print(e.strerror)
+kind = lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)[0]
+attempt(lambda: kind().sendto(b'to', 'host.sock'))
+attempt(lambda: kind().sendmsg([b'message'], [], 0, 'host.sock'))
+end = kind()
+attempt(lambda: end.connect('host.sock'))
+attempt(lambda: end.sendto(b'connected', 'host.sock'))
+attempt(lambda: kind().bind('\0agentbox-pair-%d' % os.getuid()))
+"#;
+    let host = std::os::unix::net::UnixDatagram::bind(scene.work.join("host.sock")).expect("bind on the host");
+    host.set_nonblocking(true).expect("set nonblocking");
+    let mut bytes = [0u8; 16];
+    let free = scene.free(&["python3", "-c", OUT]);
+    free.exits(0).must(free.out.is_empty(), "the control does all of it");
+    for sent in ["to", "message", "connected"] {
+        let length = host.recv(&mut bytes).expect("the control arrives");
+        assert_eq!(&bytes[..length], sent.as_bytes());
+    }
+    for flags in [&[][..], &["--net", "rules"], &["--net", "host"], &["--net-allow", "udp://192.0.2.1:9"]] {
+        let boxed = scene.boxed(flags, &["python3", "-c", OUT]);
+        boxed.exits(0).must(boxed.out.contains("Invalid argument"), "it takes no name of the host's");
+        boxed.must(host.recv(&mut bytes).is_err(), "nothing arrives");
+    }
+}
+
 #[test]
 fn nothing_is_left_behind_that_lends_rights_outside() {
     let scene = Scene::new();

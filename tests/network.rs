@@ -8,10 +8,9 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::process::Command;
 
 use common::internet::{Internet, Report};
-use common::{Outcome, PATIENCE, Scene, compiler, program, root, run_for, text};
+use common::{Outcome, Scene, compiler, program, root, text};
 use serde_json::Value;
 
 const SOCKETS: &str = include_str!("fixtures/sockets.py");
@@ -29,15 +28,9 @@ const METADATA: &str = "169.254.169.254";
 const OPEN: &[&str] =
     &["--net-allow", "203.0.113.0/24", "--net-allow", "2001:db8::/32", "--net-allow", "*.example.org"];
 
-/// Gives a test its internet, or leaves it with the host fact that is missing.
-macro_rules! internet {
-    () => {
-        match Internet::new() {
-            Ok(internet) => internet,
-            Err(fact) => skip!("{fact}"),
-        }
-    };
-    (c) => {{
+/// An internet with the programs that try to get out, or the host fact that is missing.
+macro_rules! hostile {
+    () => {{
         if compiler().is_none() {
             skip!("no C compiler (cc)");
         }
@@ -114,7 +107,7 @@ const REACHING: &[&str] = &["tcp:connect", "udp:connect", "udp:sendto", "udp:sen
 
 #[test]
 fn what_is_not_allowed_gets_no_byte_and_no_packet_and_is_on_record() {
-    let internet = internet!(c);
+    let internet = hostile!();
     let ports = ["22", "80", "4444"];
     let lines = SINKS.iter().flat_map(|(friend, enemy, _)| {
         ports.iter().map(move |port| format!("./net {friend} 7 {enemy} {port} {}\n", REACHING.join(" ")))
@@ -230,7 +223,7 @@ fn each(addresses: &[&str], port: &str, way: &str) -> String {
 
 #[test]
 fn metadata_services_are_opened_by_their_own_address_alone() {
-    let internet = internet!(c);
+    let internet = hostile!();
     let spellings = [METADATA, "::ffff:169.254.169.254", "100.100.100.200", "::ffff:6464:64c8", "fd00:ec2::254"];
     let line = each(&spellings, "80", "tcp:connect");
     let (free, reached) = internet.free(&["sh", "-c", &line]);
@@ -254,7 +247,7 @@ fn metadata_services_are_opened_by_their_own_address_alone() {
 
 #[test]
 fn a_datagram_to_many_leaves_the_box_by_no_wide_rule() {
-    let internet = internet!(c);
+    let internet = hostile!();
     let many = ["224.0.0.251", "239.255.255.250", "255.255.255.255"];
     let line: String = ["udp:connect", "udp:sendto", "udp:sendmsg"].map(|way| each(&many, "5353", way)).concat();
     let (free, reached) = internet.free(&["sh", "-c", &line]);
@@ -267,7 +260,7 @@ fn a_datagram_to_many_leaves_the_box_by_no_wide_rule() {
 
 #[test]
 fn the_loopback_of_the_host_is_reached_by_its_name_alone() {
-    let internet = internet!(c);
+    let internet = hostile!();
     let spellings = ["127.0.0.1", "0.0.0.0", "::1", "::", "::ffff:127.0.0.1", "::ffff:0.0.0.0"];
     let line = each(&spellings, "8080", "tcp:connect");
     let arrived = |reached: &Report| reached.count("connections", "127.0.0.1") + reached.count("connections", "::1");
@@ -290,6 +283,35 @@ fn the_loopback_of_the_host_is_reached_by_its_name_alone() {
     let (boxed, reached) = internet.boxed(&["--net-allow", "host.agentbox.internal:8080"], &argv);
     boxed.exits(0).must(boxed.out == "hello from 127.0.0.1\n\n", "its page");
     assert_eq!(arrived(&reached), 1);
+}
+
+/// What most mean by `localhost` has another name in a box.
+#[test]
+fn who_looks_for_the_host_on_the_loopback_of_the_box_is_told_its_name() {
+    let internet = internet!();
+    const SEEK: &str = "\
+import socket, sys
+blocking, port = sys.argv[1] == 'blocking', int(sys.argv[2])
+for _ in range(3):
+    s = socket.socket()
+    s.setblocking(blocking)
+    print(s.connect_ex(('127.0.0.1', port)))
+    s = socket.socket(socket.AF_INET6)
+    s.setblocking(blocking)
+    print(s.connect_ex(('::1', port)))
+";
+    let told = "agentbox: nobody listens at port 8080 of the box's own loopback, but somebody on this machine's: that is \
+                host.agentbox.internal:8080, allow with: --net-allow host.agentbox.internal:8080\n";
+    for how in ["blocking", "not"] {
+        for flags in [&[][..], &["--net-allow", WEB]] {
+            let seek = |port| internet.boxed(flags, &[text(&internet.python), "-c", SEEK, how, port]).0;
+            let (served, not) = (seek("8080"), seek("8081"));
+            served.exits(0).must(served.err == told, "it is told once");
+            let on_record = |r: &&Value| r["kind"] == "note" && r["text"].as_str().is_some_and(|t| told.contains(t));
+            served.must(served.records.iter().filter(on_record).count() == 1, "it is on record");
+            not.exits(0).must(not.err.is_empty(), "there is nothing to tell where the host has nobody either");
+        }
+    }
 }
 
 #[test]
@@ -379,7 +401,7 @@ fn arrives(internet: &Internet, ways: &[&str]) {
 
 #[test]
 fn no_way_leads_a_connection_from_an_allowed_address_to_another() {
-    let internet = internet!(c);
+    let internet = hostile!();
     let argv = net(BY_CONNECTION);
     arrives(&internet, BY_CONNECTION);
     let (boxed, reached) = internet.boxed(&["--net-allow", WEB], &argv);
@@ -395,7 +417,7 @@ fn no_way_leads_a_connection_from_an_allowed_address_to_another() {
 
 #[test]
 fn a_socket_that_may_ask_for_its_way_sends_nothing() {
-    let internet = internet!(c);
+    let internet = hostile!();
     let ways = [BY_DATAGRAM, TO_THE_FRIEND].concat();
     arrives(&internet, &ways);
     let (boxed, reached) = internet.boxed(&["--net-allow", WEB], &net(&ways));
@@ -409,7 +431,7 @@ fn a_socket_that_may_ask_for_its_way_sends_nothing() {
 
 #[test]
 fn datagrams_that_may_go_to_one_address_go_to_no_other() {
-    let internet = internet!(c);
+    let internet = hostile!();
     let sent = ["udp-sent:sendto", "udp-sent:sendmsg", "udp-sent:sendmmsg"];
     let ways = [BY_DATAGRAM, &sent, TO_THE_FRIEND].concat();
     let rules = ["--net-allow", "udp://203.0.113.10:7"];
@@ -424,7 +446,7 @@ fn datagrams_that_may_go_to_one_address_go_to_no_other() {
 /// The kernel makes an address of parts of two where a socket is connected anew while it holds back what it was to send.
 #[test]
 fn what_is_held_back_for_one_address_goes_to_no_other() {
-    let internet = internet!(c);
+    let internet = hostile!();
     let rules = ["--net-allow", "udp://203.0.113.10:7", "--net-allow", "udp://[2001:db8::10]:7"];
     let (boxed, reached) = internet.boxed(&rules, &["./net", WEB6, "7", SINK6, "4444", "udp-connected:hold-back"]);
     boxed.must(!boxed.out.contains("cannot") && boxed.out.ends_with("done\n"), "it is sent");
@@ -437,7 +459,7 @@ fn what_is_held_back_for_one_address_goes_to_no_other() {
 /// A packet for the friend that is to go by way of the enemy leaves with the enemy's address on it.
 #[test]
 fn the_sender_chooses_no_route() {
-    let internet = internet!(c);
+    let internet = hostile!();
     let ways: [(&str, &[&str]); 4] = [
         ("tcp:options", &[WEB, "7", SINK, "4444"]),
         ("udp:options", &[WEB, "7", SINK, "4444"]),
@@ -459,7 +481,7 @@ fn the_sender_chooses_no_route() {
 
 #[test]
 fn a_socket_of_the_host_opens_no_port_there() {
-    let internet = internet!(c);
+    let internet = hostile!();
     let ports = internet.scene.file("ports.py", PORTS);
     let around = [text(&internet.python), text(&ports)];
     let states = ["dissolved", "failed", "bound-failed"];
@@ -535,10 +557,59 @@ time.sleep(0.2)
     boxed.must(boxed.out == joined, "the box's own sockets join what they like on its loopback");
 }
 
+/// It belongs to the host's network, which would answer for itself.
+#[test]
+fn a_socket_of_the_host_tells_nothing_of_its_interfaces() {
+    let internet = internet!();
+    const ASK: &str = "\
+import array, fcntl, socket, struct
+def told(what, act):
+    try: print(what + ':', act())
+    except OSError as e: print(what + ':', e.strerror)
+def interfaces(s):
+    room = array.array('B', bytes(4096))
+    asked = bytearray(struct.pack('iP', len(room), room.buffer_info()[0]))
+    fcntl.ioctl(s, 0x8912, asked)
+    found = [bytes(room[at:at + 40]) for at in range(0, struct.unpack('iP', asked)[0], 40)]
+    return [(one[:16].strip(b'\\0').decode(), socket.inet_ntoa(one[20:24])) for one in found]
+def size(s):
+    return struct.unpack('iP', fcntl.ioctl(s, 0x8912, struct.pack('iP', 0, 0)))[0] // 40
+def about(s, request, name=b'lo'):
+    return fcntl.ioctl(s, request, name.ljust(40, b'\\0'))[16:]
+own = socket.socket()
+told('own', lambda: interfaces(own)[0])
+told('own size', lambda: size(own) == len(interfaces(own)))
+told('own address', lambda: socket.inet_ntoa(about(own, 0x8915)[4:8]))
+told('own flags', lambda: struct.unpack_from('h', about(own, 0x8913))[0] & 1)
+told('own index', lambda: struct.unpack_from('i', about(own, 0x8933))[0])
+told('own name', lambda: fcntl.ioctl(own, 0x8910, struct.pack('16si20x', b'', 1))[:2])
+told('own nobody', lambda: about(own, 0x8915, b'nobody'))
+told('own file', lambda: about(open('/dev/null'), 0x8915))
+out = socket.create_connection(('203.0.113.10', 7))
+pair, _ = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+for which, s in [('connected', out), ('pair', pair)]:
+    told(which, lambda: interfaces(s))
+    told(which + ' size', lambda: size(s))
+    told(which + ' hardware', lambda: about(s, 0x8927, b'mute').hex())
+    told(which + ' name', lambda: fcntl.ioctl(s, 0x8910, struct.pack('16si20x', b'', 1))[:2])
+    told(which + ' neighbour', lambda: fcntl.ioctl(s, 0x8954, struct.pack('HH12x52x', 2, 0)))
+";
+    let argv = [text(&internet.python), "-c", ASK];
+    let (free, _) = internet.free(&argv);
+    free.exits(0).must(free.out.matches(SINK).count() == 2, "the control tells the host's addresses");
+    let (boxed, _) = internet.boxed(OPEN, &argv);
+    let (was, is) = (by_name(&free.out), by_name(&boxed.out));
+    boxed.exits(0).must(was.len() == 18 && is.len() == was.len(), "all is asked");
+    for (what, told) in is {
+        let expected = if what.starts_with("own") { was[what] } else { "Operation not permitted" };
+        boxed.must(told == expected, &format!("{what}: {told}"));
+    }
+}
+
 /// Families and protocols that open connections by ways nobody decides.
 #[test]
 fn sockets_of_other_kinds_are_not_made() {
-    let internet = internet!(c);
+    let internet = hostile!();
     let kinds = [
         "raw",
         "raw6",
@@ -599,7 +670,7 @@ fn on_record(outcome: &Outcome, address: &str, verdict: &str) -> u64 {
 /// One thread turns the address from what is allowed to what is not and back, while another makes the call.
 fn turning_address(call: &str, rule: &str, port: &str) {
     let count = tries();
-    let internet = internet!(c).of_many_tries(count);
+    let internet = hostile!().of_many_tries(count);
     let tries = count.to_string();
     let what = if call == "connect" { "connections" } else { "datagrams" };
     let argv = ["./race_net", call, &tries, WEB, "7", SINK, port];
@@ -642,7 +713,7 @@ fn a_turning_address_never_sends_to_what_is_denied() {
 /// One thread turns the socket under the other's call: its number, or what it is connected to.
 fn turning_socket(how: &str, enemy: &str, port: &str) {
     let count = tries() * 5;
-    let internet = internet!(c).of_many_tries(count);
+    let internet = hostile!().of_many_tries(count);
     let tries = count.to_string();
     let argv = ["./race_net", how, &tries, WEB, "7", enemy, port];
     let hit = (0..20).any(|_| {
@@ -669,173 +740,6 @@ fn a_turning_descriptor_never_connects_to_what_is_denied() {
 #[test]
 fn a_connection_that_dissolves_under_a_connect_never_leads_to_the_host_s_loopback() {
     turning_socket("dissolve", "127.0.0.1", "8080");
-}
-
-// Programs that know nothing of the box: no proxy, no variable.
-
-/// Runs `argv` without a box and in one; both must say `expected`.
-#[track_caller]
-fn says(internet: &Internet, flags: &[&str], argv: &[&str], expected: &str) {
-    let (free, _) = internet.free(argv);
-    free.exits(0).must(free.out.trim() == expected, "the control fetches the page");
-    let flags = [&["--net-allow", "*.example.org"], flags].concat();
-    let (boxed, reached) = internet.boxed(&flags, argv);
-    boxed.exits(0).must(boxed.out.trim() == expected, "the program fetches the page");
-    let names = |r: &&Value| r["op"] == "connect" && r["target"]["names"][0] == "v4.example.org";
-    boxed.must(boxed.records.iter().any(|r| names(&r) && r["verdict"] == "allow"), "that is on record, by name");
-    assert!(reached.count("connections", WEB) > 0);
-}
-
-const HELLO: &str = "hello from 203.0.113.10";
-
-/// A program of the host that fetches a page with these arguments.
-#[track_caller]
-fn fetches(name: &str, args: &[&str]) {
-    let internet = internet!();
-    let Some(program) = program(name) else { skip!("no {name} in the system directories") };
-    says(&internet, &[], &[&[text(&program)], args].concat(), HELLO);
-}
-
-#[test]
-fn curl_fetches() {
-    fetches("curl", &["-sS", "http://v4.example.org/"]);
-}
-
-#[test]
-fn wget_fetches() {
-    fetches("wget", &["-q", "-O", "-", "http://v4.example.org/"]);
-}
-
-/// Linked statically: no library stands between it and the kernel.
-#[test]
-fn busybox_fetches() {
-    fetches("busybox", &["wget", "-q", "-O", "-", "http://v4.example.org/"]);
-}
-
-#[test]
-fn node_fetches() {
-    fetches("node", &["-e", "fetch('http://v4.example.org/').then(r => r.text()).then(t => console.log(t.trim()))"]);
-}
-
-#[test]
-fn python_fetches_with_urllib() {
-    let fetch = "import urllib.request as r; print(r.urlopen('http://v4.example.org').read().decode())";
-    fetches("python3", &["-c", fetch]);
-}
-
-/// Non-blocking connects, watched by epoll, many at a time.
-#[test]
-fn python_fetches_with_asyncio() {
-    let fetch = "\
-import asyncio
-async def fetch():
-    reader, writer = await asyncio.open_connection('v4.example.org', 80)
-    writer.write(b'GET / HTTP/1.0\\r\\n\\r\\n')
-    await reader.readuntil(b'\\r\\n\\r\\n')
-    line = await reader.readline()
-    writer.close()
-    return line.decode().strip()
-async def main():
-    print(*set(await asyncio.gather(*[fetch() for _ in range(100)])))
-asyncio.run(main())
-";
-    fetches("python3", &["-c", fetch]);
-}
-
-/// Compiles once per user, outside of any box.
-fn built(scene: &Scene, mut command: Command) {
-    scene.dress(&mut command);
-    command.env("GOCACHE", common::base().join(format!("agentbox-go-{}", nix::unistd::geteuid())));
-    command.env("CGO_ENABLED", "0").env("GO111MODULE", "off");
-    run_for(PATIENCE, command).exits(0);
-}
-
-/// Go asks the name server itself, and has no C library.
-#[test]
-fn go_fetches() {
-    let internet = internet!();
-    let Some(go) = program("go") else { skip!("no Go compiler (go)") };
-    const FETCH: &str = r#"package main
-import ("fmt"; "io"; "net/http"; "os")
-func main() {
-    answer, err := http.Get("http://v4.example.org/")
-    if err != nil { fmt.Println(err); os.Exit(1) }
-    body, _ := io.ReadAll(answer.Body)
-    fmt.Print(string(body))
-}
-"#;
-    internet.scene.file("home/work/fetch.go", FETCH);
-    let mut command = Command::new(go);
-    command.args(["build", "-o", "fetch", "fetch.go"]);
-    built(&internet.scene, command);
-    says(&internet, &[], &["./fetch"], HELLO);
-}
-
-/// A selector is an epoll instance that knows the socket before it is connected.
-#[test]
-fn java_fetches_by_stream_and_by_selector() {
-    let internet = internet!();
-    let (Some(java), Some(_)) = (program("java"), program("javac")) else { skip!("no Java (java, javac)") };
-    const FETCH: &str = r#"
-import java.net.*; import java.nio.*; import java.nio.channels.*;
-public class Fetch {
-    public static void main(String[] args) throws Exception {
-        byte[] page = new URL("http://v4.example.org/").openStream().readAllBytes();
-        Selector selector = Selector.open();
-        SocketChannel channel = SocketChannel.open();
-        channel.configureBlocking(false);
-        channel.register(selector, SelectionKey.OP_CONNECT);
-        if (!channel.connect(new InetSocketAddress("v4.example.org", 7))) {
-            selector.select(5000);
-            if (!channel.finishConnect()) throw new Exception("not connected");
-        }
-        channel.write(ByteBuffer.wrap("ping".getBytes()));
-        channel.keyFor(selector).interestOps(SelectionKey.OP_READ);
-        selector.selectedKeys().clear();
-        if (selector.select(5000) != 1) throw new Exception("nothing to read");
-        ByteBuffer got = ByteBuffer.allocate(10);
-        if (channel.read(got) != 4) throw new Exception("too little");
-        System.out.println(new String(page).trim() + ", " + new String(got.array(), 0, 4));
-    }
-}
-"#;
-    internet.scene.file("home/work/Fetch.java", FETCH);
-    let mut command = Command::new("javac");
-    command.args(["-J-XX:TieredStopAtLevel=1", "-nowarn", "Fetch.java"]);
-    built(&internet.scene, command);
-    let argv = [text(&java), "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-XX:-UsePerfData", "-cp", ".", "Fetch"];
-    says(&internet, &[], &argv, "hello from 203.0.113.10, ping");
-}
-
-/// A repository is cloned over plain HTTP.
-#[test]
-fn git_clones() {
-    let internet = internet!();
-    let Some(git) = program("git") else { skip!("no git") };
-    let scene = &internet.scene;
-    let make = "git init -q -b main a && cd a && echo content >file && git add file \
-                && git -c user.name=a -c user.email=a@example.org commit -q -m first && cd .. \
-                && git clone -q --bare a srv/a.git && git -C srv/a.git update-server-info";
-    fs::create_dir(scene.work.join("srv")).expect("make srv");
-    scene.free_sh(make).exits(0);
-    // Serves until its input ends.
-    let serve = "\
-import functools, http.server, subprocess, sys, threading
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_): pass
-server = http.server.ThreadingHTTPServer(('203.0.113.20', 8000), functools.partial(Quiet, directory='srv'))
-threading.Thread(target=server.serve_forever, daemon=True).start()
-sys.exit(subprocess.run(sys.argv[1:]).returncode)
-";
-    let around = [text(&internet.python), "-c", serve];
-    let clone = |to| [text(&git), "clone", "-q", "http://db.example.org:8000/a.git", to];
-    let (free, _) = internet.free(&[&around[..], &clone("free")].concat());
-    free.exits(0);
-    let (boxed, _) = internet.boxed_under(&around, &["--net-allow", "db.example.org:8000"], &clone("boxed"));
-    boxed.exits(0);
-    for to in ["free", "boxed"] {
-        assert_eq!(fs::read_to_string(scene.work.join(to).join("file")).expect("the clone's file"), "content\n");
-    }
 }
 
 /// Each waits for its own; nobody else does.
@@ -884,14 +788,25 @@ fn a_network_rule_that_is_none_ends_the_run_before_it_begins() {
         ("--net-allow", "example.org:70000"),
         ("--net-allow", "10.0.0.1/8"),
         ("--net-deny", "ftp://example.org"),
+        ("--net-allow", "https://example.org/path"),
+        ("--net-allow", "example.org:"),
+        ("--net-allow", ""),
+        ("--net-allow", "localhost:5432"),
+        ("--net-unix", "no.sock"),
         ("--publish", "0"),
         ("--publish", "localhost:80:80"),
+        ("--publish", "80:8000:8000"),
+        ("--publish", "8000:80/tcp"),
+        ("--publish", "8000-8010"),
+        ("-p", "8000:80"),
     ] {
         let refused = scene.agentbox(&["run", flag, rule, "--", "touch", "ran"]);
         refused.exits(125).must(refused.err.lines().count() == 1, "one line");
         refused.must(refused.err.contains(flag) || refused.err.contains(rule), "it names what is wrong");
         refused.must(!scene.work.join("ran").exists(), "the command has not run");
     }
+    let meant = scene.agentbox(&["run", "-p", "8000:80", "--", "true"]);
+    meant.exits(125).must(meant.err.ends_with("to publish a port write --publish 8000:80\n"), "it says what is meant");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = taken.local_addr().expect("an address").port();
     let refused = scene.agentbox(&["run", "--publish", &format!("{port}:80"), "--", "touch", "ran"]);
@@ -902,7 +817,7 @@ fn a_network_rule_that_is_none_ends_the_run_before_it_begins() {
 
 #[test]
 fn a_list_of_nothing_allows_nothing() {
-    let internet = internet!(c);
+    let internet = hostile!();
     let policy = internet.scene.file("home/p.yaml", "version: 1\nextends: [default]\nnetwork: {allow: []}\n");
     let (boxed, reached) = internet.boxed(&["-p", text(&policy)], &net(&["tcp:connect", "udp:connect", "udp:sendto"]));
     boxed.must(boxed.out.matches("EACCES").count() == 3, "each is refused");

@@ -53,7 +53,7 @@ fn show_prints_each_rule_with_its_origin() {
     for line in [
         "policy   default.yaml",
         "network  host",
-        "command line --net",
+        "command line --net host",
         "default.yaml filesystem.write[0]",
         "base.yaml filesystem.read[0]",
         "command line --deny **/.env",

@@ -173,6 +173,16 @@ fn programs_are_denied_for_the_reason_that_why_tells() {
 }
 
 #[test]
+fn the_loopback_of_a_box_is_told_from_this_machine_s() {
+    let scene = Scene::new();
+    let told = "note    that is the box's own loopback; this machine's is host.agentbox.internal:5432\n";
+    for (flags, tells) in [(&[][..], true), (&["--net", "rules"], true), (&["--net", "host"], false)] {
+        let answer = scene.agentbox(&[&["why"], flags, &["--connect", "localhost:5432"]].concat());
+        answer.exits(0).must(answer.out.ends_with(told) == tells, "whose loopback it is");
+    }
+}
+
+#[test]
 fn connections_are_denied_for_the_reason_that_why_tells() {
     if program("python3").is_none() {
         skip!("no python3");

@@ -15,7 +15,8 @@ use seccompiler::{
 
 use super::{Plan, Stops};
 use crate::syscalls::{
-    Arg, Family, HARMLESS_SIGNALS, JOINS, LAST_KNOWN, Row, Rule, TABLE, Test, WITHOUT_OWN_NETWORK, WRITE_FLAGS,
+    Arg, Family, HARMLESS_SIGNALS, INTERFACE_REQUESTS, JOINS, LAST_KNOWN, Row, Rule, TABLE, Test, UNIX_DATAGRAMS,
+    WITHOUT_OWN_NETWORK, WITHOUT_SUPERVISOR, WRITE_FLAGS,
 };
 
 /// The program.
@@ -52,7 +53,8 @@ pub enum FilterError {
 /// Makes the program of a plan.
 pub fn compile(plan: &Plan) -> Result<Filter, FilterError> {
     let no_datagrams = if plan.datagrams { &[] } else { WITHOUT_OWN_NETWORK };
-    let refused = refusals(TABLE.iter().chain(no_datagrams));
+    let no_pairs = if plan.notify { &[] } else { WITHOUT_SUPERVISOR };
+    let refused = refusals(TABLE.iter().chain(no_datagrams).chain(no_pairs));
     let mut parts = refused.into_iter().map(|(errno, rows)| refusing(errno, rows)).collect::<Result<Vec<_>, _>>()?;
     if plan.notify {
         parts.push(notifying(&plan.stops)?);
@@ -83,8 +85,7 @@ fn refusing(errno: i32, rows: Vec<&Row>) -> Result<BpfProgram, FilterError> {
         let (Some(number), Rule::Refuse { when, .. }) = (row.number.here(), &row.rule) else { continue };
         let entry = rules.entry(number.into()).or_default();
         for tests in *when {
-            let conditions = tests.iter().map(condition).collect::<Result<Vec<_>, _>>()?;
-            entry.push(SeccompRule::new(conditions)?);
+            entry.push(all(tests)?);
         }
     }
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Errno(errno as u32), architecture()?)?;
@@ -136,6 +137,8 @@ fn stopped_when(row: &Row, stops: &Stops) -> Result<Option<Vec<SeccompRule>>, Ba
     Ok(match family {
         // What every handler starts relative paths from must be known whenever anything stops.
         Family::Exec | Family::Connect | Family::Bind | Family::Surroundings => Some(vec![]),
+        Family::Pair => Some(any(UNIX_DATAGRAMS)?),
+        Family::Interface => Some(any(INTERFACE_REQUESTS)?),
         Family::Listen | Family::Epoll => stops.sockets.is_some().then(Vec::new),
         Family::SendMessage | Family::SendMessages => stops.messages.is_some().then(Vec::new),
         Family::SendTo | Family::Join if stops.sockets.is_none() => None,
@@ -165,6 +168,16 @@ fn stopped_when(row: &Row, stops: &Stops) -> Result<Option<Vec<SeccompRule>>, Ba
         | Family::Mknod
         | Family::Truncate => stops.change.is_some().then(Vec::new),
     })
+}
+
+/// A rule for each of these.
+fn any(cases: &[&[Test]]) -> Result<Vec<SeccompRule>, BackendError> {
+    cases.iter().map(|tests| all(tests)).collect()
+}
+
+/// The rule that all of these hold.
+fn all(tests: &[Test]) -> Result<SeccompRule, BackendError> {
+    SeccompRule::new(tests.iter().map(condition).collect::<Result<_, _>>()?)
 }
 
 /// The rule that a pointer is not null.
@@ -419,7 +432,7 @@ mod tests {
         assert_eq!(call(libc::SYS_socket, [1, 1 | 0o2000000, 0, 0, 0, 0]), ALLOW);
         for kind in [2, 3, 2 | 0o2000000, 2 | 0o4000] {
             assert_eq!(call(libc::SYS_socket, [1, kind, 0, 0, 0, 0]), refuse(libc::EAFNOSUPPORT));
-            assert_eq!(call(libc::SYS_socketpair, [1, kind, 0, 0, 0, 0]), refuse(libc::EAFNOSUPPORT));
+            assert_eq!(call(libc::SYS_socketpair, [1, kind, 0, 0, 0, 0]), NOTIFY);
         }
         assert_eq!(call(libc::SYS_socketpair, [1, 5, 0, 0, 0, 0]), ALLOW);
         assert_eq!(call(libc::SYS_socket, [16, 3, 0, 0, 0, 0]), ALLOW);
@@ -477,7 +490,12 @@ mod tests {
             match row.rule {
                 // With no address it is a plain send, and this is another option.
                 // The same for a signal that only asks whether somebody is there.
-                Rule::Stop { family: Family::SendTo | Family::Join | Family::Signal, .. } => assert_eq!(meets, ALLOW),
+                Rule::Stop {
+                    family: Family::SendTo | Family::Join | Family::Signal | Family::Pair | Family::Interface,
+                    ..
+                } => {
+                    assert_eq!(meets, ALLOW);
+                }
                 Rule::Stop { .. } => assert_eq!(meets, NOTIFY, "{}", row.name),
                 Rule::Refuse { errno, when: [] } => assert_eq!(meets, refuse(errno), "{}", row.name),
                 Rule::Refuse { .. } => {}

@@ -120,7 +120,7 @@ pub enum LoadError {
     #[error("{0}: a policy is a regular file")]
     NotAFile(Arc<str>),
     /// A profile that is not shipped.
-    #[error("{}there is no profile `{name}`{}; for a file write {}", in_file(.at), near_profile(.name), as_file(.name))]
+    #[error("{}there is no profile `{name}`{}", in_file(.at), instead(.at, .name))]
     NoProfile {
         /// The file that extends it, if one does.
         at: Option<At>,
@@ -291,6 +291,15 @@ fn in_file(at: &Option<At>) -> String {
 
 fn as_file(name: &str) -> String {
     if is_file_name(name) { name.to_string() } else { format!("./{name}") }
+}
+
+/// What may have been meant by a name that no profile has; to other tools `-p` means ports.
+fn instead(at: &Option<At>, name: &str) -> String {
+    let is_port = |text: &str| text.parse::<u16>().is_ok();
+    if at.is_none() && name.rsplit(':').next().is_some_and(is_port) {
+        return format!("; to publish a port write --publish {name}");
+    }
+    format!("{}; for a file write {}", near_profile(name), as_file(name))
 }
 
 fn near_profile(name: &str) -> String {

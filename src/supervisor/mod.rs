@@ -14,6 +14,7 @@ mod exchange;
 mod exec;
 mod files;
 mod fs;
+mod interface;
 mod lineage;
 mod marks;
 mod message;
@@ -21,10 +22,12 @@ mod net;
 mod notification;
 mod open;
 mod outside;
+mod pair;
 mod repository;
 mod resolve;
 mod send;
 mod signal;
+mod sought;
 mod target;
 mod tracked;
 mod view;
@@ -124,6 +127,8 @@ fn handle(shared: &Arc<Shared>, stopped: &Stopped<'_>, term: Option<u64>) {
         Family::SendTo => send::send_to(&context),
         Family::SendMessage => send::message(&context),
         Family::SendMessages => send::messages(&context),
+        Family::Pair => pair::pair(&context),
+        Family::Interface => interface::interface(&context),
         Family::Epoll => exchange::epoll(&context),
         Family::Signal => signal::signal(&context),
         Family::Surroundings => surroundings(&context),

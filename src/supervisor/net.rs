@@ -114,6 +114,8 @@ pub fn bind(context: &Context<'_>) -> Handled {
         Parsed::Path(path) => return bind_path(context, &socket, &path),
         // IPv4 takes an address of no family, too (`__inet_bind`, net/ipv4/af_inet.c).
         Parsed::Unspecified => parse_v4(&address).map_or(Parsed::Unspecified, Parsed::Inet),
+        // Who is connected has no use for a name, and an end of a `pair` would take one of the host's.
+        Parsed::Abstract(_) if socket::has_peer(socket.as_fd()) => return Err(Stop::Errno(Errno::EINVAL)),
         parsed => parsed,
     };
     let abstract_name = match &parsed {

@@ -119,6 +119,11 @@ impl<'a> Stopped<'a> {
         })
     }
 
+    /// Gives the caller a new descriptor for `file`, and returns its number. The call still waits for its answer.
+    pub fn give(&self, file: &OwnedFd, close_on_exec: bool) -> Result<i32, Errno> {
+        self.beside_the_caller(|_held| notify::add_fd(self.listener.fd, self.id, file.as_fd(), close_on_exec))
+    }
+
     /// Answers with a new descriptor for `file`, and returns its number; none if the caller died meanwhile. On failure,
     /// such as a full table of descriptors (`EMFILE`), the call still waits for its answer.
     pub fn hand_over(&self, file: &OwnedFd, close_on_exec: bool) -> Result<Option<i32>, Errno> {

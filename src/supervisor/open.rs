@@ -375,7 +375,7 @@ fn carry_out_open(context: &Context<'_>, wanted: Wanted, found: &Resolved) -> Re
     }
     if wanted.has(libc::O_TRUNC) && found.stat.is_some_and(|stat| stat.st_size > 0) {
         // What is cut cannot be taken back if the caller has no room for the descriptor.
-        context.call.stopped.target.has_descriptor_left()?;
+        context.call.stopped.target.has_descriptors_left(1)?;
     }
     let makes = flags & libc::O_CREAT != 0 || wanted.unnamed();
     if makes && lends_rights(wanted.mode) {

@@ -63,6 +63,9 @@ pub fn connect(context: &Context<'_>, socket: OwnedFd, inet: Inet) -> Handled {
                 if let (Some(net), false, Ok(()) | Err(Errno::EINPROGRESS)) = (net, outside, done) {
                     asks(context, net, socket, transport, address);
                 }
+                if !outside && transport == Transport::Tcp && is_refused(socket, done) {
+                    context.shared.sought.in_vain(context, address.port());
+                }
                 done
             };
             match transport {
@@ -268,6 +271,15 @@ fn state(socket: &OwnedFd, transport: Transport) -> u8 {
     }
     let info = socket::option(socket.as_fd(), libc::IPPROTO_TCP, libc::TCP_INFO);
     info.ok().and_then(|info| info.bytes().first().copied()).unwrap_or(0)
+}
+
+/// Whether nobody was there: loopback answers before the connect returns, also to one that does not wait.
+fn is_refused(socket: &OwnedFd, done: Result<(), Errno>) -> bool {
+    match done {
+        Err(Errno::ECONNREFUSED) => true,
+        Err(Errno::EINPROGRESS) => state(socket, Transport::Tcp) == CLOSE,
+        _ => false,
+    }
 }
 
 /// Whether a call on the socket waits for what it wants.

@@ -162,12 +162,12 @@ impl Target {
         file::openat(self.proc, &self.entry(name), libc::O_PATH, 0)
     }
 
-    /// Whether the task's table of descriptors has room for one more: `EMFILE` if not.
-    pub fn has_descriptor_left(self) -> Result<(), Errno> {
+    /// Whether the task's table of descriptors has room for so many more: `EMFILE` if not.
+    pub fn has_descriptors_left(self, more: u64) -> Result<(), Errno> {
         // The size of this directory is the number of descriptors, since Linux 6.2; before it is 0.
         let used = file::fstatat(self.proc, &self.entry("fd"), 0)?.st_size as u64;
         let limit = process::limit(self.tid, Resource::RLIMIT_NOFILE)?;
-        if used < limit { Ok(()) } else { Err(Errno::EMFILE) }
+        if used + more <= limit { Ok(()) } else { Err(Errno::EMFILE) }
     }
 
     /// Reads one of the task's entries in the host's `/proc`; empty for a task that is gone.

@@ -23,6 +23,7 @@ use super::digest::Digests;
 use super::exchange::Epolls;
 use super::lineage::{self, Lineage};
 use super::notification::{Listener, Parked, Stopped};
+use super::sought::Sought;
 use super::target::Target;
 use super::tracked::WorkTrees;
 use super::view::View;
@@ -75,6 +76,7 @@ pub(super) struct Shared {
     pub(super) target: Box,
     pub(super) lineage: Lineage,
     pub(super) made: Made,
+    pub(super) sought: Sought,
     pub(super) digests: Digests,
     pub(super) waits: Waits,
     pub(super) epolls: Epolls,
@@ -123,6 +125,7 @@ impl Supervisor {
             view: target.own_view.then(|| View::new(target.host_proc.as_raw_fd())),
             target,
             made: Made::default(),
+            sought: Sought::default(),
             digests: Digests::default(),
             waits: Waits::default(),
             epolls: Epolls::default(),

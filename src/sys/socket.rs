@@ -131,6 +131,51 @@ pub fn new(family: i32, kind: i32, protocol: i32) -> nix::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
+/// The bytes of `struct ifreq`.
+pub const INTERFACE: usize = size_of::<libc::ifreq>();
+
+/// `ioctl(2)` with a request that reads and writes a `struct ifreq` without pointers in it; `EOPNOTSUPP` for any other.
+pub fn interface(fd: BorrowedFd<'_>, request: u32, about: &mut [u8; INTERFACE]) -> nix::Result<()> {
+    if !INTERFACE_REQUESTS.contains(&request) {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    // SAFETY: sockets alone know these requests, and read and write no more than the structure, which the array holds.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), request as _, about.as_mut_ptr()) }.into()).map(drop)
+}
+
+/// Requests that tell something about one interface in the structure itself: `SIOCGIFNAME`, `FLAGS`, `ADDR`, `DSTADDR`,
+/// `BRDADDR`, `NETMASK`, `METRIC`, `MEM`, `MTU`, `HWADDR`, `INDEX`, `TXQLEN`, `MAP` (include/uapi/linux/sockios.h).
+const INTERFACE_REQUESTS: [u32; 13] =
+    [0x8910, 0x8913, 0x8915, 0x8917, 0x8919, 0x891b, 0x891d, 0x891f, 0x8921, 0x8927, 0x8933, 0x8942, 0x8970];
+
+/// `SIOCGIFCONF`: the interfaces that have an IPv4 address, as an array of `struct ifreq` of at most `room` bytes.
+pub fn interfaces(fd: BorrowedFd<'_>, room: usize) -> nix::Result<Vec<u8>> {
+    let mut found = vec![0u8; room];
+    // SAFETY: all-zero bytes are a valid value of this plain structure.
+    let mut all: libc::ifconf = unsafe { std::mem::zeroed() };
+    all.ifc_len = room as i32;
+    all.ifc_ifcu.ifcu_buf = found.as_mut_ptr().cast();
+    // SAFETY: the kernel writes at most `ifc_len` bytes to the buffer, which is as long, and the new length.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::SIOCGIFCONF as _, &raw mut all) }.into())?;
+    found.truncate(all.ifc_len as usize);
+    Ok(found)
+}
+
+/// A pair of connected unix sockets (close-on-exec).
+pub fn pair(kind: i32, protocol: i32) -> nix::Result<[OwnedFd; 2]> {
+    let mut fds = [-1; 2];
+    // SAFETY: the kernel writes two descriptors to the array during the call.
+    let done = unsafe { libc::socketpair(libc::AF_UNIX, kind | libc::SOCK_CLOEXEC, protocol, fds.as_mut_ptr()) };
+    check(done.into())?;
+    // SAFETY: a successful call returns new descriptors that are ours alone.
+    Ok(fds.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }))
+}
+
+/// Whether a socket is connected to another.
+pub fn has_peer(fd: BorrowedFd<'_>) -> bool {
+    nix::sys::socket::getpeername::<nix::sys::socket::SockaddrStorage>(fd.as_raw_fd()).is_ok()
+}
+
 /// The address a socket is bound to, as raw bytes.
 pub fn bound_to(fd: BorrowedFd<'_>) -> nix::Result<Vec<u8>> {
     let mut bytes = vec![0u8; size_of::<libc::sockaddr_storage>()];

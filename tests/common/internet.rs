@@ -13,6 +13,17 @@ use super::{Outcome, PATIENCE, Scene, agentbox, program, records_with, root, run
 
 const INTERNET: &str = include_str!("../fixtures/internet.py");
 
+/// Gives a test its internet, or leaves it with the host fact that is missing.
+#[macro_export]
+macro_rules! internet {
+    () => {
+        match $crate::common::internet::Internet::new() {
+            Ok(internet) => internet,
+            Err(fact) => $crate::skip!("{fact}"),
+        }
+    };
+}
+
 /// An ordinary user's id.
 pub const ORDINARY: &str = "65534";
 

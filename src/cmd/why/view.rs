@@ -241,7 +241,7 @@ impl<'a> View<'a> {
             return self.socket(path);
         }
         if let Some(to) = loopback(text) {
-            return Ok(Asked::plain(Access::Connect { to: self.own_loopback(to) }));
+            return Ok(self.own_loopback(to));
         }
         let to = Destination::parse(text)?;
         let port = match to.transport {
@@ -272,10 +272,12 @@ impl<'a> View<'a> {
     }
 
     /// With a network of its own the box's loopback is its own, without one it is the host's.
-    fn own_loopback(&self, (transport, address): (Transport, SocketAddr)) -> Endpoint {
+    fn own_loopback(&self, (transport, address): (Transport, SocketAddr)) -> Asked {
         let outside = self.policy.network.mode == NetworkMode::Host;
         let names = if outside { vec![HOST_NAME.into()] } else { Vec::new() };
-        Endpoint::Inet { address, outside, transport, names }
+        let asked = Asked::plain(Access::Connect { to: Endpoint::Inet { address, outside, transport, names } });
+        let other = format!("that is the box's own loopback; this machine's is {HOST_NAME}:{}", address.port());
+        Asked { notes: if outside { Vec::new() } else { vec![other] }, ..asked }
     }
 
     fn socket(&self, path: &Path) -> Result<Asked> {

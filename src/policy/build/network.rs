@@ -94,7 +94,7 @@ impl Draft {
         }
         let rules_asked = !request.net_allow.is_empty() || !request.net_deny.is_empty();
         match request.net {
-            Some(mode) => self.choose(mode, RuleId::new(FLAGS, "--net")),
+            Some(mode) => self.choose(mode, RuleId::new(FLAGS, &format!("--net {}", mode.name()))),
             None if rules_asked && self.mode != NetworkMode::Rules => {
                 let flag = if request.net_allow.is_empty() { "--net-deny" } else { "--net-allow" };
                 self.choose(NetworkMode::Rules, RuleId::new(FLAGS, flag));

@@ -187,7 +187,7 @@ fn is_covered(allow: &NetworkRule, denies: &[&NetworkRule]) -> bool {
 /// The rule that would open it.
 pub(super) fn remedy(policy: &Policy, access: &Access) -> Option<Fix> {
     let before = match policy.network.mode {
-        NetworkMode::None if *policy.network.rule.0 == *"command line --net" => Before::NoneByFlag,
+        NetworkMode::None if *policy.network.rule.0 == *"command line --net none" => Before::NoneByFlag,
         NetworkMode::None => Before::None,
         NetworkMode::Rules | NetworkMode::Host => Before::Rules,
     };

@@ -116,7 +116,7 @@ fn flags_add_rules_on_top() {
     let none = load("./test.yaml", Some(NetworkMode::None), [&[], &[], &["80"]]).unwrap();
     assert_eq!((none.mode, none.allow.is_empty(), none.publish.len()), (NetworkMode::None, true, 2));
     let same = load("default", Some(NetworkMode::Rules), [&["c"], &[], &[]]).unwrap();
-    assert_eq!((same.mode, &*same.rule.0), (NetworkMode::Rules, "command line --net"));
+    assert_eq!((same.mode, &*same.rule.0), (NetworkMode::Rules, "command line --net rules"));
     for (net, lists, expected) in [
         (
             Some(NetworkMode::None),
