@@ -782,6 +782,16 @@ impl Decided {
     pub fn denied(&self) -> bool {
         !self.let_through() && refused(self.verdict, self.answer.as_ref(), &self.outcome)
     }
+
+    /// Tells whether it happened.
+    pub fn done(&self) -> bool {
+        !self.denied() && happened(&self.outcome)
+    }
+}
+
+/// Tells whether what was let through happened: a connection that is under way goes on without another question.
+pub(super) fn happened(outcome: &str) -> bool {
+    matches!(outcome, "ok" | "EINPROGRESS")
 }
 
 /// Tells whether what was decided so was kept from happening.

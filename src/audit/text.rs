@@ -82,7 +82,7 @@ pub fn target(access: &Access) -> String {
     match access {
         Access::File { at, .. } => at.path.to_string(),
         Access::Move { from, to, .. } => format!("{} -> {}", from.path, to.path),
-        Access::Exec(exec) => command_line(exec),
+        Access::Exec(exec) => program_line(exec),
         Access::Connect { to } | Access::Send { to } | Access::Route { to } => endpoint(to),
         Access::Resolve(question) => format!("{} {}", question.name, question.record),
         Access::Accept(Visit { from, at, port }) => format!("{from} at {at} -> port {port}"),
@@ -101,7 +101,7 @@ fn sent(Signal { name, to, .. }: &Signal) -> String {
     }
 }
 
-fn command_line(exec: &Exec) -> String {
+fn program_line(exec: &Exec) -> String {
     let mut line = exec.program.to_string();
     for argument in exec.argv.iter().skip(1) {
         line.push(' ');
@@ -165,6 +165,12 @@ pub fn quoted(argument: &str) -> String {
     } else {
         format!("'{}'", argument.replace('\'', r"'\''"))
     }
+}
+
+/// A command line as a shell would take it.
+pub fn command_line(words: &[String]) -> String {
+    let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
+    words.join(" ")
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use crate::audit::brief::{Brief, Sight, Who};
 use crate::audit::record::{End, RunResult, Start};
 use crate::audit::report::{describe_destination, describe_sum};
 use crate::audit::run::RunFile;
-use crate::audit::text::{digests, printable, quoted, shorten, target};
+use crate::audit::text::{command_line, digests, printable, shorten, target};
 use crate::event::{Claim, Effect};
 
 /// The longest target on a line of the trail, in characters.
@@ -217,7 +217,7 @@ pub fn mark(brief: &Brief<'_>) -> (&'static str, &'static str) {
         Effect::Deny => (RED, "DENY "),
         Effect::Ask if brief.denied() => (RED, "DENY "),
         Effect::Allow if brief.denied() => (RED, "KILL "),
-        Effect::Ask | Effect::Allow if brief.outcome == "ok" => (GREEN, "allow"),
+        Effect::Ask | Effect::Allow if brief.done() => (GREEN, "allow"),
         Effect::Ask | Effect::Allow => (YELLOW, "allow"),
     }
 }
@@ -267,8 +267,7 @@ fn elapsed(started: &str, ended: Option<&str>) -> Option<String> {
 
 /// A command line as a shell would take it; not safe to print yet.
 pub fn command(words: &[String]) -> String {
-    let line: Vec<String> = words.iter().map(|word| quoted(word)).collect();
-    shorten(&line.join(" "), 4 * WIDTH)
+    shorten(&command_line(words), 4 * WIDTH)
 }
 
 #[cfg(test)]
