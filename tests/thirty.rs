@@ -6,6 +6,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::fs;
 
+use common::browser::measured;
 use common::{Outcome, Scene, program, records, run, sink, text};
 use serde_json::{Value, json};
 
@@ -165,6 +166,18 @@ fn thirty_actions_are_told_everywhere_as_somebody_saw_them_who_only_looked() {
     of_the_log(&thirty);
     of_the_numbers(&thirty);
     of_the_page(&thirty);
+    in_a_browser(&thirty);
+}
+
+/// The page, all of it unfolded, is nowhere wider than its window, and the browser has nothing to complain of.
+fn in_a_browser(thirty: &Thirty) {
+    let Some(chromium) = program("chromium") else { skip!("no chromium: the page is not drawn") };
+    let page = thirty.scene.agentbox(&["report", "-o", "-"]);
+    let page = thirty.scene.file("page.html", page.exits(0).out.replace("<details>", "<details open>"));
+    for (width, scheme, colour) in [(390, 0, "rgb(13, 17, 23)"), (1280, 1, "rgb(246, 247, 249)")] {
+        let (measure, complaints) = measured(&thirty.scene, &chromium, &page, width, scheme);
+        assert_eq!((measure, complaints.as_str()), (format!("{width} {width} {colour}"), ""));
+    }
 }
 
 fn list(value: &Value) -> &[Value] {

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use jiff::fmt::temporal::DateTimePrinter;
 use nix::errno::Errno;
 
-use crate::event::{Access, Bound, Endpoint, Exec, Receiver, Signal, Transport, Visit};
+use crate::event::{Access, Bound, Endpoint, Exec, Receiver, Signal, Transport, Visit, unescape_bytes};
 
 /// Writes `time` as RFC 3339 with microseconds, in UTC.
 pub fn rfc3339(time: SystemTime) -> String {
@@ -157,8 +157,11 @@ fn inet(address: SocketAddr, transport: Transport, names: &[Arc<str>]) -> String
     }
 }
 
-/// Puts single quotes around an argument that a shell would not read as one plain word.
+/// Puts single quotes around an argument that a shell would not read as one plain word. Of a record's escapes it keeps
+/// those that stand for bytes which are no text.
 pub fn quoted(argument: &str) -> String {
+    let text = unescape_bytes(argument).and_then(|bytes| String::from_utf8(bytes).ok());
+    let argument = text.as_deref().unwrap_or(argument);
     let plain = |c: char| c.is_alphanumeric() || "-_./:=,+@%^".contains(c);
     if !argument.is_empty() && argument.chars().all(plain) {
         argument.to_string()
@@ -241,6 +244,8 @@ mod tests {
         assert_eq!(quoted("a/b-c"), "a/b-c");
         assert_eq!(quoted(""), "''");
         assert_eq!(quoted("it's"), r"'it'\''s'");
+        assert_eq!(quoted(r#"say \\"a\\""#), r#"'say \"a\"'"#, "as it was typed");
+        assert_eq!(quoted(r"\xff\\"), r"'\xff\\'", "no text");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! and written into the scene. It ends only processes that it started.
 #![allow(dead_code, reason = "each test file uses its own part of the harness")]
 
+pub mod browser;
 pub mod internet;
 
 use std::collections::BTreeMap;

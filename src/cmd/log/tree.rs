@@ -41,7 +41,7 @@ const DEPTH: usize = 24;
 /// Prints a run as a tree of what fits the query; gives the exit status.
 pub fn tree(found: &Found, query: &Query, as_json: bool, output: &mut Output<'_>) -> Result<u8> {
     let status = warn_about_run(found, output)?;
-    let mut trail = Trail::new(output);
+    let mut trail = Trail::new(output, workdir(found));
     if !as_json && let Ok(Some(about)) = &found.about {
         trail.about(about, output.out)?;
     }
