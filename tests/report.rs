@@ -92,6 +92,7 @@ fn what_is_claimed_stays_apart_from_what_was_seen() {
     ] {
         report.must(report.out.contains(part), part);
     }
+    assert_eq!(report.out.matches("1 2 3</div>").count(), 1, "what is claimed is told once, where it was said");
     let seen = report.out.find("id=\"happened\"").expect("what happened");
     let said = report.out.find("id=\"claimed\"").expect("what was claimed");
     assert!(said < seen);

@@ -281,7 +281,13 @@ impl<'a> Story<'a> {
                 }
                 self.effects = detail.total.as_ref().and_then(|total| total.effects.clone());
             }
-            _ => self.newer(line.seq.unwrap_or_default(), &detail, time),
+            Entry::Other(kind) => {
+                // What is claimed stands where it was said; the end of an action only says it again.
+                if kind != "action_end" {
+                    self.claimed(&detail);
+                }
+                self.newer(line.seq.unwrap_or_default(), &detail, time);
+            }
         }
     }
 
@@ -360,14 +366,16 @@ impl<'a> Story<'a> {
         }
     }
 
+    fn claimed(&mut self, detail: &Detail) {
+        let (Some(claim), Some(id)) = (&detail.claim, &detail.action) else { return };
+        match self.claims.len() < 200 {
+            true => self.claims.push((shorten(id, 40), claim.clone())),
+            false => self.more_claims += 1,
+        }
+    }
+
     /// A record of an action itself: it begins, something is claimed of it, it has ended.
     fn newer(&mut self, seq: u64, detail: &Detail, time: Option<Timestamp>) {
-        if let (Some(claim), Some(id)) = (&detail.claim, &detail.action) {
-            match self.claims.len() < 200 {
-                true => self.claims.push((shorten(id, 40), claim.clone())),
-                false => self.more_claims += 1,
-            }
-        }
         self.close(detail);
         let grave = is_grave(detail.tier.max(detail.refused_tier));
         let Some(action) = detail.action.as_deref().and_then(|id| self.action(id, grave)) else { return };

@@ -41,7 +41,7 @@ pub(super) fn title(id: &str, action: &Action, story: &Story<'_>, facts: &Facts<
     let name = match () {
         () if id == SESSION => command(story, facts),
         () if !action.command.is_empty() => action.command.clone(),
-        () if !said.is_empty() => said,
+        () if !said.is_empty() => format!("claimed: {said}"),
         () if !action.first.is_empty() => action.first.clone(),
         () => return "an action with no program on record".into(),
     };
