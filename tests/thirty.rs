@@ -1,5 +1,5 @@
-//! A run of thirty actions, told by everything that tells of runs (the report, the log, its tree and numbers, the page),
-//! and held against what somebody saw who only looked at the tree and the network.
+//! A run of thirty actions, told by everything that tells of runs (the report, the log, its tree and numbers, the
+//! page), and held against what somebody saw who only looked at the tree and the network.
 
 mod common;
 
@@ -56,7 +56,8 @@ impl Thirty {
         let policy = scene.file(
             "policy.yaml",
             format!(
-                "version: 1\nextends: [default]\nfilesystem: {{read: [{:?}], write: ['~/.profile'], secrets: default}}\n\
+                "version: 1\nextends: [default]\n\
+                 filesystem: {{read: [{:?}], write: ['~/.profile'], secrets: default}}\n\
                  network: {{allow: ['host.agentbox.internal:{listed}']}}\n",
                 text(&scene.outside)
             ),
@@ -200,8 +201,8 @@ fn of_the_report(thirty: &Thirty) {
     assert_eq!(tainted["destinations"][0]["bytes_out"], 5, "{tainted:#}");
 }
 
-/// Each action has a record of its beginning and of its end, and its end says the same as the report, as do `run.json` and
-/// the tree. The session ends with the run.
+/// Each action has a record of its beginning and of its end, and its end says the same as the report and the tree. The
+/// session ends with the run.
 fn of_the_log(thirty: &Thirty) {
     let records = &thirty.outcome.records;
     let of_kind = |kind: &str| records.iter().filter(|r| r["kind"] == kind).cloned().collect::<Vec<Value>>();

@@ -8,8 +8,8 @@ use super::{Scene, run, text};
 /// The page in a browser's window of that width: what the page measures, and what the browser complained of.
 pub fn measured(scene: &Scene, chromium: &Path, page: &Path, width: u32, scheme: u32) -> (String, String) {
     let frame = format!(
-        "<!doctype html><iframe id=f src=\"file://{}\" style=\"border:0;width:{width}px;height:900px\"></iframe><script>\
-         onload=()=>{{const d=document.getElementById('f').contentDocument;const e=d.documentElement;\
+        "<!doctype html><iframe id=f src=\"file://{}\" style=\"border:0;width:{width}px;height:900px\"></iframe>\
+         <script>onload=()=>{{const d=document.getElementById('f').contentDocument;const e=d.documentElement;\
          document.body.append('measured '+e.clientWidth+' '+e.scrollWidth+' '+\
          getComputedStyle(d.body).backgroundColor)}}\
          </script>",
