@@ -287,7 +287,7 @@ pub struct LogFilter {
     /// Only what a rule decided whose name contains TEXT
     #[arg(help_heading = WHICH, long, value_name = "TEXT")]
     pub rule: Option<String>,
-    /// Only what belongs to this action: `session`, `a7`, `command:12`
+    /// Only what belongs to this action: `session`, `a7`
     #[arg(help_heading = WHICH, long, value_name = "ID")]
     pub action: Option<String>,
     /// Only what the process N asked for (its number in the box)

@@ -245,7 +245,8 @@ impl Gate {
     /// Ends the log. Fails, so that the run fails, if any record is missing from it.
     pub fn finish(&self, result: &RunResult) -> Result<Written, WriteError> {
         let ended = self.actions().end_all();
-        ended.into_iter().for_each(|record| self.writer.push(record));
+        let session = self.actions().session();
+        ended.into_iter().chain(session).for_each(|record| self.writer.push(record));
         self.writer.finish(result, &self.summary())
     }
 
@@ -651,7 +652,7 @@ mod tests {
         let bench = bench(Level::Minimal);
         bench.gate.note("new repository /work/x carries hooks");
         assert_eq!(bench.gate.summary().notes, ["new repository /work/x carries hooks"]);
-        assert_eq!(bench.gate.finish(&RunResult::default()).unwrap().recorded, 3);
+        assert_eq!(bench.gate.finish(&RunResult::default()).unwrap().recorded, 4, "start, note, session, end");
     }
 
     #[test]

@@ -268,7 +268,7 @@ fn actions_and_what_the_agent_claims_of_them_are_told_apart() {
     tree.exits(0);
     for said in [
         "\na1  npm test  ",
-        "  says, unverified: Bash: run the \\u{1b}[2Jtests\n",
+        "  says, unverified: Bash {\"command\":\"npm test\"}: run the \\u{1b}[2Jtests\n",
         "  says, unverified: half way\n",
         "  in all: tier 3 (B1 R2)   files: 3 created, 1 deleted   2 programs   has read secrets: ssh-key\n",
         "\n└─ npm[5]",
@@ -279,7 +279,10 @@ fn actions_and_what_the_agent_claims_of_them_are_told_apart() {
         tree.must(tree.out.contains(said), said);
     }
     let trail = scene.agentbox(&["log", text(&log)]);
-    trail.exits(0).must(trail.out.contains(" BEGIN a1       npm test  says: Bash: run the"), "how it began");
+    trail.exits(0).must(
+        trail.out.contains(r#" BEGIN a1       npm test  says: Bash {"command":"npm test"}: run the"#),
+        "how it began",
+    );
     trail.must(
         trail.out.contains(" END   a1       tier 3 (B1 R2)   files: 3 created, 1 deleted   2 programs"),
         "what came of it",
@@ -293,6 +296,37 @@ fn actions_and_what_the_agent_claims_of_them_are_told_apart() {
     let stats = scene.agentbox(&["log", "stats", text(&log), "--json"]);
     let stats: Value = serde_json::from_str(&stats.exits(0).out).expect("JSON");
     assert_eq!((&stats["kinds"]["action"], &stats["ops"]["exec"]["allowed"]), (&2.into(), &3.into()), "{stats}");
+}
+
+#[test]
+fn an_action_that_began_with_a_claim_is_named_by_it_and_its_commands_stand_below() {
+    let scene = Scene::new();
+    let root = json!({"pid": 2, "host": 1002, "exe": "/usr/bin/agent", "parents": [1]});
+    let claim = json!({"tool": "edit", "params": {"file": "src/\u{1b}main.rs"}, "reason": "the test fails"});
+    let opened = json!({"time": at(2), "run": RUN, "action": "a1", "attribution": "bracket", "process": root,
+        "parent": "session", "claim": claim});
+    let ended = json!({"time": at(4), "run": RUN, "action": "a1", "process": root, "claim": {"outcome": "passes"}});
+    let log = [
+        begin(),
+        ("action", opened),
+        decision(3, "a1", (5, &[2, 1]), "exec", exec(&["cargo", "fmt"])),
+        ("claim", ended),
+        end(),
+    ];
+    let log = scene.file("claimed.jsonl", chained(&log));
+    let tree = scene.agentbox(&["log", "tree", text(&log)]);
+    for said in [
+        "\na1  claims, unverified: edit {\"file\":\"src/\\u001bmain.rs\"}  at 2.000s, over by 4.000s\n",
+        "\n  says, unverified: the test fails\n  says, unverified: passes\n",
+        "cargo[5]  cargo fmt\n",
+    ] {
+        tree.exits(0).must(tree.out.contains(said), said);
+    }
+    let json = scene.agentbox(&["log", "tree", text(&log), "--json"]);
+    let action = &serde_json::from_str::<Value>(&json.exits(0).out).expect("JSON")["actions"][0];
+    assert_eq!((&action["command"], &action["claim_unverified"]["params"]), (&json!(""), &claim["params"]), "{action}");
+    assert_eq!(action["claim_unverified"]["outcome"], "passes", "{action}");
+    assert_eq!(action["processes"][1]["ran"], json!(["cargo fmt"]), "{action}");
 }
 
 #[test]

@@ -40,7 +40,7 @@ fn a_log_is_put_to_another_policy() {
     let values: Vec<Value> = json.out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     assert_eq!((json.code, values.len()), (1, 4));
     assert_eq!((&values[1]["then"]["verdict"], &values[1]["now"]["verdict"]), (&"deny".into(), &"allow".into()));
-    assert_eq!(values[3], serde_json::json!({"decisions": decisions, "changed": 3, "faults": 0}));
+    assert_eq!(values[3], serde_json::json!({"decisions": decisions, "changed": 3, "abridged": 0, "faults": 0}));
 }
 
 #[test]

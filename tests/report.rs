@@ -2,10 +2,10 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
-use std::process::Command;
 
+use common::browser::measured;
 use common::{Outcome, Scene, agent_records, chained, program, run, text};
 use serde_json::{Value, json};
 
@@ -80,8 +80,8 @@ fn what_is_claimed_stays_apart_from_what_was_seen() {
         "highest tier 10 of 10",
         "reaches beyond the user&#39;s account (B3); cannot be undone (R3)",
         "stays inside the workspace (B1); can be made again (R2)",
-        "245.8 kB lost",
-        "read ssh-key once",
+        "files: 60 deleted (245.8 kB, all held elsewhere or made again)",
+        "read secrets: ssh-key once",
         "git.example.org:443 (192.0.2.7)",
         "run later",
         "agentbox why --event 20261123-120000-abc123:11",
@@ -92,6 +92,7 @@ fn what_is_claimed_stays_apart_from_what_was_seen() {
     ] {
         report.must(report.out.contains(part), part);
     }
+    assert_eq!(report.out.matches("1 2 3</div>").count(), 1, "what is claimed is told once, where it was said");
     let seen = report.out.find("id=\"happened\"").expect("what happened");
     let said = report.out.find("id=\"claimed\"").expect("what was claimed");
     assert!(said < seen);
@@ -239,31 +240,6 @@ fn a_page_stays_small_whatever_the_log_holds() {
     assert!(many < 1_500_000 && many - some < 2000, "{some} bytes became {many}");
 }
 
-/// The page in a browser's window of that width: what the page measures, and what the browser complained of.
-fn measured(scene: &Scene, chromium: &Path, page: &Path, width: u32, scheme: u32) -> (String, String) {
-    let frame = format!(
-        "<!doctype html><iframe id=f src=\"file://{}\" style=\"border:0;width:{width}px;height:900px\"></iframe><script>\
-         onload=()=>{{const d=document.getElementById('f').contentDocument;const e=d.documentElement;\
-         document.body.append('measured '+e.clientWidth+' '+e.scrollWidth+' '+\
-         getComputedStyle(d.body).backgroundColor)}}\
-         </script>",
-        text(page)
-    );
-    let frame = scene.file("frame.html", frame);
-    let mut command = Command::new(chromium);
-    scene.dress(&mut command);
-    command.args(["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--enable-logging=stderr"]);
-    command.arg("--allow-file-access-from-files").arg("--disable-dev-shm-usage").arg("--dump-dom");
-    command.arg(format!("--blink-settings=preferredColorScheme={scheme}")).arg("--window-size=1400,1000");
-    command.arg(format!("--user-data-dir={}", text(&scene.root.join("browser"))));
-    command.arg(format!("file://{}", text(&frame)));
-    let shown = run(command, b"");
-    shown.exits(0);
-    let measure = shown.out.split("measured ").last().unwrap_or_default().split('<').next().unwrap_or_default();
-    let complaints = shown.err.lines().filter(|line| line.contains("CONSOLE")).collect::<Vec<_>>().join("\n");
-    (measure.to_string(), complaints)
-}
-
 #[test]
 fn a_browser_shows_the_page_at_any_width_in_light_and_dark() {
     let Some(chromium) = program("chromium") else { skip!("no chromium: the page is not drawn") };
@@ -272,10 +248,48 @@ fn a_browser_shows_the_page_at_any_width_in_light_and_dark() {
     let page = page_of(&scene, &[text(&log)]).out.replace("<details>", "<details open>");
     let page = scene.file("page.html", page);
     let (dark, light) = ("rgb(13, 17, 23)", "rgb(246, 247, 249)");
-    for (width, scheme, colour) in [(390, 0, dark), (390, 1, light), (1280, 1, light)] {
+    for (width, scheme, colour) in [(390, 0, dark), (390, 1, light), (1280, 0, dark), (1280, 1, light)] {
         let (measure, complaints) = measured(&scene, &chromium, &page, width, scheme);
         assert_eq!(measure, format!("{width} {width} {colour}"), "nothing is wider than the window");
         assert_eq!(complaints, "", "the browser complained");
+    }
+}
+
+/// The luminance of `#rgb` or `#rrggbb`, as the Web Content Accessibility Guidelines define it.
+fn luminance(colour: &str) -> f64 {
+    let digits = colour.trim_start_matches('#');
+    let wide = digits.len() / 3;
+    let part = |at: usize| {
+        let part = digits[at * wide..(at + 1) * wide].repeat(if wide == 1 { 2 } else { 1 });
+        let value = f64::from(u8::from_str_radix(&part, 16).expect("digits")) / 255.0;
+        if value <= 0.04045 { value / 12.92 } else { ((value + 0.055) / 1.055).powf(2.4) }
+    };
+    0.2126 * part(0) + 0.7152 * part(1) + 0.0722 * part(2)
+}
+
+#[test]
+fn text_stands_out_from_what_is_behind_it_in_light_and_dark() {
+    let style = include_str!("../src/audit/page/style.css");
+    let colours = |set: &'static str| -> BTreeMap<&str, &str> {
+        let set = set.split('}').next().expect("a set").trim_start_matches("color-scheme:light dark;");
+        set.split(';').filter_map(|pair| pair.trim().strip_prefix("--")?.split_once(':')).collect()
+    };
+    let sets: Vec<_> = style.split(":root{").skip(1).map(colours).collect();
+    assert_eq!(sets.len(), 2, "light and dark");
+    let pairs = [("ink", "bg"), ("ink", "card"), ("ink", "code"), ("soft", "bg"), ("soft", "card"), ("soft", "code")];
+    let badges = [("good", "goodbg"), ("warn", "warnbg"), ("bad", "badbg"), ("bad", "card"), ("link", "card")];
+    for set in &sets {
+        for (text, behind) in pairs.iter().chain(&badges) {
+            let (text_is, behind_is) = (luminance(set[text]), luminance(set[behind]));
+            let contrast = (text_is.max(behind_is) + 0.05) / (text_is.min(behind_is) + 0.05);
+            assert!(contrast >= 4.5, "{text} on {behind}: {contrast:.2}");
+        }
+        // Graphics need less.
+        for bar in ["g0", "g1", "g2", "g3", "g4"] {
+            let (bar_is, behind_is) = (luminance(set[bar]), luminance(set["code"]));
+            let contrast = (bar_is.max(behind_is) + 0.05) / (bar_is.min(behind_is) + 0.05);
+            assert!(contrast >= 3.0, "{bar} on code: {contrast:.2}");
+        }
     }
 }
 

@@ -465,6 +465,22 @@ fn every_kind_of_denial_of_files_is_told_and_mended() {
         fs::create_dir_all(scene.outside.join("d")).expect("make a directory");
     };
     kinds.iter().for_each(|kind| is_told_and_mended(&scene, kind, undo));
+    if program("python3").is_none() {
+        skip!("no python3: attributes and the exchange of two names are left out");
+    }
+    // What no plain program does, on every host.
+    let act = |name, op, line: &str| Kind {
+        argv: words(&["python3", "-c", &format!("import ctypes, os\n{line}")]),
+        ..kind(name, op, &list("deny_write", "'**/*.lock'"), &[], "")
+    };
+    let exchange = "assert not ctypes.CDLL(None).renameat2(-100, b'plain', -100, b'a.lock', 2)";
+    let kinds = [
+        act("cut it", "truncate", "os.truncate('a.lock', 0)"),
+        act("exchange it", "exchange", exchange),
+        act("set its attributes", "xattr", "os.setxattr('a.lock', 'user.x', b'1')"),
+        act("set its owner", "chown", "os.chown('a.lock', os.getuid(), os.getgid())"),
+    ];
+    kinds.iter().for_each(|kind| is_told_and_mended(&scene, kind, undo));
 }
 
 #[test]
@@ -479,7 +495,13 @@ fn every_kind_of_denial_of_programs_is_told_and_mended() {
         kind("a program that a person is asked about", "exec", &list("ask", "uname *"), &[], "uname -s"),
         kind("a program that nothing allows", "exec", some, &[], "uname"),
         kind("what a launcher starts", "exec", &list("deny", "uname"), &[], "exec env uname"),
+        kind("what a shell is told", "exec", &list("deny", "uname"), &[], "sh -c 'true; uname -a'"),
+        kind("an interpreter", "exec", &list("deny", "echo"), &[], "./script"),
+        kind("by another name", "exec", &list("deny", "uname"), &[], "./link"),
+        kind("by a descriptor", "exec", &list("deny", "uname"), &[], "exec 3< /usr/bin/uname; /proc/self/fd/3"),
     ];
+    scene.script("home/work/script", "#!/usr/bin/echo\n");
+    std::os::unix::fs::symlink("/usr/bin/uname", scene.work.join("link")).expect("make a link");
     kinds.iter().for_each(|kind| is_told_and_mended(&scene, kind, || ()));
 }
 
@@ -498,6 +520,7 @@ fn every_kind_of_denial_of_the_network_is_told_and_mended() {
         |deny: &str| format!("network:\n  mode: rules\n  allow:\n    - '198.51.100.0/24'\n  deny:\n    - '{deny}'\n");
     let unix = |act: &str| format!("u = socket.socket(socket.AF_UNIX); u.{act}");
     let send = "socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('198.51.100.7', 81))";
+    let route = "socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(('198.51.100.7', 81))";
     let other = ["--net-allow", "198.51.100.7:82"];
     let kinds = [
         net_kind("a name", "resolve", "", &["--net", "rules"], "socket.getaddrinfo('a.example.invalid', 443)"),
@@ -507,6 +530,7 @@ fn every_kind_of_denial_of_the_network_is_told_and_mended() {
         net_kind("another port", "connect", "", &other, &address),
         net_kind("a denied network", "connect", &rules("198.51.100.0/25"), &[], &address),
         net_kind("a denied port", "connect", &rules("198.51.100.7:81"), &[], &address),
+        net_kind("a socket for datagrams", "connect", "", &["--net", "rules"], route),
         net_kind("metadata", "connect", "", &["--net-allow", "*"], &to("169.254.169.254", 80)),
         net_kind("a socket file", "connect", &read, &[], &unix(&format!("connect('{out}/s')"))),
         net_kind("to make a socket file", "mknod", &read, &[], &unix(&format!("bind('{out}/new')"))),
@@ -521,6 +545,9 @@ fn every_kind_of_denial_by_tiers_is_told_and_mended() {
     let tiers = |lines: &str| format!("tiers: {{{lines}}}\n");
     let hooks = "filesystem:\n  write:\n    - .git/hooks\n";
     let secrets = "filesystem:\n  secrets: default\n";
+    // Another action of the same agent: it is the first that ends it.
+    let wait = "while ! test -e pid; do sleep 0.01; done; kill -USR1 $(cat pid)";
+    let signal = format!("rm -f pid; sh -c 'echo $$ > pid; exec sleep 0.5' & sh -c '{wait}'");
     let mut kinds = vec![
         kind("a loss for good", "unlink", &tiers("allow: 2, ask: 3"), &[], "rm -f mine"),
         kind("a loss that a person is asked about", "unlink", &tiers("allow: 2, ask: 8"), &[], "rm -f mine"),
@@ -531,6 +558,7 @@ fn every_kind_of_denial_by_tiers_is_told_and_mended() {
         kind("a directory", "mkdir", &tiers("allow: 1"), &[], "mkdir new"),
         kind("a secret", "read", &format!("{secrets}{}", tiers("allow: 4")), &[], "cat .env"),
         kind("a secret by another name", "rename", &format!("{secrets}{}", tiers("allow: 1")), &[], "mv .env e"),
+        kind("a signal to another action", "signal", &tiers("allow: 2"), &[], &signal),
         kind("what runs later", "create", &format!("{hooks}{}", tiers("allow: 7")), &[], "echo x > .git/hooks/two"),
     ];
     let _listening = UnixListener::bind(scene.outside.join("docker.sock")).expect("listen on a socket file");
@@ -558,4 +586,79 @@ fn every_kind_of_denial_by_tiers_is_told_and_mended() {
         }
     };
     kinds.iter().for_each(|kind| is_told_and_mended(&scene, kind, undo));
+}
+
+#[test]
+fn what_was_refused_like_the_one_before_it_is_told_by_the_same_rule() {
+    let scene = Scene::new();
+    (0..3).for_each(|i| drop(scene.file(format!("home/work/d/{i}"), "x")));
+    let (command, log) = scene.boxed_command(&["-p", "guarded"], &["/bin/sh", "-c", "rm -rf d; true"]);
+    let outcome = common::run_logged(command, b"", &log);
+    let then = outcome.records.iter().find(|record| record["reason"] == "answered").expect("one that was not asked");
+    let (flags, event) = (words(&["-p", "guarded"]), format!("{}:{}", text(&log), then["seq"]));
+    let (code, now) = why(&scene, &flags, &words(&["--event", &event]));
+    // Asked for the first time it is a person's to say, which is what the edit spares.
+    assert_eq!((code, &now["rule"], &now["reason"]), (1, &then["rule"], &"tier".into()), "{now:#}");
+    assert!(now["notes"].to_string().contains("a person is asked once"), "{now:#}");
+    let yaml = now["allow"]["yaml"].as_str().expect("an edit");
+    let file = scene.file("edited.yaml", format!("version: 1\nextends: [guarded]\n{yaml}\n"));
+    scene.boxed_sh(&["-p", text(&file)], "rm -r d").exits(0);
+}
+
+#[test]
+fn a_start_whose_record_is_abridged_is_told_as_it_was_decided() {
+    let scene = Scene::new();
+    let policy = scene.file("policy.yaml", "version: 1\nextends: [default]\nexec: {deny: ['true * secret']}\n");
+    let flags = words(&["-p", text(&policy)]);
+    let line = "a=$(head -c 100000 /dev/zero | tr '\\0' a); exec env true $a secret";
+    let (command, log) = scene.boxed_command(&strs(&flags), &["/bin/bash", "-c", line]);
+    if program("bash").is_none() {
+        skip!("no bash");
+    }
+    let outcome = common::run_logged(command, b"", &log);
+    let fits = |record: &&Value| record["op"] == "exec" && record["verdict"] == "deny";
+    let then = outcome.records.iter().find(fits).unwrap_or_else(|| panic!("it was not denied\n{outcome}"));
+    assert!(then["target"]["argc"].as_u64() > then["target"]["argv"].as_array().map(|argv| argv.len() as u64));
+    let (code, now) = why(&scene, &flags, &words(&["--event", &format!("{}:{}", text(&log), then["seq"])]));
+    assert_eq!((code, &now["rule"], &now["reason"]), (1, &then["rule"], &then["reason"]), "{now:#}");
+    assert!(now["notes"].to_string().contains("does not hold all of its arguments"), "{now:#}");
+    let replayed = scene.agentbox(&["policy", "replay", text(&log), "-p", text(&policy)]);
+    replayed.exits(0).must(replayed.out.contains(", 0 would change with "), "nothing is said of what is not known");
+    replayed.must(replayed.out.contains("1 starts of programs are not told"), "and that is said");
+}
+
+/// No edit of a policy can allow these: `why` names the rule of the record all the same, and says that nothing does.
+#[test]
+fn what_no_edit_allows_is_told_with_its_rule_and_without_an_edit() {
+    if program("python3").is_none() {
+        skip!("no python3");
+    }
+    let scene = Scene::new();
+    scene.file("home/work/.git/config", "[core]\n");
+    scene.file("home/work/.git/hooks/one.sample", "");
+    let call = |code: &str| words(&["python3", "-c", &format!("import ctypes, os, socket\n{code}")]);
+    for (argv, op, reason, said) in [
+        // A number that no table knows: what it would do cannot be judged.
+        (call("ctypes.CDLL(None).syscall(999)"), "call", "unjudged", "nothing does"),
+        // The kernel's own files, for which the box has no use.
+        (call("open('/proc/self/uid_map', 'w')"), "write", "kernel_file", "nothing does"),
+        // It carries protected names elsewhere: every one of them would have to be lifted.
+        (call("os.rename('.git', 'git')"), "rename", "above_protected", "no flag does"),
+        // The box's own root, and the directories that it makes itself, are not the host's to grant.
+        (call("os.mkdir('/new')"), "mkdir", "not_granted", "no flag can name it"),
+        (call("os.mkdir('/dev/new')"), "mkdir", "not_granted", "no flag can name it"),
+        // Abstract sockets of the host are not in the box's network, whatever its rules are.
+        (call("socket.socket(socket.AF_UNIX).connect(b'\\0none')"), "connect", "not_granted", "no flag can name it"),
+    ] {
+        let flags: &[&str] = if op == "connect" { &["--net", "host"] } else { &[] };
+        let (command, log) = scene.boxed_command(flags, &argv);
+        let outcome = common::run_logged(command, b"", &log);
+        let Some(then) = record(&outcome, &[op], "deny") else { panic!("{argv:?}: it was not denied\n{outcome}") };
+        let event = words(&["--event", &format!("{}:{}", text(&log), then["seq"])]);
+        let (code, now) = why(&scene, &words(flags), &event);
+        assert_eq!((code, &now["rule"], &now["reason"]), (1, &then["rule"], &reason.into()), "{argv:?}: {now:#}");
+        assert_eq!(now["allow"], Value::Null, "{argv:?}: {now:#}");
+        let told = scene.agentbox(&[&["why"], flags, &strs(&event)].concat());
+        told.exits(1).must(told.out.contains(&format!("\nallow   {said}")), said);
+    }
 }

@@ -5,10 +5,11 @@
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::record::{Destination, Line, Link, put};
 use super::report::{describe_effects, describe_weight};
-use super::text;
+use super::text::{self, shorten};
 use crate::event::{ActionId, Attribution, Claim, Effects, Labels, Reach, Reversibility, Subject};
 
 /// An action begins.
@@ -221,15 +222,54 @@ impl ActionSum {
     }
 }
 
-/// Says a claim in one line: the tool, and the words that tell most.
+/// Adds what is claimed later of the same action: it may be a note alone.
+pub fn add_claim(claim: &mut Claim, later: &Claim) {
+    fn take<T: Clone>(mine: &mut Option<T>, theirs: &Option<T>) {
+        if theirs.is_some() {
+            mine.clone_from(theirs);
+        }
+    }
+    let Claim { tool, params, reason, plan, note, parent, outcome } = later;
+    take(&mut claim.params, params);
+    for (mine, theirs) in [
+        (&mut claim.tool, tool),
+        (&mut claim.reason, reason),
+        (&mut claim.plan, plan),
+        (&mut claim.note, note),
+        (&mut claim.parent, parent),
+        (&mut claim.outcome, outcome),
+    ] {
+        take(mine, theirs);
+    }
+}
+
+/// The longest parameters that a line has room for beside the rest, in characters.
+const PARAMS: usize = 80;
+
+/// Says which tool is claimed to be used with what: `edit {"file":"src/main.rs"}`; empty where neither is said.
+pub fn tool_words(claim: &Claim) -> String {
+    let params = claim.params.as_ref().filter(|params| !is_nothing(params));
+    let params = params.map(|params| shorten(&params.to_string(), PARAMS));
+    claim.tool.iter().cloned().chain(params).collect::<Vec<_>>().join(" ")
+}
+
+fn is_nothing(params: &Value) -> bool {
+    params.is_null() || params.as_object().is_some_and(serde_json::Map::is_empty)
+}
+
+/// Says why: the words of a claim that tell most, if there are any.
+pub fn reason_words(claim: &Claim) -> Option<&str> {
+    let Claim { reason, note, outcome, plan, .. } = claim;
+    [reason, note, outcome, plan].into_iter().flatten().next().map(String::as_str)
+}
+
+/// Says a claim in one line: the tool, its parameters, and the words that tell most.
 pub fn words(claim: &Claim) -> String {
-    let Claim { tool, params, reason, plan, note, outcome, parent: _ } = claim;
-    let told = [reason, note, outcome, plan].into_iter().flatten().next().cloned();
-    let told = told.or_else(|| params.as_ref().map(ToString::to_string));
-    match (tool.clone(), told) {
-        (Some(tool), Some(told)) => format!("{tool}: {told}"),
-        (Some(only), None) | (None, Some(only)) => only,
-        (None, None) => "nothing".into(),
+    match (tool_words(claim), reason_words(claim)) {
+        (tool, None) if tool.is_empty() => "nothing".into(),
+        (tool, None) => tool,
+        (tool, Some(told)) if tool.is_empty() => told.into(),
+        (tool, Some(told)) => format!("{tool}: {told}"),
     }
 }
 
@@ -255,7 +295,8 @@ mod tests {
     #[test]
     fn a_claim_is_said_by_what_tells_most() {
         let words = |claim: Value| words(&serde_json::from_value::<Claim>(claim).unwrap());
-        assert_eq!(words(json!({"tool": "Bash", "params": {"command": "ls"}})), r#"Bash: {"command":"ls"}"#);
+        assert_eq!(words(json!({"tool": "Bash", "params": {"command": "ls"}})), r#"Bash {"command":"ls"}"#);
+        assert_eq!(words(json!({"tool": "Bash", "params": {"a": 1}, "reason": "b"})), r#"Bash {"a":1}: b"#);
         assert_eq!(words(json!({"tool": "Bash", "params": {}, "reason": "run the tests"})), "Bash: run the tests");
         assert_eq!(words(json!({"note": "a", "later": 1})), "a");
         assert_eq!(words(json!({})), "nothing");

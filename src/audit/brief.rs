@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use super::actions::{Claimed, Closed, Opened};
-use super::record::{Answer, End, Layer, Noted, Op, Start, refused};
+use super::record::{Answer, End, Layer, Noted, Op, Start, happened, refused};
 use super::text;
 use crate::event::{Access, Bound, Effect, FileOp, Mode, MoveOp, Reason, Unjudged};
 
@@ -184,7 +184,7 @@ impl Brief<'_> {
 
     /// Tells whether it happened.
     pub fn done(&self) -> bool {
-        !self.denied() && self.outcome == "ok"
+        !self.denied() && happened(&self.outcome)
     }
 
     /// Says how grave it is: `B2 R3 tier 8, has seen ssh-key`; empty where the log does not tell, and of what everybody

@@ -4,14 +4,12 @@
 //! and its lines may come from anywhere: a field that is missing, or is not what it should be, is as if it were not
 //! there.
 
-use std::collections::BTreeMap;
-
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use super::record::{Destination, Op};
-use crate::event::Subject;
+use super::record::{Decided, Destination, Op};
+use crate::event::{Claim, Effects, Subject, Where};
 
 /// The fields that not every record has.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -59,9 +57,12 @@ pub struct Detail {
     /// Whether it can be undone: `R0` to `R3`.
     #[serde(deserialize_with = "loose")]
     pub reversibility: Option<String>,
-    /// Both in one number, 1 to 10.
+    /// Both in one number, 1 to 10, of what was let through.
     #[serde(deserialize_with = "loose")]
     pub tier: Option<u8>,
+    /// The same of what was refused.
+    #[serde(deserialize_with = "loose")]
+    pub refused_tier: Option<u8>,
     /// What secrets the acting process has seen.
     #[serde(deserialize_with = "loose")]
     pub taint: Vec<String>,
@@ -70,117 +71,34 @@ pub struct Detail {
     pub bound: Option<Value>,
 }
 
-/// What the agent says of an action. Nobody has verified it.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-pub struct Claim {
-    /// The tool that it calls.
-    #[serde(deserialize_with = "loose")]
-    pub tool: Option<String>,
-    /// With what.
-    pub params: Value,
-    /// Why.
-    #[serde(deserialize_with = "loose")]
-    pub reason: Option<String>,
-    /// As part of what.
-    #[serde(deserialize_with = "loose")]
-    pub plan: Option<String>,
-    /// Anything else.
-    #[serde(deserialize_with = "loose")]
-    pub note: Option<String>,
-}
-
-/// What an action came to, counted from what its processes did.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-pub struct Effects {
-    /// Files and directories.
-    #[serde(deserialize_with = "loose")]
-    pub files: FileEffects,
-    /// Reads of secrets, by label.
-    #[serde(deserialize_with = "loose")]
-    pub secrets: BTreeMap<String, u64>,
-    /// Changes to what is run again later: shell start files, hooks, timers.
-    #[serde(deserialize_with = "loose")]
-    pub persistence: u64,
-    /// Programs that were started.
-    #[serde(deserialize_with = "loose")]
-    pub programs: u64,
-    /// Signals to processes of other actions.
-    #[serde(deserialize_with = "loose")]
-    pub signals: u64,
-    /// Parties outside.
-    #[serde(skip)]
-    pub destinations: Vec<Destination>,
-}
-
-/// What became of files.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-pub struct FileEffects {
-    /// Made.
-    #[serde(deserialize_with = "loose")]
-    pub created: u64,
-    /// Opened for writing, or cut.
-    #[serde(deserialize_with = "loose")]
-    pub changed: u64,
-    /// Removed.
-    #[serde(deserialize_with = "loose")]
-    pub deleted: u64,
-    /// Replaced by another file that took their name.
-    #[serde(deserialize_with = "loose")]
-    pub replaced: u64,
-    /// Given another name.
-    #[serde(deserialize_with = "loose")]
-    pub moved: u64,
-    /// The sizes of what was removed, cut or replaced.
-    #[serde(deserialize_with = "loose")]
-    pub bytes_lost: u64,
-}
-
 impl Detail {
     /// Reads what it can of a line.
     pub fn of(line: &[u8]) -> Self {
-        let mut detail: Self = serde_json::from_slice(line).unwrap_or_default();
-        if let Some(effects) = &mut detail.effects {
-            effects.destinations.append(&mut detail.destinations);
-        }
-        detail
+        serde_json::from_slice(line).unwrap_or_default()
     }
 }
 
-impl Claim {
-    /// Adds what is claimed later: it may be a note alone.
-    pub fn add(&mut self, later: &Self) {
-        let Self { tool, params, reason, plan, note } = later;
-        for (mine, theirs) in
-            [(&mut self.tool, tool), (&mut self.reason, reason), (&mut self.plan, plan), (&mut self.note, note)]
-        {
-            if theirs.is_some() {
-                mine.clone_from(theirs);
-            }
-        }
-        if !params.is_null() {
-            self.params.clone_from(params);
-        }
+/// Counts a decision for logs that do not say what an action came to.
+pub fn count(effects: &mut Effects, decided: &Decided) {
+    // On the box's own file systems, which vanish with it, nothing is counted.
+    if !decided.done() || decided.place == Some(Where::Private) {
+        return;
     }
-}
-
-impl Effects {
-    /// Counts an act that was done, for logs that do not say what an action came to.
-    pub fn count(&mut self, op: Op) {
-        let files = &mut self.files;
-        let number = match op {
-            Op::Create | Op::Mkdir | Op::Mknod | Op::Symlink | Op::Link => &mut files.created,
-            Op::Write | Op::Truncate | Op::Chmod | Op::Chown | Op::Utime | Op::Xattr => &mut files.changed,
-            Op::Unlink | Op::Rmdir => &mut files.deleted,
-            Op::Rename | Op::Exchange => &mut files.moved,
-            Op::Exec => &mut self.programs,
-            Op::Signal => &mut self.signals,
-            Op::Read | Op::Connect | Op::Send | Op::Route | Op::Resolve | Op::Accept | Op::Bind | Op::Call => return,
-        };
-        *number += 1;
-    }
+    let files = &mut effects.files;
+    let number = match decided.op {
+        Op::Create | Op::Mknod | Op::Symlink | Op::Link => &mut files.created,
+        Op::Mkdir => &mut files.directories_made,
+        Op::Write | Op::Truncate => &mut files.changed,
+        Op::Chmod | Op::Chown | Op::Utime | Op::Xattr => &mut files.attributes,
+        Op::Unlink => &mut files.deleted,
+        Op::Rmdir => &mut files.directories_removed,
+        Op::Rename | Op::Exchange => &mut files.moved,
+        Op::Exec => &mut effects.programs,
+        Op::Signal => &mut effects.signals,
+        Op::Resolve => &mut effects.names,
+        Op::Read | Op::Connect | Op::Send | Op::Route | Op::Accept | Op::Bind | Op::Call => return,
+    };
+    *number += 1;
 }
 
 /// Takes a value if it is what it should be.
@@ -219,13 +137,14 @@ mod tests {
         let line = br#"{"action":7,"tier":"high","reach":"B2","taint":["ssh-key"],"process":"none",
             "claim":{"tool":"Bash","params":{"a":1}},"effects":{"files":{"created":3,"changed":-1},"programs":2},
             "destinations":[{"kind":"others","allowed":1,"denied":0}],"more":{}}"#;
+        let whole = br#"{"effects":{"files":{"created":3,"more":1},"programs":2}}"#;
         let detail = Detail::of(line);
         assert_eq!((detail.action, detail.tier, detail.process), (None, None, None));
         assert_eq!((detail.reach.as_deref(), detail.taint), (Some("B2"), vec!["ssh-key".to_string()]));
         assert_eq!(detail.claim.unwrap().tool.as_deref(), Some("Bash"));
-        let effects = detail.effects.unwrap();
+        assert_eq!((detail.effects, detail.destinations.len()), (None, 1));
+        let effects = Detail::of(whole).effects.unwrap();
         assert_eq!((effects.files.created, effects.files.changed, effects.programs), (3, 0, 2));
-        assert_eq!(effects.destinations.len(), 1);
         assert_eq!(Detail::of(b"no JSON").tier, None);
     }
 }

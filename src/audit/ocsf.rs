@@ -96,12 +96,11 @@ impl Ocsf {
 
     /// The command itself: the box's process 2.
     fn command(&self, words: &[String]) -> Value {
-        let line: Vec<String> = words.iter().map(|word| text::quoted(word)).collect();
         json!({
             "uid": self.process_uid(2),
             "namespace_pid": 2,
             "name": base_name(words.first().map_or("", String::as_str)),
-            "cmd_line": line.join(" "),
+            "cmd_line": text::command_line(words),
         })
     }
 
@@ -166,7 +165,7 @@ impl Ocsf {
     /// What became of it, by which rule: the profile `security_control`.
     fn judge(&self, draft: &mut Draft, decided: &Decided, detail: &Detail) {
         let (action, disposition) = verdict(decided);
-        let done = !decided.denied() && decided.outcome == "ok";
+        let done = decided.done();
         draft.put("action_id", action.into());
         draft.put("disposition_id", disposition.into());
         draft.put("policy", self.policy());
@@ -342,10 +341,9 @@ impl Ocsf {
     /// The process as it is once it runs the program.
     fn launched(&self, who: &Subject, exec: &Exec, target: &Value) -> Value {
         let program = exec.program.to_string();
-        let words: Vec<String> = exec.argv.iter().map(|word| text::quoted(word)).collect();
         let mut process = self.process(who);
         process["name"] = base_name(&program).into();
-        process["cmd_line"] = words.join(" ").into();
+        process["cmd_line"] = text::command_line(&exec.argv).into();
         process["file"] = json!({"name": base_name(&program), "path": program, "type_id": 1});
         if let Some(digest) = target["digest"].as_str().and_then(|digest| digest.strip_prefix("sha256:")) {
             process["file"]["hashes"] = json!([{"algorithm_id": SHA256, "value": digest}]);
@@ -473,7 +471,7 @@ fn file(op: Op, at: &Place) -> Value {
 fn network_activity(decided: &Decided) -> u32 {
     match decided.op {
         _ if decided.denied() => 5,
-        _ if decided.outcome != "ok" && decided.outcome != "EINPROGRESS" => 4,
+        _ if !decided.done() => 4,
         Op::Bind => 7,
         Op::Send => 6,
         Op::Route => OTHER,

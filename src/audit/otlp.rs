@@ -10,11 +10,13 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::detail::{Claim, Detail, Effects};
+use super::actions::add_claim;
+use super::detail::{Detail, count};
 use super::read::Line;
 use super::record::{Decided, End, Entry, Op, Start};
 use super::run::RunFile;
 use super::text;
+use crate::event::{Claim, Effects};
 
 /// How many actions get a span of their own; all are counted.
 const ACTIONS: usize = 10_000;
@@ -125,6 +127,8 @@ struct Action {
     /// What was seen of files, for logs that do not say what an action came to.
     seen: Effects,
     effects: Option<Effects>,
+    /// How many parties outside it had to do with.
+    destinations: u64,
     reach: Option<String>,
     reversibility: Option<String>,
     tier: Option<u8>,
@@ -160,7 +164,7 @@ impl Trace {
             Entry::Start(start) => self.start(start),
             Entry::Decision(decided) => self.decision(decided, &detail, time),
             Entry::End(end) => {
-                self.root.close(&detail);
+                self.root.close(detail.total.as_deref().unwrap_or(&detail));
                 self.end = Some((**end).clone());
             }
             _ => self.newer(&detail, time),
@@ -183,7 +187,7 @@ impl Trace {
         // The end of an action says it for all of it; one that was cut off has no end.
         action.reach = action.reach.take().max(detail.reach.clone());
         action.reversibility = action.reversibility.take().max(detail.reversibility.clone());
-        if decided.op == Op::Exec && decided.outcome == "ok" && action.program.is_none() {
+        if decided.op == Op::Exec && decided.done() && action.program.is_none() {
             action.program = decided.target["program"].as_str().map(str::to_string);
         }
     }
@@ -340,9 +344,8 @@ impl Action {
             // A record of the action may have said any number before.
             self.denied = self.denied.saturating_add(1);
             self.rule.get_or_insert_with(|| decided.rule.to_string());
-        } else if decided.outcome == "ok" {
-            self.seen.count(decided.op);
         }
+        count(&mut self.seen, decided);
     }
 
     fn close(&mut self, detail: &Detail) {
@@ -356,9 +359,12 @@ impl Action {
         self.tier = self.tier.max(detail.tier);
         self.denied = self.denied.max(detail.denied.unwrap_or_default());
         if let Some(claim) = &detail.claim {
-            self.claim.get_or_insert_default().add(claim);
+            add_claim(self.claim.get_or_insert_default(), claim);
         }
         self.effects = detail.effects.clone().or(self.effects.take());
+        if !detail.destinations.is_empty() {
+            self.destinations = detail.destinations.len() as u64;
+        }
         if !detail.taint.is_empty() {
             self.taint.clone_from(&detail.taint);
         }
@@ -380,13 +386,13 @@ impl Action {
         if !self.taint.is_empty() {
             attributes.push(attribute("agentbox.taint", self.taint.join(",")));
         }
-        attributes.extend(blast(self.effects.as_ref().unwrap_or(&self.seen)));
+        attributes.extend(blast(self.effects.as_ref().unwrap_or(&self.seen), self.destinations));
         attributes
     }
 }
 
 /// What an action came to, as numbers; what did not occur is left out.
-fn blast(effects: &Effects) -> impl Iterator<Item = Value> {
+fn blast(effects: &Effects, destinations: u64) -> impl Iterator<Item = Value> {
     let files = &effects.files;
     let numbers = [
         ("files.created", files.created),
@@ -399,7 +405,7 @@ fn blast(effects: &Effects) -> impl Iterator<Item = Value> {
         ("persistence", effects.persistence),
         ("programs", effects.programs),
         ("signals", effects.signals),
-        ("destinations", effects.destinations.len() as u64),
+        ("destinations", destinations),
     ];
     let numbers = numbers.into_iter().filter(|(_, number)| *number > 0);
     numbers.map(|(name, number)| attribute(&format!("agentbox.blast.{name}"), number))

@@ -18,7 +18,7 @@ use super::run::RunId;
 use super::text;
 use crate::event::{Access, Effect, Endpoint, Event, Exec, FileOp, Level, Mode, MoveOp, Place, Question, Reason};
 use crate::event::{ActionId, Attribution, Bound, Labels, Losses, Reach, Reversibility, Standing, Where};
-use crate::event::{RuleId, Signal, Subject, Transport, Unjudged, Verdict, Visit};
+use crate::event::{RuleId, Signal, Subject, Transport, Unjudged, Verdict, Visit, Weight};
 
 /// The version of the schema that this program writes, and the newest that it reads.
 pub const VERSION: u32 = 1;
@@ -768,6 +768,19 @@ impl Decided {
         Some(Event { subject: self.process.clone().into(), access: self.access()?, standing })
     }
 
+    /// Tells whether a program was started with more arguments than the record holds: a rule may have gone by any of
+    /// them.
+    pub fn is_abridged(&self) -> bool {
+        let arguments = self.target["argv"].as_array().map_or(0, |argv| argv.len() as u64);
+        self.op == Op::Exec && self.target["argc"].as_u64().is_some_and(|argc| argc > arguments)
+    }
+
+    /// What the policy answered then, as far as it is on record.
+    pub fn verdict(&self) -> Verdict {
+        let (rule, message) = (self.rule.clone(), self.message.as_deref().map(Into::into));
+        Verdict { effect: self.verdict, rule, reason: self.reason, message, weight: Weight::default() }
+    }
+
     /// Tells whether it was refused and mode audit let it through.
     pub fn let_through(&self) -> bool {
         self.mode == Mode::Audit && self.verdict != Effect::Allow && self.outcome != "killed"
@@ -782,6 +795,16 @@ impl Decided {
     pub fn denied(&self) -> bool {
         !self.let_through() && refused(self.verdict, self.answer.as_ref(), &self.outcome)
     }
+
+    /// Tells whether it happened.
+    pub fn done(&self) -> bool {
+        !self.denied() && happened(&self.outcome)
+    }
+}
+
+/// Tells whether what was let through happened: a connection that is under way goes on without another question.
+pub(super) fn happened(outcome: &str) -> bool {
+    matches!(outcome, "ok" | "EINPROGRESS")
 }
 
 /// Tells whether what was decided so was kept from happening.

@@ -8,10 +8,10 @@ use std::net::IpAddr;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::actions::ActionSum;
+use super::actions::{ActionSum, tool_words};
 use super::record::{Counts, Destination, Op, Party, RunResult};
 use super::run::RunId;
-use super::text::{printable, quoted, shorten};
+use super::text::{command_line, printable, shorten};
 use crate::event::{ActionId, Attribution, Effects, Files, Mode, Reason, Transport};
 
 /// How many different denials are kept by name; all are counted and recorded.
@@ -167,27 +167,29 @@ pub fn verbose(summary: &Summary) -> String {
 /// Says in one line what a run had to do with a party outside, and how many bytes went which way:
 /// `api.example.org:443 (192.0.2.7)   3 connections   12.3 kB out   1.2 MB in`.
 pub fn describe_destination(destination: &Destination) -> String {
-    let mut line = describe_party(&destination.party);
-    let times = |count, one: &str, more: &str| format!("   {count} {}", if count == 1 { one } else { more });
+    let party = describe_party(&destination.party);
+    std::iter::once(party).chain(describe_traffic(destination)).collect::<Vec<_>>().join("   ")
+}
+
+/// Says what there was to do with a party: `3 connections`, `1 denied`, `12.3 kB out`.
+pub(super) fn describe_traffic(destination: &Destination) -> Vec<String> {
     let connects = !matches!(destination.party, Party::Service { transport: Transport::Udp | Transport::Icmp, .. });
-    match destination.allowed {
-        0 => {}
-        count if connects => line.push_str(&times(count, "connection", "connections")),
-        count => line.push_str(&times(count, "time", "times")),
-    }
-    if destination.denied > 0 {
-        let _ = write!(line, "   {} denied", destination.denied);
-    }
-    if let Some(bytes) = destination.bytes_out {
-        let _ = write!(line, "   {} out", size(bytes));
-    }
-    if let Some(bytes) = destination.bytes_in {
-        let _ = write!(line, "   {} in", size(bytes));
-    }
-    if destination.uncounted > 0 {
-        let _ = write!(line, "   ({} not counted)", destination.uncounted);
-    }
-    line
+    let mut said = Vec::new();
+    said.extend(match destination.allowed {
+        0 => None,
+        count if connects => Some(counted(count, "connection", "connections")),
+        count => Some(counted(count, "time", "times")),
+    });
+    said.extend((destination.denied > 0).then(|| format!("{} denied", destination.denied)));
+    said.extend(destination.bytes_out.map(|bytes| format!("{} out", size(bytes))));
+    said.extend(destination.bytes_in.map(|bytes| format!("{} in", size(bytes))));
+    said.extend((destination.uncounted > 0).then(|| format!("({} not counted)", destination.uncounted)));
+    said
+}
+
+/// `1 program`, `2 programs`.
+pub(super) fn counted(count: u64, one: &str, more: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { more })
 }
 
 /// How many addresses of one name a line shows.
@@ -260,11 +262,11 @@ fn is_worth_a_line(sum: &ActionSum) -> bool {
 /// `a7 git commit -m 'a message'`, with what it says of itself.
 pub fn describe_action(sum: &ActionSum) -> String {
     let mut line = sum.action.to_string();
-    for word in &sum.command {
-        let _ = write!(line, " {}", quoted(word));
+    if !sum.command.is_empty() {
+        let _ = write!(line, " {}", command_line(&sum.command));
     }
-    if let Some(tool) = sum.claim.as_ref().and_then(|claim| claim.tool.as_ref()) {
-        let _ = write!(line, " (says: {tool})");
+    if let Some(said) = sum.claim.as_ref().map(tool_words).filter(|said| !said.is_empty()) {
+        let _ = write!(line, " (says: {said})");
     }
     line
 }
@@ -295,7 +297,7 @@ pub fn describe_weight(sum: &ActionSum) -> String {
 pub fn describe_effects(effects: &Effects) -> Vec<String> {
     let files = &effects.files;
     let mut parts = Vec::new();
-    let counted = [
+    let changes = [
         (files.created, "created"),
         (files.changed, "changed"),
         (files.deleted, "deleted"),
@@ -303,7 +305,7 @@ pub fn describe_effects(effects: &Effects) -> Vec<String> {
         (files.moved, "moved"),
     ];
     let told: Vec<String> =
-        counted.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+        changes.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
     if !told.is_empty() {
         parts.push(format!("files: {}{}", told.join(", "), describe_loss(files)));
     }
@@ -318,7 +320,7 @@ pub fn describe_effects(effects: &Effects) -> Vec<String> {
         (effects.signals, "signal to another action", "signals to other actions"),
     ] {
         if count > 0 {
-            parts.push(format!("{count} {}", if count == 1 { one } else { more }));
+            parts.push(counted(count, one, more));
         }
     }
     parts

@@ -47,11 +47,19 @@ pub enum RunError {
     #[error("no runs on record in {}", state.display())]
     NoRuns { state: PathBuf },
     /// No run's id starts so, and no such file exists.
-    #[error("no run `{spec}`: `agentbox log list` shows what there is")]
+    #[error("no run `{spec}`: {}", instead(spec))]
     NotFound { spec: String },
     /// More than one run's id starts so.
     #[error("`{spec}` is the start of {count} runs, among them {first} and {second}: give more of it")]
     Ambiguous { spec: String, count: usize, first: RunId, second: RunId },
+}
+
+/// What may have been meant by a name that is no run's.
+fn instead(spec: &str) -> String {
+    match spec.rsplit_once(':') {
+        Some((_, seq)) if seq.parse::<u64>().is_ok() => format!("`agentbox log show {spec}` prints one record"),
+        _ => "`agentbox log list` shows what there is".into(),
+    }
 }
 
 /// Names a run; ids sort by the time they were made, such as `20261122-154627-7d3a1f`.

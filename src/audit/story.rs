@@ -4,69 +4,27 @@
 //! each list has a limit, and counts what it has no room for. What is grave has room of its own, so that it cannot be
 //! crowded out by many harmless things.
 
-use std::collections::{BTreeMap, HashMap};
+mod kept;
+mod timeline;
+
+use std::collections::BTreeMap;
 use std::fmt;
-use std::hash::Hash;
 
 use jiff::Timestamp;
 
-use super::detail::{Claim, Detail, Effects};
+pub use self::kept::Kept;
+pub use self::timeline::{Group, Timeline};
+use super::actions::add_claim;
+use super::detail::{self, Detail};
 use super::read::{Line, Located};
-use super::record::{Decided, End, Entry, Op, Start};
-use super::text::{shorten, target};
-use crate::event::{Access, Endpoint, Reason};
+use super::record::{Decided, Destination, End, Entry, Op, Start};
+use super::text::{command_line, shorten, target};
+use crate::event::{Access, Claim, Effects, Endpoint, Reason, Where};
 
 /// The longest text that is kept of anything, in characters.
 const WIDTH: usize = 400;
 /// From this tier on an action is grave.
 const GRAVE: u8 = 5;
-
-/// A list that stops growing.
-#[derive(Debug)]
-pub struct Kept<K, V> {
-    list: Vec<(K, V)>,
-    known: HashMap<K, usize>,
-    limit: usize,
-    /// How often something came that is not in the list because the list is full.
-    pub more: u64,
-}
-
-impl<K: Hash + Eq + Clone, V: Default> Kept<K, V> {
-    fn new(limit: usize) -> Self {
-        Self { list: Vec::new(), known: HashMap::new(), limit, more: 0 }
-    }
-
-    /// The entry of that name, made if there is room.
-    fn at(&mut self, key: &K) -> Option<&mut V> {
-        let at = match self.known.get(key) {
-            Some(&at) => at,
-            None if self.list.len() >= self.limit => {
-                self.more += 1;
-                return None;
-            }
-            None => {
-                self.known.insert(key.clone(), self.list.len());
-                self.list.push((key.clone(), V::default()));
-                self.list.len() - 1
-            }
-        };
-        self.list.get_mut(at).map(|(_, value)| value)
-    }
-
-    fn has(&self, key: &K) -> bool {
-        self.known.contains_key(key)
-    }
-
-    /// What is kept, in the order in which it first came.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&K, &V)> {
-        self.list.iter().map(|(key, value)| (key, value))
-    }
-
-    /// What is kept of that name.
-    pub fn get(&self, key: &K) -> Option<&V> {
-        self.known.get(key).and_then(|&at| self.list.get(at)).map(|(_, value)| value)
-    }
-}
 
 /// An action, as far as the log tells.
 #[derive(Debug, Default)]
@@ -75,8 +33,10 @@ pub struct Action {
     pub seq: u64,
     /// When it begins.
     pub time: Option<Timestamp>,
-    /// What it runs.
+    /// The command that it began with; empty if it began with a claim.
     pub command: String,
+    /// The first program that it started.
+    pub first: String,
     /// What the agent says of it.
     pub claim: Option<Claim>,
     /// How it is known what belongs to it.
@@ -89,12 +49,16 @@ pub struct Action {
     pub effects: Option<Effects>,
     /// What was counted here, for logs without such a record.
     pub seen: Effects,
+    /// What it had to do with each party outside.
+    pub destinations: Vec<Destination>,
     /// `B0` to `B3`.
     pub reach: Option<String>,
     /// `R0` to `R3`.
     pub reversibility: Option<String>,
-    /// 1 to 10.
+    /// 1 to 10: the highest of what was let through.
     pub tier: Option<u8>,
+    /// The highest of what was refused.
+    pub refused_tier: Option<u8>,
     /// Secrets that it has seen.
     pub taint: Vec<String>,
 }
@@ -103,6 +67,11 @@ impl Action {
     /// What it came to.
     pub fn effects(&self) -> &Effects {
         self.effects.as_ref().unwrap_or(&self.seen)
+    }
+
+    /// The highest tier of all that it did or tried.
+    pub fn gravest(&self) -> Option<u8> {
+        self.tier.max(self.refused_tier)
     }
 }
 
@@ -126,6 +95,17 @@ pub enum Place {
     Elsewhere,
 }
 
+impl Place {
+    /// By what the record itself says.
+    fn of(place: Where) -> Self {
+        match place {
+            Where::Workspace => Self::Workspace,
+            Where::Private => Self::Temporary,
+            Where::Home | Where::Elsewhere | Where::System => Self::Elsewhere,
+        }
+    }
+}
+
 /// What is refused: the operation, its aim, and the rule.
 pub type RefusalKey = (Op, String, String);
 
@@ -140,12 +120,18 @@ pub struct Refusal {
     pub time: Option<Timestamp>,
     /// Who was refused.
     pub process: String,
+    /// In which action.
+    pub action: String,
+    /// What it weighed.
+    pub tier: Option<u8>,
     /// The kind of reason.
     pub reason: Option<Reason>,
     /// The rule's own words.
     pub message: Option<String>,
     /// Whether the process was ended in the act.
     pub killed: bool,
+    /// Whether mode audit let it through.
+    pub let_through: bool,
     /// What would allow it.
     pub fix: Option<String>,
 }
@@ -176,101 +162,6 @@ pub struct Reached {
     pub denied: u64,
 }
 
-/// The kinds of act that the timeline tells apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Group {
-    /// Opens for reading, calls.
-    Other,
-    /// Changes to files.
-    Files,
-    /// Programs.
-    Programs,
-    /// Names, connections, datagrams.
-    Network,
-    /// Anything that was refused.
-    Refused,
-}
-
-impl Group {
-    /// All, in the order in which they are drawn.
-    pub const ALL: [Self; 5] = [Self::Other, Self::Files, Self::Programs, Self::Network, Self::Refused];
-
-    fn of(op: Op) -> Self {
-        match op {
-            Op::Read | Op::Signal | Op::Call => Self::Other,
-            Op::Exec => Self::Programs,
-            Op::Connect | Op::Send | Op::Route | Op::Resolve | Op::Accept | Op::Bind => Self::Network,
-            Op::Write
-            | Op::Create
-            | Op::Truncate
-            | Op::Mkdir
-            | Op::Mknod
-            | Op::Symlink
-            | Op::Unlink
-            | Op::Rmdir
-            | Op::Chmod
-            | Op::Chown
-            | Op::Utime
-            | Op::Xattr
-            | Op::Rename
-            | Op::Exchange
-            | Op::Link => Self::Files,
-        }
-    }
-}
-
-/// How many acts there were when. Its columns grow wider as the run grows longer.
-#[derive(Debug)]
-pub struct Timeline {
-    origin: Option<Timestamp>,
-    /// The width of a column in milliseconds.
-    pub width: i64,
-    /// Acts by column and [`Group::ALL`].
-    pub columns: Vec<[u64; 5]>,
-    /// The last moment that is part of it, in milliseconds.
-    last: i64,
-}
-
-impl Timeline {
-    const COLUMNS: usize = 60;
-
-    fn new() -> Self {
-        Self { origin: None, width: 1, columns: vec![[0; 5]; Self::COLUMNS], last: 0 }
-    }
-
-    fn add(&mut self, time: Timestamp, group: Group) {
-        let column = self.reach(time);
-        if let Some(acts) = self.columns.get_mut(column) {
-            acts[group as usize] += 1;
-        }
-    }
-
-    /// Makes room up to `time`, and gives its column.
-    fn reach(&mut self, time: Timestamp) -> usize {
-        let origin = *self.origin.get_or_insert(time);
-        let since = time.as_millisecond().saturating_sub(origin.as_millisecond()).max(0);
-        self.last = self.last.max(since);
-        while since / self.width >= Self::COLUMNS as i64 {
-            self.widen();
-        }
-        usize::try_from(since / self.width).unwrap_or_default()
-    }
-
-    /// The columns up to the last moment.
-    pub fn used(&self) -> usize {
-        usize::try_from(self.last / self.width).map_or(Self::COLUMNS, |last| (last + 1).min(Self::COLUMNS))
-    }
-
-    /// Each two columns become one.
-    fn widen(&mut self) {
-        for at in 0..Self::COLUMNS {
-            let pair = [2 * at, 2 * at + 1].map(|from| self.columns.get(from).copied().unwrap_or_default());
-            self.columns[at] = std::array::from_fn(|group| pair[0][group] + pair[1][group]);
-        }
-        self.width = self.width.saturating_mul(2);
-    }
-}
-
 /// Says what would allow what was refused.
 pub type Fixer<'a> = Box<dyn Fn(&Decided) -> Option<String> + 'a>;
 
@@ -284,6 +175,8 @@ pub struct Story<'a> {
     pub end: Option<End>,
     /// What the whole run came to, if its end says so.
     pub effects: Option<Effects>,
+    /// What was counted here, for logs that do not end.
+    pub seen: Effects,
     /// When the last record was written.
     pub last: Option<Timestamp>,
     /// Lines.
@@ -341,6 +234,7 @@ impl<'a> Story<'a> {
             start: None,
             end: None,
             effects: None,
+            seen: Effects::default(),
             last: None,
             lines: 0,
             counts: BTreeMap::new(),
@@ -378,7 +272,7 @@ impl<'a> Story<'a> {
                 self.timeline.origin = time;
                 self.start = Some((**start).clone());
             }
-            Entry::Decision(decided) => self.decision(line.seq.unwrap_or_default(), decided, &detail, time),
+            Entry::Decision(decided) => self.decision(line.seq.unwrap_or_default(), decided, time),
             Entry::Note(note) => self.note(&note.text),
             Entry::End(end) => {
                 self.end = Some((**end).clone());
@@ -387,7 +281,13 @@ impl<'a> Story<'a> {
                 }
                 self.effects = detail.total.as_ref().and_then(|total| total.effects.clone());
             }
-            _ => self.newer(line.seq.unwrap_or_default(), &detail, time),
+            Entry::Other(kind) => {
+                // What is claimed stands where it was said; the end of an action only says it again.
+                if kind != "action_end" {
+                    self.claimed(&detail);
+                }
+                self.newer(line.seq.unwrap_or_default(), &detail, time);
+            }
         }
     }
 
@@ -398,7 +298,7 @@ impl<'a> Story<'a> {
         }
     }
 
-    fn decision(&mut self, seq: u64, decided: &Decided, detail: &Detail, time: Option<Timestamp>) {
+    fn decision(&mut self, seq: u64, decided: &Decided, time: Option<Timestamp>) {
         let denied = decided.denied();
         let access = decided.access();
         let count = self.counts.entry(decided.op).or_default();
@@ -407,44 +307,51 @@ impl<'a> Story<'a> {
         if let Some(time) = time {
             self.timeline.add(time, if denied { Group::Refused } else { Group::of(decided.op) });
         }
-        self.acted(seq, decided, detail, time);
+        detail::count(&mut self.seen, decided);
+        self.acted(seq, decided, access.as_ref(), time);
         self.process(decided, access.as_ref());
-        if denied {
+        if decided.is_refusal() {
             self.refuse(seq, decided, access.as_ref(), time);
-        } else if decided.outcome == "ok" {
-            self.changed(decided.op, access.as_ref(), place_of(detail));
+        }
+        if decided.done() {
+            self.changed(decided.op, access.as_ref(), decided.place.map(Place::of));
         }
         self.asked_outside(access.as_ref(), denied);
     }
 
-    fn acted(&mut self, seq: u64, decided: &Decided, detail: &Detail, time: Option<Timestamp>) {
+    fn acted(&mut self, seq: u64, decided: &Decided, access: Option<&Access>, time: Option<Timestamp>) {
         let denied = decided.denied();
-        self.rate(&decided.action, detail.tier);
-        let grave = detail.tier.is_some_and(|tier| tier >= GRAVE);
-        let Some(action) = self.action(&decided.action, grave) else { return };
+        if !denied {
+            self.rate(&decided.action, decided.tier);
+        }
+        let Some(action) = self.action(&decided.action, is_grave(decided.tier)) else { return };
         if action.decisions == 0 && action.time.is_none() {
             (action.seq, action.time) = (seq, time);
         }
         action.decisions += 1;
-        // A record of the action may have said any number before.
-        action.denied = action.denied.saturating_add(u64::from(denied));
-        action.tier = action.tier.max(detail.tier);
-        // The end of an action says it for all of it; one that was cut off has no end.
-        action.reach = action.reach.take().max(detail.reach.clone());
-        action.reversibility = action.reversibility.take().max(detail.reversibility.clone());
-        action.attribution = action.attribution.take().or_else(|| detail.attribution.clone());
-        if !denied && decided.outcome == "ok" {
-            action.seen.count(decided.op);
+        action.attribution.get_or_insert_with(|| word(decided.attribution));
+        detail::count(&mut action.seen, decided);
+        if denied {
+            // A record of the action may have said any number before.
+            action.denied = action.denied.saturating_add(1);
+            action.refused_tier = action.refused_tier.max(decided.tier);
+            return;
         }
-        if action.command.is_empty() && decided.op == Op::Exec {
-            action.command = decided.access().map(|access| shorten(&target(&access), WIDTH)).unwrap_or_default();
+        action.tier = action.tier.max(decided.tier);
+        // The end of an action says it for all of it; one that was cut off has no end.
+        action.reach = action.reach.take().max(decided.reach.map(word));
+        action.reversibility = action.reversibility.take().max(decided.reversibility.map(word));
+        if let Some(access @ Access::Exec(_)) = access
+            && action.first.is_empty()
+        {
+            action.first = shorten(&target(access), WIDTH);
         }
     }
 
     /// The action of that name; one that is grave always finds some room.
     fn action(&mut self, id: &str, grave: bool) -> Option<&mut Action> {
         let id = id.to_string();
-        match grave && !self.actions.has(&id) && self.actions.list.len() >= self.actions.limit {
+        match grave && !self.actions.has(&id) && self.actions.is_full() {
             true => self.grave.at(&id),
             false if self.grave.has(&id) => self.grave.at(&id),
             false => self.actions.at(&id),
@@ -459,16 +366,18 @@ impl<'a> Story<'a> {
         }
     }
 
+    fn claimed(&mut self, detail: &Detail) {
+        let (Some(claim), Some(id)) = (&detail.claim, &detail.action) else { return };
+        match self.claims.len() < 200 {
+            true => self.claims.push((shorten(id, 40), claim.clone())),
+            false => self.more_claims += 1,
+        }
+    }
+
     /// A record of an action itself: it begins, something is claimed of it, it has ended.
     fn newer(&mut self, seq: u64, detail: &Detail, time: Option<Timestamp>) {
-        if let (Some(claim), Some(id)) = (&detail.claim, &detail.action) {
-            match self.claims.len() < 200 {
-                true => self.claims.push((shorten(id, 40), claim.clone())),
-                false => self.more_claims += 1,
-            }
-        }
         self.close(detail);
-        let grave = detail.tier.is_some_and(|tier| tier >= GRAVE);
+        let grave = is_grave(detail.tier.max(detail.refused_tier));
         let Some(action) = detail.action.as_deref().and_then(|id| self.action(id, grave)) else { return };
         if action.time.is_none() {
             (action.seq, action.time) = (seq, time);
@@ -480,19 +389,21 @@ impl<'a> Story<'a> {
     fn close(&mut self, detail: &Detail) {
         let Some(id) = detail.action.as_deref() else { return };
         self.rate(id, detail.tier);
-        let grave = detail.tier.is_some_and(|tier| tier >= GRAVE);
-        let Some(action) = self.action(id, grave) else { return };
+        let Some(action) = self.action(id, is_grave(detail.tier.max(detail.refused_tier))) else { return };
         if !detail.command.is_empty() {
-            let words: Vec<String> = detail.command.iter().map(|word| super::text::quoted(word)).collect();
-            action.command = shorten(&words.join(" "), WIDTH);
+            action.command = shorten(&command_line(&detail.command), WIDTH);
         }
         if let Some(claim) = &detail.claim {
-            action.claim.get_or_insert_default().add(claim);
+            add_claim(action.claim.get_or_insert_default(), claim);
+        }
+        if !detail.destinations.is_empty() {
+            action.destinations.clone_from(&detail.destinations);
         }
         action.effects = detail.effects.clone().or(action.effects.take());
         action.reach = detail.reach.clone().or(action.reach.take());
         action.reversibility = detail.reversibility.clone().or(action.reversibility.take());
         action.tier = action.tier.max(detail.tier);
+        action.refused_tier = action.refused_tier.max(detail.refused_tier);
         action.denied = action.denied.max(detail.denied.unwrap_or_default());
         if !detail.taint.is_empty() {
             action.taint.clone_from(&detail.taint);
@@ -512,8 +423,7 @@ impl<'a> Story<'a> {
         process.denied += u64::from(decided.denied());
         process.exe = shorten(&who.exe, WIDTH);
         if let Some(access @ Access::Exec(_)) = access
-            && !decided.denied()
-            && decided.outcome == "ok"
+            && decided.done()
         {
             match process.ran.len() < PROGRAMS {
                 true => process.ran.push(shorten(&target(access), WIDTH)),
@@ -533,9 +443,12 @@ impl<'a> Story<'a> {
                 seq,
                 time,
                 process: format!("{}[{}]", base_name(&decided.process.exe), decided.process.pid),
+                action: shorten(&decided.action, WIDTH),
+                tier: decided.tier,
                 reason: Some(decided.reason),
                 message: decided.message.as_deref().map(|message| shorten(message, WIDTH)),
                 killed: decided.outcome == "killed",
+                let_through: decided.let_through(),
                 fix: fixer(decided),
             };
         }
@@ -615,50 +528,19 @@ impl<'a> Story<'a> {
     }
 }
 
-/// Where the record itself says that a file lies.
-fn place_of(detail: &Detail) -> Option<Place> {
-    match detail.place.as_deref()? {
-        "workspace" => Some(Place::Workspace),
-        "private" => Some(Place::Temporary),
-        "home" | "elsewhere" | "system" => Some(Place::Elsewhere),
-        _ => None,
-    }
+fn is_grave(tier: Option<u8>) -> bool {
+    tier.is_some_and(|tier| tier >= GRAVE)
+}
+
+/// A word of a record, as it is written there.
+fn word(value: impl serde::Serialize) -> String {
+    let word = serde_json::to_value(value).ok();
+    word.and_then(|word| word.as_str().map(str::to_string)).unwrap_or_default()
 }
 
 fn base_name(path: &str) -> &str {
     match path.rsplit('/').next() {
         None | Some("") => "?",
         Some(name) => name,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_full_list_counts_what_it_has_no_room_for() {
-        let mut kept: Kept<u32, u64> = Kept::new(2);
-        for key in [1, 2, 1, 3, 3, 2] {
-            if let Some(value) = kept.at(&key) {
-                *value += 1;
-            }
-        }
-        assert_eq!(kept.iter().collect::<Vec<_>>(), [(&1, &2), (&2, &2)]);
-        assert_eq!(kept.more, 2);
-    }
-
-    #[test]
-    fn a_timeline_holds_runs_of_any_length() {
-        let at = |ms: i64| Timestamp::from_millisecond(ms).unwrap();
-        let mut line = Timeline::new();
-        for ms in [1000, 1059, 1060, 999] {
-            line.add(at(ms), Group::Files);
-        }
-        assert_eq!(line.width, 2);
-        assert_eq!((line.columns[0][1], line.columns[29][1], line.columns[30][1]), (2, 1, 1), "a clock may step back");
-        line.add(at(9_999_999_999), Group::Refused);
-        assert_eq!(line.columns.iter().flatten().sum::<u64>(), 5);
-        assert!(line.width * 60 > 9_999_998_999);
     }
 }

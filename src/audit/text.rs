@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use jiff::fmt::temporal::DateTimePrinter;
 use nix::errno::Errno;
 
-use crate::event::{Access, Bound, Endpoint, Exec, Receiver, Signal, Transport, Visit};
+use crate::event::{Access, Bound, Endpoint, Exec, Receiver, Signal, Transport, Visit, unescape_bytes};
 
 /// Writes `time` as RFC 3339 with microseconds, in UTC.
 pub fn rfc3339(time: SystemTime) -> String {
@@ -82,7 +82,7 @@ pub fn target(access: &Access) -> String {
     match access {
         Access::File { at, .. } => at.path.to_string(),
         Access::Move { from, to, .. } => format!("{} -> {}", from.path, to.path),
-        Access::Exec(exec) => command_line(exec),
+        Access::Exec(exec) => program_line(exec),
         Access::Connect { to } | Access::Send { to } | Access::Route { to } => endpoint(to),
         Access::Resolve(question) => format!("{} {}", question.name, question.record),
         Access::Accept(Visit { from, at, port }) => format!("{from} at {at} -> port {port}"),
@@ -101,7 +101,7 @@ fn sent(Signal { name, to, .. }: &Signal) -> String {
     }
 }
 
-fn command_line(exec: &Exec) -> String {
+fn program_line(exec: &Exec) -> String {
     let mut line = exec.program.to_string();
     for argument in exec.argv.iter().skip(1) {
         line.push(' ');
@@ -157,14 +157,23 @@ fn inet(address: SocketAddr, transport: Transport, names: &[Arc<str>]) -> String
     }
 }
 
-/// Puts single quotes around an argument that a shell would not read as one plain word.
+/// Puts single quotes around an argument that a shell would not read as one plain word. Of a record's escapes it keeps
+/// those that stand for bytes which are no text.
 pub fn quoted(argument: &str) -> String {
+    let text = unescape_bytes(argument).and_then(|bytes| String::from_utf8(bytes).ok());
+    let argument = text.as_deref().unwrap_or(argument);
     let plain = |c: char| c.is_alphanumeric() || "-_./:=,+@%^".contains(c);
     if !argument.is_empty() && argument.chars().all(plain) {
         argument.to_string()
     } else {
         format!("'{}'", argument.replace('\'', r"'\''"))
     }
+}
+
+/// A command line as a shell would take it.
+pub fn command_line(words: &[String]) -> String {
+    let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
+    words.join(" ")
 }
 
 #[cfg(test)]
@@ -235,6 +244,8 @@ mod tests {
         assert_eq!(quoted("a/b-c"), "a/b-c");
         assert_eq!(quoted(""), "''");
         assert_eq!(quoted("it's"), r"'it'\''s'");
+        assert_eq!(quoted(r#"say \\"a\\""#), r#"'say \"a\"'"#, "as it was typed");
+        assert_eq!(quoted(r"\xff\\"), r"'\xff\\'", "no text");
     }
 
     #[test]

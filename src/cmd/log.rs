@@ -188,7 +188,7 @@ fn print<S: Source>(
     how: &LogPrint,
     output: &mut Output<'_>,
 ) -> anyhow::Result<Printed> {
-    let mut trail = Trail::new(output);
+    let mut trail = Trail::new(output, question::workdir(found));
     if !how.json
         && let Ok(Some(about)) = &found.about
     {

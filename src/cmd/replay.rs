@@ -41,7 +41,7 @@ pub fn replay(spec: &str, flags: &cli::PolicyArgs, json: bool, world: &World) ->
 
 fn replay_to(found: &run::Found, policy: &Policy, json: bool, out: &mut dyn Write) -> Result<u8> {
     let mut reader = Reader::open(&found.log)?;
-    let (mut decisions, mut changed, mut faults) = (0u64, 0u64, 0u64);
+    let (mut decisions, mut changed, mut abridged, mut faults) = (0u64, 0u64, 0u64, 0u64);
     while let Some(line) = reader.next_line()? {
         for fault in line.faults.iter().filter(|fault| !being_written(&found.log, fault)) {
             faults += 1;
@@ -56,6 +56,10 @@ fn replay_to(found: &run::Found, policy: &Policy, json: bool, out: &mut dyn Writ
             continue;
         };
         decisions += 1;
+        if decided.is_abridged() {
+            abridged += 1;
+            continue;
+        }
         let verdict = decide(policy, &event);
         if verdict.effect != asked_of_policy(&decided) {
             changed += 1;
@@ -63,10 +67,16 @@ fn replay_to(found: &run::Found, policy: &Policy, json: bool, out: &mut dyn Writ
         }
     }
     match json {
-        true => writeln!(out, "{}", json!({"decisions": decisions, "changed": changed, "faults": faults}))?,
+        true => {
+            let sums = json!({"decisions": decisions, "changed": changed, "abridged": abridged, "faults": faults});
+            writeln!(out, "{sums}")?;
+        }
         false => {
             let faults = if faults > 0 { format!(", {faults} faults in the log") } else { String::new() };
             writeln!(out, "{decisions} decisions, {changed} would change with {}{faults}", printable(&policy.name))?;
+            if abridged > 0 {
+                writeln!(out, "{abridged} starts of programs are not told: the log does not hold all their arguments")?;
+            }
         }
     }
     Ok(if changed + faults > 0 { OTHER } else { SAME })

@@ -278,14 +278,25 @@ fn last_denial(state: &Path) -> Result<Recorded> {
 
 /// What a policy answers to what was recorded.
 fn recorded(policy: &Policy, record: &Recorded) -> Result<Answer> {
-    let event = record.decided.event().context("the record says less than a decision needs")?;
-    let verdict = decide(policy, &event);
+    let decided = &record.decided;
+    let event = decided.event().context("the record says less than a decision needs")?;
     let mut notes = Vec::new();
+    let verdict = match decided.is_abridged() {
+        false => decide(policy, &event),
+        true => {
+            let how = "the record does not hold all of its arguments: this is what was decided then; ask with --exec";
+            notes.push(how.to_string());
+            decided.verdict()
+        }
+    };
     let about = record.found.about.as_ref().ok().and_then(Option::as_ref);
     if about.is_some_and(|about| about.policy.digest != policy.digest) {
         notes.push("this is not the policy that the run had: give the flags that it was started with".into());
     }
-    if record.decided.outcome == "killed" {
+    if decided.reason == Reason::Answered && verdict.effect != Effect::Allow {
+        notes.push("then it was refused like the one before it in its action: a person is asked once".into());
+    }
+    if decided.outcome == "killed" {
         notes.push("it was allowed; the process did something else and was ended".into());
     }
     let fix = remedy(policy, &event, &verdict);

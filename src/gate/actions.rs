@@ -382,12 +382,18 @@ impl Actions {
         }
     }
 
-    /// Ends all that is still open, the session last.
+    /// Ends all that is still open but the session.
     pub fn end_all(&mut self) -> Vec<Record> {
         self.brackets.clear();
         let mut open: Vec<ActionId> = self.open.keys().copied().filter(|id| *id != ActionId::SESSION).collect();
         open.sort_unstable();
         open.into_iter().filter_map(|action| self.end(action)).collect()
+    }
+
+    /// The record of what the session came to: it ends with the run.
+    pub fn session(&self) -> Option<Record> {
+        let sum = self.open.get(&ActionId::SESSION)?.finished_so_far();
+        Some(Record::Ended(Box::new(sum), SystemTime::now()))
     }
 
     /// What each action came to, in the order in which they began, those still open included; the session first.

@@ -229,9 +229,15 @@ fn change(policy: &Policy, event: &Event, op: FileOp, at: &Place) -> Weight {
     let removes = matches!(op, FileOp::Unlink | FileOp::Rmdir);
     let weight = loss(policy, event, place, at, lost, removes);
     if place != Where::Private && is_persistent(policy, op, at) {
-        return Weight { place: Some(place), ..heavier(weight, of_kind(Kind::Persistence)) };
+        return persistent(weight);
     }
     weight
+}
+
+/// A change to what runs later is one however much more it weighs for what is lost by it.
+fn persistent(weight: Weight) -> Weight {
+    let place = weight.place;
+    Weight { place, kind: Kind::Persistence, ..heavier(weight, of_kind(Kind::Persistence)) }
 }
 
 fn moved(policy: &Policy, event: &Event, op: MoveOp, from: &Place, to: &Place) -> Weight {
@@ -246,7 +252,7 @@ fn moved(policy: &Policy, event: &Event, op: MoveOp, from: &Place, to: &Place) -
     let mut weight = heavier(second, first);
     for (op, at) in [(FileOp::Unlink, from), (FileOp::Create, to)] {
         if weight.place != Some(Where::Private) && is_persistent(policy, op, at) {
-            weight = Weight { place: weight.place, ..heavier(weight, of_kind(Kind::Persistence)) };
+            weight = persistent(weight);
         }
     }
     weight.carried = secrets(policy, from);

@@ -5,12 +5,14 @@
 //! and written into the scene. It ends only processes that it started.
 #![allow(dead_code, reason = "each test file uses its own part of the harness")]
 
+pub mod browser;
 pub mod internet;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
@@ -352,6 +354,23 @@ pub fn records_with(log: &Path, part: &str) -> Vec<Value> {
     let lines = BufReader::new(file).lines().map(|line| line.expect("read a log"));
     let parse = |line: String| serde_json::from_str(&line).unwrap_or_else(|e| panic!("bad record: {e}: {line}"));
     lines.filter(|line| line.contains(part)).map(parse).collect()
+}
+
+/// A service on this machine's loopback: its port, and the bytes of each connection as it ends.
+pub fn sink() -> (u16, mpsc::Receiver<Vec<u8>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (tell, told) = mpsc::channel();
+    std::thread::spawn(move || {
+        for visitor in listener.incoming().flatten() {
+            let mut bytes = Vec::new();
+            let _ = { visitor }.read_to_end(&mut bytes);
+            if tell.send(bytes).is_err() {
+                return;
+            }
+        }
+    });
+    (port, told)
 }
 
 /// Waits until `fact` holds.

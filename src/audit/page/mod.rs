@@ -4,20 +4,25 @@
 //! page through [`Shown`] alone, which writes control characters out and escapes what HTML would act on. The page
 //! forbids itself everything but its own style, for the case that something gets through all the same.
 
+mod actions;
+mod files;
 mod parts;
+mod processes;
 
 use std::fmt::{self, Display, Write as _};
 
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::detail::{Claim, Effects, reach_words, reversibility_words};
+use super::actions::{SESSION, reason_words, tool_words};
+use super::detail::{reach_words, reversibility_words};
 use super::read::Chain;
-use super::record::{Op, OpCount, RunResult};
-use super::report::size;
+use super::record::{OpCount, RunResult};
+use super::report::{counted, size};
 use super::run::RunFile;
 use super::story::Story;
-use super::text::{printable, quoted, shorten};
+use super::text::{command_line, printable, quoted, shorten};
+use crate::event::{Claim, Effects};
 
 /// What a page begins with: by it a file is known to be one.
 pub const MARK: &str = "<!doctype html>\n<!-- agentbox report -->\n";
@@ -72,10 +77,10 @@ pub fn page(story: &Story<'_>, facts: &Facts<'_>) -> String {
     claimed(&mut html, story);
     parts::happened(&mut html, story);
     parts::refusals(&mut html, story, facts);
-    parts::actions(&mut html, story, facts);
-    parts::files(&mut html, story);
+    actions::actions(&mut html, story, facts);
+    files::files(&mut html, story);
     parts::network(&mut html, story);
-    parts::processes(&mut html, story);
+    processes::processes(&mut html, story);
     notes(&mut html, story);
     coverage(&mut html, story, facts);
     record(&mut html, story, facts);
@@ -109,6 +114,7 @@ fn top(html: &mut String, story: &Story<'_>, facts: &Facts<'_>) {
     let _ = writeln!(html, "<p>{}</p>", Shown(&ending(story, facts)));
     let _ = writeln!(html, "<div class=\"badges\">{}</div>", badges(story, facts));
     tiles(html, story);
+    gist(html, story, facts);
     html.push_str("</header>\n");
     if let Chain::Broken(fault) = facts.chain {
         let _ = writeln!(
@@ -123,8 +129,7 @@ fn top(html: &mut String, story: &Story<'_>, facts: &Facts<'_>) {
 
 fn command(story: &Story<'_>, facts: &Facts<'_>) -> String {
     let words = facts.about.map(|about| &about.command).or(story.start.as_ref().map(|start| &start.command));
-    let line: Vec<String> = words.into_iter().flatten().map(|word| quoted(word)).collect();
-    line.join(" ")
+    words.map(|words| command_line(words)).unwrap_or_default()
 }
 
 fn ending(story: &Story<'_>, facts: &Facts<'_>) -> String {
@@ -170,9 +175,10 @@ fn badges(story: &Story<'_>, facts: &Facts<'_>) -> String {
         Chain::Unfinished { .. } => put("warn", "record not finished"),
         Chain::Broken(_) => put("bad", "record broken"),
     }
-    match refused(story) {
-        0 => put("good", "nothing refused"),
-        count => put("warn", &format!("{count} refused")),
+    match (refused(story), let_through(story)) {
+        (0, 0) => put("good", "nothing refused"),
+        (count, 0) => put("warn", &format!("{} refused", number(count))),
+        (_, count) => put("warn", &format!("mode audit: {} would have been refused", number(count))),
     }
     match &story.worst {
         Some((tier, _)) => put(tier_class(*tier), &format!("highest tier {tier} of 10")),
@@ -195,12 +201,17 @@ fn tier_class(tier: u8) -> &'static str {
     }
 }
 
-/// All refusals, recorded or not.
+/// All refusals, recorded or not, that held.
 fn refused(story: &Story<'_>) -> u64 {
     match &story.end {
-        Some(end) => sum(end.counts.values().map(OpCount::refused)),
+        Some(end) => sum(end.counts.values().map(OpCount::refused)).saturating_sub(end.let_through),
         None => story.counts.values().map(|(_, denied)| denied).sum(),
     }
+}
+
+/// All that mode audit let through against the policy.
+fn let_through(story: &Story<'_>) -> u64 {
+    story.end.as_ref().map_or(0, |end| end.let_through)
 }
 
 fn tiles(html: &mut String, story: &Story<'_>) {
@@ -208,45 +219,62 @@ fn tiles(html: &mut String, story: &Story<'_>) {
     let files = &total.files;
     let reached = || story.end.iter().flat_map(|end| &end.destinations);
     let (out, into) = (sum(reached().filter_map(|to| to.bytes_out)), sum(reached().filter_map(|to| to.bytes_in)));
-    let destinations = story.end.as_ref().map_or(story.reached.iter().len(), |end| end.destinations.len());
-    let secrets = sum(total.secrets.values().copied());
     html.push_str("<ul class=\"tiles\">");
-    let mut tile = |number: String, words: &str, hot: bool| {
-        let _ = write!(html, "<li{}><b>{number}</b> {words}</li>", if hot { " class=\"hot\"" } else { "" });
+    let mut tile = |count: String, words: &str, hot: bool| {
+        let _ = write!(html, "<li{}><b>{count}</b> {words}</li>", if hot { " class=\"hot\"" } else { "" });
     };
-    tile(number(total.programs), if total.programs == 1 { "program started" } else { "programs started" }, false);
-    tile(number(sum([files.created, files.changed, files.moved, files.replaced])), "changes to files", false);
-    tile(number(files.deleted), "removals", false);
-    tile(number(destinations as u64), if destinations == 1 { "destination" } else { "destinations" }, false);
+    let mut always =
+        |count: u64, one: &str, more: &str| tile(number(count), if count == 1 { one } else { more }, false);
+    always(total.programs, "program started", "programs started");
+    always(files.created, "file made", "files made");
+    always(sum([files.changed, files.replaced]), "file changed", "files changed");
+    always(files.deleted, "file removed", "files removed");
+    always(destinations(story), "destination reached", "destinations reached");
     tile(size(out), "sent out", false);
     tile(size(into), "taken in", false);
-    tile(number(refused(story)), if refused(story) == 1 { "refusal" } else { "refusals" }, refused(story) > 0);
-    if secrets > 0 {
-        tile(number(secrets), if secrets == 1 { "read of a secret" } else { "reads of secrets" }, true);
-    }
-    if total.persistence > 0 {
-        tile(number(total.persistence), "changes to what runs later", true);
+    let grave = [
+        (refused(story), "refusal", "refusals"),
+        (files.unheld, "file whose content is lost for good", "files whose content is lost for good"),
+        (sum(total.secrets.values().copied()), "read of a secret", "reads of secrets"),
+        (total.tainted_connections, "connection after reading a secret", "connections after reading a secret"),
+        (total.persistence, "change to what runs later", "changes to what runs later"),
+        (total.authority, "call on a service that acts for you", "calls on services that act for you"),
+        (total.signals, "signal to another action", "signals to other actions"),
+    ];
+    for (count, one, more) in grave.into_iter().filter(|(count, ..)| *count > 0) {
+        tile(number(count), if count == 1 { one } else { more }, true);
     }
     html.push_str("</ul>\n");
 }
 
-/// What the whole run came to: as its end says, or as it was counted here.
-fn total(story: &Story<'_>) -> Effects {
-    if let Some(effects) = &story.effects {
-        return effects.clone();
-    }
-    let mut total = Effects::default();
-    let allowed = |op: &Op| match &story.end {
-        Some(end) => end.counts.get(op).map_or(0, |count| count.allow),
-        None => story.counts.get(op).map_or(0, |(all, denied)| all - denied),
+/// How many parties outside were reached.
+fn destinations(story: &Story<'_>) -> u64 {
+    let reached = match &story.end {
+        Some(end) => end.destinations.iter().filter(|to| to.allowed > 0).count(),
+        None => story.reached.iter().filter(|(_, reached)| reached.allowed > 0).count(),
     };
-    let add = |ops: &[Op]| sum(ops.iter().map(allowed));
-    total.programs = add(&[Op::Exec]);
-    total.files.created = add(&[Op::Create, Op::Mkdir, Op::Mknod, Op::Symlink, Op::Link]);
-    total.files.changed = add(&[Op::Write, Op::Truncate, Op::Chmod, Op::Chown, Op::Utime, Op::Xattr]);
-    total.files.deleted = add(&[Op::Unlink, Op::Rmdir]);
-    total.files.moved = add(&[Op::Rename, Op::Exchange]);
-    total
+    reached as u64
+}
+
+/// The weightiest action by name: what one would ask about first.
+fn gist(html: &mut String, story: &Story<'_>, facts: &Facts<'_>) {
+    let Some((tier, id)) = &story.worst else { return };
+    let Some(action) = story.actions.get(id).or_else(|| story.grave.get(id)) else { return };
+    let listed = story.actions.iter().chain(story.grave.iter());
+    let count = listed.filter(|(id, _)| *id != SESSION).count();
+    let _ = writeln!(
+        html,
+        "<p class=\"gist\">{}{}. The weightiest has tier {tier} of 10: <code>{}</code> {}.</p>",
+        counted(count as u64, "action", "actions"),
+        if story.actions.more > 0 { " and more" } else { "" },
+        Shown(&shorten(&actions::title(id, action, story, facts), 120)),
+        Shown(&rated(action.reach.as_deref(), action.reversibility.as_deref()))
+    );
+}
+
+/// What the whole run came to: as its end says, or as it was counted here.
+fn total<'s>(story: &'s Story<'_>) -> &'s Effects {
+    story.effects.as_ref().unwrap_or(&story.seen)
 }
 
 fn asked(html: &mut String, story: &Story<'_>, facts: &Facts<'_>) {
@@ -293,16 +321,17 @@ fn claimed(html: &mut String, story: &Story<'_>) {
 fn claim(claim: &Claim) -> String {
     let mut text = String::from("<div class=\"claim\">");
     let params = match &claim.params {
-        Value::Null => None,
-        Value::String(text) => Some(text.clone()),
-        other => Some(other.to_string()),
+        None | Some(Value::Null) => None,
+        Some(Value::String(text)) => Some(text.clone()),
+        Some(other) => Some(other.to_string()),
     };
     let parts = [
-        ("tool", claim.tool.as_ref()),
-        ("with", params.as_ref()),
-        ("because", claim.reason.as_ref()),
-        ("as part of", claim.plan.as_ref()),
-        ("note", claim.note.as_ref()),
+        ("tool", &claim.tool),
+        ("with", &params),
+        ("because", &claim.reason),
+        ("as part of", &claim.plan),
+        ("note", &claim.note),
+        ("outcome", &claim.outcome),
     ];
     for (name, said) in parts {
         if let Some(said) = said {
@@ -310,6 +339,12 @@ fn claim(claim: &Claim) -> String {
         }
     }
     text + "</div>"
+}
+
+/// The same in one line.
+fn claim_words(claim: &Claim) -> String {
+    let tool = Some(tool_words(claim)).filter(|tool| !tool.is_empty());
+    tool.into_iter().chain(reason_words(claim).map(str::to_string)).collect::<Vec<_>>().join(": ")
 }
 
 fn notes(html: &mut String, story: &Story<'_>) {
@@ -415,6 +450,12 @@ fn number(value: u64) -> String {
         text.push(digit);
     }
     text
+}
+
+/// How long after the start of the run.
+fn since_start(story: &Story<'_>, time: Option<Timestamp>) -> Option<String> {
+    let start: Timestamp = story.start.as_ref()?.time.parse().ok()?;
+    Some(format!("at {}", seconds(time?.duration_since(start).as_secs_f64().max(0.0))))
 }
 
 fn seconds(seconds: f64) -> String {

@@ -259,11 +259,10 @@ impl Outcomes {
             Effect::Ask => self.asked += 1,
             Effect::Deny => self.denied += 1,
         }
-        match &*brief.outcome {
-            "ok" => {}
-            "killed" => self.killed += 1,
-            _ if brief.denied() => {}
-            _ => self.failed += 1,
+        match () {
+            () if brief.outcome == "killed" => self.killed += 1,
+            () if brief.denied() || brief.done() => {}
+            () => self.failed += 1,
         }
     }
 

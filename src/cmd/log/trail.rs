@@ -1,6 +1,7 @@
 //! The trail of a run for people: a line a record, times counted from the start.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -10,8 +11,8 @@ use crate::audit::brief::{Brief, Sight, Who};
 use crate::audit::record::{End, RunResult, Start};
 use crate::audit::report::{describe_destination, describe_sum};
 use crate::audit::run::RunFile;
-use crate::audit::text::{digests, printable, quoted, shorten, target};
-use crate::event::{Claim, Effect};
+use crate::audit::text::{command_line, digests, printable, shorten, target};
+use crate::event::{Access, Claim, Effect};
 
 /// The longest target on a line of the trail, in characters.
 const WIDTH: usize = 160;
@@ -79,12 +80,14 @@ pub fn span(time: SignedDuration) -> String {
 pub struct Trail {
     clock: Clock,
     paint: Paint,
+    /// Where the run started, where that is known.
+    workdir: Option<PathBuf>,
 }
 
 impl Trail {
-    /// A trail for a terminal.
-    pub fn new(output: &Output<'_>) -> Self {
-        Self { clock: Clock::default(), paint: Paint { colour: output.colour } }
+    /// A trail for a terminal, of a run that started in `workdir`: what is asked for from there is not said twice.
+    pub fn new(output: &Output<'_>, workdir: Option<PathBuf>) -> Self {
+        Self { clock: Clock::default(), paint: Paint { colour: output.colour }, workdir }
     }
 
     /// Prints what `run.json` says of the run.
@@ -141,7 +144,7 @@ impl Trail {
     fn decision(&self, brief: &Brief<'_>, out: &mut dyn Write) -> io::Result<()> {
         let (colour, mark) = mark(brief);
         write!(out, " {} {:<8} {}", self.paint.paint(colour, mark), brief.op.name(), printable(&aim(brief)))?;
-        if let Some(asked) = &brief.asked {
+        if let Some(asked) = brief.asked.as_ref().filter(|asked| !self.is_plain(brief, asked)) {
             write!(out, " (as {})", printable(&shorten(asked, WIDTH)))?;
         }
         if let Some(digest) = brief.access().as_ref().and_then(digests) {
@@ -164,6 +167,12 @@ impl Trail {
             write!(out, "  {}", self.paint.paint(YELLOW, &printable(&weight)))?;
         }
         writeln!(out, "  {}", self.paint.paint(DIM, &process(&brief.process)))
+    }
+
+    /// Whether the target as it was written is the target itself, from where the run started.
+    fn is_plain(&self, brief: &Brief<'_>, asked: &str) -> bool {
+        let Some(workdir) = &self.workdir else { return false };
+        matches!(brief.access(), Some(Access::File { at, .. }) if at.path.as_path() == workdir.join(asked))
     }
 
     fn opened(&self, opened: &Opened, out: &mut dyn Write) -> io::Result<()> {
@@ -217,7 +226,7 @@ pub fn mark(brief: &Brief<'_>) -> (&'static str, &'static str) {
         Effect::Deny => (RED, "DENY "),
         Effect::Ask if brief.denied() => (RED, "DENY "),
         Effect::Allow if brief.denied() => (RED, "KILL "),
-        Effect::Ask | Effect::Allow if brief.outcome == "ok" => (GREEN, "allow"),
+        Effect::Ask | Effect::Allow if brief.done() => (GREEN, "allow"),
         Effect::Ask | Effect::Allow => (YELLOW, "allow"),
     }
 }
@@ -267,8 +276,7 @@ fn elapsed(started: &str, ended: Option<&str>) -> Option<String> {
 
 /// A command line as a shell would take it; not safe to print yet.
 pub fn command(words: &[String]) -> String {
-    let line: Vec<String> = words.iter().map(|word| quoted(word)).collect();
-    shorten(&line.join(" "), 4 * WIDTH)
+    shorten(&command_line(words), 4 * WIDTH)
 }
 
 #[cfg(test)]

@@ -3,45 +3,45 @@
 //! One pass and bounded memory: so many actions and processes are told apart, and so many names of each kind of deed
 //! kept; the rest is counted, and the last lines say what was left out.
 
-use std::collections::{BTreeMap, HashMap};
-use std::io::{self, Write};
+mod deeds;
+mod paper;
+
+use std::collections::HashMap;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Result;
 use serde_json::{Map, Value, json};
 
+use self::deeds::{Deeds, deed, note};
+use self::paper::Page;
 use super::question::workdir;
-use super::trail::{BOLD, CYAN, Clock, DIM, Paint, RED, Trail, command, short_name, span};
+use super::trail::{Clock, Paint, Trail, command, short_name};
 use super::{Output, put_json, scan, unfinished, warn_about_run};
-use crate::audit::actions::{Closed, Opened, SESSION, words};
+use crate::audit::actions::{ActionSum, Closed, Opened, SESSION, add_claim, reason_words, tool_words, words};
 use crate::audit::brief::{Brief, Sight, Who};
 use crate::audit::query::Query;
 use crate::audit::read::Reader;
 use crate::audit::report::{describe_destination, describe_sum};
 use crate::audit::run::Found;
-use crate::audit::text::{printable, shorten, target};
-use crate::event::{Access, Claim, Endpoint, Exec, FileOp, MoveOp};
+use crate::audit::text::shorten;
+use crate::event::{Access, Claim, Exec};
 
 /// How many actions are told apart.
 const ACTIONS: usize = 500;
 /// How many processes, in all actions together.
 const PROCESSES: usize = 2000;
-/// How many names of each kind of deed are kept for a process.
-const NAMES: usize = 4;
-/// How many claims are kept for an action, and command lines for a process.
+/// How many claims and destinations are kept for an action, and command lines for a process.
 const LINES: usize = 4;
 /// The longest line, in characters.
 const WIDTH: usize = 120;
-/// The longest name of what something was done to.
-const NAME: usize = 80;
 /// Where branches stop to be moved further to the right.
 const DEPTH: usize = 24;
 
 /// Prints a run as a tree of what fits the query; gives the exit status.
 pub fn tree(found: &Found, query: &Query, as_json: bool, output: &mut Output<'_>) -> Result<u8> {
     let status = warn_about_run(found, output)?;
-    let mut trail = Trail::new(output);
+    let mut trail = Trail::new(output, workdir(found));
     if !as_json && let Ok(Some(about)) = &found.about {
         trail.about(about, output.out)?;
     }
@@ -70,110 +70,6 @@ pub fn tree(found: &Found, query: &Query, as_json: bool, output: &mut Output<'_>
     Ok(status.max(read))
 }
 
-/// What kind of thing was done, in the order in which it is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Deed {
-    Killed,
-    Denied,
-    Created,
-    Wrote,
-    Deleted,
-    Moved,
-    Attributes,
-    Reached,
-    Resolved,
-    Visited,
-    Bound,
-    Signalled,
-    Read,
-    Failed,
-}
-
-impl Deed {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Killed => "KILLED",
-            Self::Denied => "DENIED",
-            Self::Created => "created",
-            Self::Wrote => "wrote",
-            Self::Deleted => "deleted",
-            Self::Moved => "moved",
-            Self::Attributes => "marked",
-            Self::Reached => "reached",
-            Self::Resolved => "looked up",
-            Self::Visited => "visited by",
-            Self::Bound => "bound",
-            Self::Signalled => "sent",
-            Self::Read => "read",
-            Self::Failed => "failed",
-        }
-    }
-
-    /// What an access does when it is done; `None` for the start of a program, which is told otherwise, and for what
-    /// leaves no trace.
-    fn of(access: &Access) -> Option<Self> {
-        Some(match access {
-            Access::File { op, .. } => match op {
-                FileOp::Read => Self::Read,
-                FileOp::Write | FileOp::Truncate => Self::Wrote,
-                FileOp::Create | FileOp::Mkdir | FileOp::Mknod | FileOp::Symlink => Self::Created,
-                FileOp::Unlink | FileOp::Rmdir => Self::Deleted,
-                FileOp::Chmod | FileOp::Chown | FileOp::Utime | FileOp::Xattr => Self::Attributes,
-            },
-            Access::Move { op: MoveOp::Link, .. } => Self::Created,
-            Access::Move { op: MoveOp::Rename | MoveOp::Exchange, .. } => Self::Moved,
-            Access::Connect { to: Endpoint::Unspecified | Endpoint::Netlink } => return None,
-            Access::Connect { .. } | Access::Send { .. } => Self::Reached,
-            Access::Resolve(_) => Self::Resolved,
-            Access::Accept(_) => Self::Visited,
-            Access::Bind { .. } => Self::Bound,
-            Access::Signal(_) => Self::Signalled,
-            Access::Exec(_) | Access::Route { .. } | Access::Call { .. } => return None,
-        })
-    }
-}
-
-/// Names, each as often as it came; the first few are kept.
-#[derive(Debug, Default)]
-struct Names {
-    kept: Vec<(String, u64)>,
-    /// How often others came.
-    others: u64,
-}
-
-impl Names {
-    fn add(&mut self, name: String) {
-        let full = self.kept.len() >= NAMES;
-        match self.kept.iter_mut().find(|(kept, _)| *kept == name) {
-            Some((_, count)) => *count += 1,
-            None if full => self.others += 1,
-            None => self.kept.push((name, 1)),
-        }
-    }
-
-    fn count(&self) -> u64 {
-        self.others + self.kept.iter().map(|(_, count)| count).sum::<u64>()
-    }
-
-    fn words(&self) -> String {
-        let times = |(name, count): &(String, u64)| match count {
-            1 => name.clone(),
-            count => format!("{name} ×{count}"),
-        };
-        let mut words: Vec<String> = self.kept.iter().map(times).collect();
-        words.extend((self.others > 0).then(|| format!("and {} more", self.others)));
-        words.join(", ")
-    }
-
-    fn json(&self) -> Value {
-        let named: Map<String, Value> = self.kept.iter().map(|(name, count)| (name.clone(), (*count).into())).collect();
-        json!({"count": self.count(), "named": named, "others": self.others})
-    }
-}
-
-/// What was done, by kind.
-type Deeds = BTreeMap<Deed, Names>;
-
 /// The whole run.
 #[derive(Debug, Default)]
 struct Tree {
@@ -186,21 +82,35 @@ struct Tree {
     others: Deeds,
 }
 
+/// What an action began with.
+#[derive(Debug, Default)]
+enum Began {
+    /// No record says so.
+    #[default]
+    Unknown,
+    /// A program.
+    Command(String),
+    /// A process's word.
+    Claim,
+}
+
 /// One action.
 #[derive(Debug, Default)]
 struct Action {
     id: String,
     /// Its first process, and the action that it was started in, where a record says so.
     opened: Option<(Option<i32>, Option<String>)>,
-    /// What it was asked to do; empty where no record says so.
-    asked: String,
-    /// What the agent says of it, in a few words each.
+    began: Began,
+    /// All that the agent says of it.
+    claim: Option<Claim>,
+    /// The same as it was said, in a few words each.
     claims: Vec<String>,
     more_claims: u64,
     /// How it ended, its effects left out, and those in words.
     closed: Option<Closed>,
     in_all: Option<String>,
     destinations: Vec<String>,
+    more_destinations: u64,
     first: String,
     last: String,
     processes: Vec<Process>,
@@ -285,72 +195,39 @@ impl Tree {
     }
 }
 
-fn note(deeds: &mut Deeds, done: Option<(Deed, String)>) {
-    if let Some((deed, name)) = done {
-        deeds.entry(deed).or_default().add(name);
-    }
-}
-
-/// Tells what came of a decision, in a word and a name.
-fn deed(brief: &Brief<'_>, access: &Access, workdir: Option<&Path>) -> Option<(Deed, String)> {
-    if let Access::File { at, .. } = access
-        && is_plain_device(at.path.as_path())
-    {
-        return None;
-    }
-    let name = || shorten(&name(access, workdir), NAME);
-    let told = || format!("{} {}", brief.op.name(), name());
-    match (brief.denied(), brief.done()) {
-        (true, _) if brief.outcome == "killed" => Some((Deed::Killed, told())),
-        (true, _) => Some((Deed::Denied, told())),
-        // A program that looks for a file that is not there has done nothing.
-        (_, false) if matches!(&*brief.outcome, "ENOENT" | "EEXIST" | "gone") => None,
-        (_, false) => Some((Deed::Failed, format!("{} ({})", told(), brief.outcome))),
-        (_, true) => Deed::of(access).map(|deed| (deed, name())),
-    }
-}
-
-/// Whether what is written there goes nowhere, or to the terminal: nobody looks for that in a tree.
-fn is_plain_device(path: &Path) -> bool {
-    let plain = ["/dev/null", "/dev/zero", "/dev/full", "/dev/tty", "/dev/pts", "/dev/ptmx"];
-    plain.iter().any(|device| path.starts_with(device))
-}
-
-/// A target by the shortest name that is still plain: paths from where the run started.
-fn name(access: &Access, workdir: Option<&Path>) -> String {
-    let near = |path: &Path| {
-        let inner = workdir.and_then(|workdir| path.strip_prefix(workdir).ok());
-        let shown = inner.filter(|inner| !inner.as_os_str().is_empty()).unwrap_or(path);
-        shown.to_string_lossy().into_owned()
-    };
-    match access {
-        Access::File { at, .. } => near(at.path.as_path()),
-        Access::Move { op: MoveOp::Link, to, .. } => near(to.path.as_path()),
-        Access::Move { from, to, .. } => format!("{} -> {}", near(from.path.as_path()), near(to.path.as_path())),
-        other => target(other),
-    }
-}
-
 impl Action {
     fn open(&mut self, opened: &Opened) {
         self.opened = Some((opened.process.as_ref().map(|process| process.pid), opened.parent.clone()));
-        self.asked = shorten(&command(&opened.command), WIDTH);
+        self.began = match (opened.command.as_slice(), &opened.claim) {
+            ([], None) => Began::Unknown,
+            ([], Some(_)) => Began::Claim,
+            (words, _) => Began::Command(shorten(&command(words), WIDTH)),
+        };
         if let Some(claim) = &opened.claim {
             self.claim(claim);
         }
     }
 
     fn claim(&mut self, claim: &Claim) {
-        match self.claims.len() < LINES {
-            true => self.claims.push(shorten(&words(claim), WIDTH)),
-            false => self.more_claims += 1,
+        // What the action's own line says of the claim that it began with is not said twice.
+        let said = match (&self.began, &self.claim) {
+            (Began::Claim, None) => reason_words(claim).map(str::to_string),
+            _ => Some(words(claim)),
+        };
+        add_claim(self.claim.get_or_insert_default(), claim);
+        match said {
+            None => {}
+            Some(said) if self.claims.len() < LINES => self.claims.push(shorten(&said, WIDTH)),
+            Some(_) => self.more_claims += 1,
         }
     }
 
     fn close(&mut self, closed: &Closed) {
         self.in_all = Some(shorten(&describe_sum(&closed.sum), 2 * WIDTH));
-        let destinations = closed.sum.destinations.iter().take(NAMES);
-        self.destinations = destinations.map(|party| shorten(&describe_destination(party), WIDTH)).collect();
+        let destinations = closed.sum.destinations.iter();
+        self.destinations =
+            destinations.take(LINES).map(|party| shorten(&describe_destination(party), WIDTH)).collect();
+        self.more_destinations = closed.sum.destinations.len().saturating_sub(LINES) as u64;
         self.closed = Some(closed.clone());
     }
 
@@ -412,12 +289,20 @@ impl Action {
         (parent != SESSION && parent != self.id).then_some(parent)
     }
 
-    /// What it was asked to do, as well as is known.
+    /// The command that it began with, as well as is known; empty where it began with a claim.
     fn command(&self) -> &str {
-        match self.asked.as_str() {
-            "" => self.processes.iter().find_map(|process| process.ran.first()).map_or("", String::as_str),
-            asked => asked,
+        match &self.began {
+            Began::Command(command) => command,
+            Began::Claim => "",
+            Began::Unknown => self.processes.iter().find_map(|process| process.ran.first()).map_or("", String::as_str),
         }
+    }
+
+    /// What it is claimed to be, where nothing else names it: the tool, and with what.
+    fn claimed(&self) -> Option<String> {
+        let Began::Claim = self.began else { return None };
+        let said = tool_words(self.claim.as_ref()?);
+        Some(if said.is_empty() { "something".into() } else { shorten(&said, WIDTH) })
     }
 }
 
@@ -444,179 +329,29 @@ impl Process {
     }
 }
 
-/// A process that is to be printed, and where.
-struct Twig {
-    at: usize,
-    margin: String,
-    depth: usize,
-    /// Whether it is the last of those that stand side by side.
-    last: bool,
-}
-
-impl Twig {
-    /// Those that stand side by side, the first at the end.
-    fn of(side_by_side: &[usize], margin: &str, depth: usize) -> Vec<Self> {
-        let twig = |at: &usize| Self { at: *at, margin: margin.into(), depth, last: false };
-        let mut twigs: Vec<Self> = side_by_side.iter().rev().map(twig).collect();
-        twigs.iter_mut().take(1).for_each(|twig| twig.last = true);
-        twigs
-    }
-}
-
-/// Puts the tree on paper.
-struct Page<'a> {
-    tree: &'a Tree,
-    paint: Paint,
-    out: &'a mut dyn Write,
-}
-
-impl Page<'_> {
-    fn put(&mut self) -> io::Result<()> {
-        let tree = self.tree;
-        let mut done = vec![false; tree.actions.len()];
-        let known = |id: &str| tree.actions.iter().any(|action| action.id == id);
-        for (at, action) in tree.actions.iter().enumerate() {
-            if action.parent().is_none_or(|parent| !known(parent)) {
-                self.action(at, 0, &mut done)?;
-            }
-        }
-        // Actions that name each other as parents can only stand in a log that was made up.
-        for at in 0..tree.actions.len() {
-            self.action(at, 0, &mut done)?;
-        }
-        let actions = if tree.actions.len() == 1 { "action" } else { "actions" };
-        let processes = if tree.processes == 1 { "process" } else { "processes" };
-        writeln!(self.out, "\n{} {actions}, {} {processes}", tree.actions.len(), tree.processes)?;
-        self.left_out(&tree.others, &format!("in further actions, of which only {ACTIONS} are told apart"), "")
-    }
-
-    fn action(&mut self, at: usize, depth: usize, done: &mut [bool]) -> io::Result<()> {
-        let tree = self.tree;
-        let Some(action) = tree.actions.get(at) else { return Ok(()) };
-        if std::mem::replace(&mut done[at], true) {
-            return Ok(());
-        }
-        let margin = "   ".repeat(depth.min(DEPTH));
-        writeln!(self.out)?;
-        self.head(action, &margin)?;
-        self.processes(action, &margin)?;
-        let those = format!("by further processes, of which only {PROCESSES} are told apart");
-        self.left_out(&action.others, &those, &margin)?;
-        let inner = |other: &Action| other.parent() == Some(&action.id);
-        for at in (0..tree.actions.len()).filter(|at| inner(&tree.actions[*at])) {
-            self.action(at, depth + 1, done)?;
-        }
-        Ok(())
-    }
-
-    fn head(&mut self, action: &Action, margin: &str) -> io::Result<()> {
-        let clock = self.tree.clock;
-        let began = clock.since(&action.first).unwrap_or_default();
-        let took = clock.since(&action.last).unwrap_or_default() - began;
-        let id = self.paint.paint(BOLD, &printable(&action.id));
-        let when = self.paint.paint(DIM, &format!("at {} for {}", span(began), span(took)));
-        let command = action.command();
-        let gap = if command.is_empty() { "" } else { "  " };
-        writeln!(self.out, "{margin}{id}  {}{gap}{when}", printable(command))?;
-        for claim in &action.claims {
-            writeln!(self.out, "{margin}  {} {}", self.paint.paint(CYAN, "says, unverified:"), printable(claim))?;
-        }
-        if action.more_claims > 0 {
-            writeln!(self.out, "{margin}  and {} more claims", action.more_claims)?;
-        }
-        if let Some(in_all) = action.in_all.as_ref().filter(|in_all| !in_all.is_empty()) {
-            writeln!(self.out, "{margin}  in all: {}", printable(in_all))?;
-        }
-        for destination in &action.destinations {
-            writeln!(self.out, "{margin}  {}", printable(destination))?;
-        }
-        Ok(())
-    }
-
-    /// Prints processes and what they started, each below its parent; a list of what is to come stands in for the
-    /// stack, which a long line of descent would use up.
-    fn processes(&mut self, action: &Action, margin: &str) -> io::Result<()> {
-        let roots: Vec<usize> =
-            (0..action.processes.len()).filter(|at| action.processes[*at].parent.is_none()).collect();
-        let mut to_come = Twig::of(&roots, margin, 0);
-        while let Some(mut twig) = to_come.pop() {
-            while let Some(only) = action.processes.get(twig.at).and_then(Process::passes_on) {
-                twig.at = only;
-            }
-            let Some(process) = action.processes.get(twig.at) else { continue };
-            self.process(action, process, &twig)?;
-            let margin = if twig.depth < DEPTH { self.inside(&twig) } else { twig.margin };
-            to_come.extend(Twig::of(&process.children, &margin, twig.depth + 1));
-        }
-        Ok(())
-    }
-
-    /// The margin of what stands below a process.
-    fn inside(&self, twig: &Twig) -> String {
-        let rail = if twig.last { " ".into() } else { self.paint.paint(DIM, "│") };
-        format!("{}{rail}  ", twig.margin)
-    }
-
-    fn process(&mut self, action: &Action, process: &Process, twig: &Twig) -> io::Result<()> {
-        let branch = self.paint.paint(DIM, if twig.last { "└─" } else { "├─" });
-        let name = if process.pid == 0 { "outside".into() } else { format!("{}[{}]", process.program, process.pid) };
-        // The action's own line says it already.
-        let line = process.ran.first().filter(|line| *line != action.command());
-        let line = line.map(|line| format!("  {}", printable(line))).unwrap_or_default();
-        writeln!(self.out, "{}{branch} {}{line}", twig.margin, self.paint.paint(BOLD, &printable(&name)))?;
-        let rail = if process.children.is_empty() { " ".into() } else { self.paint.paint(DIM, "│") };
-        let margin = format!("{}{rail}  ", self.inside(twig));
-        for line in process.ran.iter().skip(1) {
-            writeln!(self.out, "{margin}{:<10} {}", "then", printable(line))?;
-        }
-        if process.more_ran > 0 {
-            writeln!(self.out, "{margin}{:<10} {} more programs", "then", process.more_ran)?;
-        }
-        self.deeds(&process.deeds, &margin)
-    }
-
-    fn deeds(&mut self, deeds: &Deeds, margin: &str) -> io::Result<()> {
-        for (deed, names) in deeds {
-            let word = format!("{:<10}", deed.word());
-            let word = if *deed <= Deed::Denied { self.paint.paint(RED, &word) } else { word };
-            writeln!(self.out, "{margin}{word} {}", printable(&names.words()))?;
-        }
-        Ok(())
-    }
-
-    fn left_out(&mut self, deeds: &Deeds, whose: &str, margin: &str) -> io::Result<()> {
-        if deeds.is_empty() {
-            return Ok(());
-        }
-        writeln!(self.out, "{margin}left out: what was done {whose}")?;
-        self.deeds(deeds, &format!("{margin}   "))
-    }
-}
-
 impl Tree {
     fn json(&self, ended: bool) -> Value {
         let actions: Vec<Value> = self.actions.iter().map(Action::json).collect();
-        json!({"actions": actions, "processes": self.processes, "others": deeds_json(&self.others), "ended": ended})
+        json!({"actions": actions, "processes": self.processes, "others": deeds::json(&self.others), "ended": ended})
     }
 }
 
 impl Action {
     fn json(&self) -> Value {
-        let closed = self.closed.as_ref();
-        json!({
+        let mut fields = self.closed.as_ref().map(|closed| sum_json(&closed.sum)).unwrap_or_default();
+        let own = json!({
             "action": self.id,
             "parent": self.opened.as_ref().and_then(|(_, parent)| parent.as_ref()),
             "command": self.command(),
+            "claim_unverified": self.claim,
             "claims_unverified": self.claims,
             "first": self.first,
             "last": self.last,
-            "denied": closed.map(|closed| closed.sum.denied),
-            "reach": closed.map(|closed| closed.sum.reach),
-            "reversibility": closed.map(|closed| closed.sum.reversibility),
-            "tier": closed.map(|closed| closed.sum.tier),
             "processes": self.processes.iter().map(|process| self.process_json(process)).collect::<Vec<_>>(),
-            "others": deeds_json(&self.others),
-        })
+            "others": deeds::json(&self.others),
+        });
+        fields.extend(own.as_object().cloned().unwrap_or_default());
+        fields.into()
     }
 
     /// Processes stand side by side: JSON that is nested as deep as processes are is refused by many readers.
@@ -629,13 +364,19 @@ impl Action {
             "program": process.program,
             "ran": process.ran,
             "more_ran": process.more_ran,
-            "did": deeds_json(&process.deeds),
+            "did": deeds::json(&process.deeds),
         })
     }
 }
 
-fn deeds_json(deeds: &Deeds) -> Value {
-    deeds.iter().map(|(deed, names)| (deed.word().replace(' ', "_").to_lowercase(), names.json())).collect()
+/// What an action came to, but for the names that the tree has in words of its own.
+fn sum_json(sum: &ActionSum) -> Map<String, Value> {
+    let mut fields = match serde_json::to_value(sum) {
+        Ok(Value::Object(fields)) => fields,
+        _ => Map::new(),
+    };
+    fields.remove("claim");
+    fields
 }
 
 #[cfg(test)]
