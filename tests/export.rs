@@ -11,7 +11,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 
-use common::{Outcome, Scene, agent_records, agentbox, chained, program, run, text};
+use common::{Outcome, Scene, agent_records, agentbox, await_until, chained, finish, program, run, text};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -156,8 +158,8 @@ fn a_run_is_a_trace_of_its_actions_and_always_the_same_one() {
     assert_eq!(request, otlp(&scene, text(&log)), "exported twice");
     let spans = spans(&request);
     let names: Vec<&str> = spans.iter().filter_map(|span| span["name"].as_str()).collect();
-    assert_eq!(names, ["agentbox run agent", "execute_tool Bash", "command git"]);
-    let [root, first, second] = spans.as_slice() else { panic!("{request:#}") };
+    assert_eq!(names, ["execute_tool Bash", "command git", "agentbox run agent"], "as they are complete");
+    let [first, second, root] = spans.as_slice() else { panic!("{request:#}") };
     assert!(root["parentSpanId"].is_null());
     assert_eq!((&first["parentSpanId"], &second["parentSpanId"]), (&root["spanId"], &first["spanId"]));
     let hex = |value: &Value| value.as_str().expect("an id").bytes().all(|b| b.is_ascii_hexdigit());
@@ -192,7 +194,8 @@ fn a_run_is_part_of_the_trace_that_its_caller_names() {
         run(command, b"").exits(0);
         let request = otlp(&scene, text(&log));
         let spans = spans(&request);
-        assert_eq!(spans[0]["parentSpanId"], parent);
+        let root = spans.last().expect("the run's own");
+        assert_eq!((&root["name"], &root["parentSpanId"]), (&"agentbox run sh".into(), &parent));
         assert!(trace.is_null() || spans.iter().all(|span| span["traceId"] == trace), "{request:#}");
         assert!(spans.iter().any(|span| span["name"] == "command uname"), "{request:#}");
     }
@@ -228,12 +231,20 @@ fn sent(scene: &Scene, log: &Path, variables: &[(&str, &str)]) -> Outcome {
     run(command, b"")
 }
 
+/// What a collector was sent: the head and the body of a request.
+type Requests = mpsc::Receiver<(String, Value)>;
+
 /// A collector that answers one request after the other with these, and tells what it was sent.
-fn collector(answers: &'static [&'static str]) -> (String, mpsc::Receiver<(String, Value)>) {
+fn collector(answers: impl IntoIterator<Item = &'static str> + Send + 'static) -> (String, Requests) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let endpoint = format!("http://127.0.0.1:{}", listener.local_addr().expect("an address").port());
+    (endpoint, collector_at(listener, answers))
+}
+
+fn collector_at(listener: TcpListener, answers: impl IntoIterator<Item = &'static str> + Send + 'static) -> Requests {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
+        let mut unanswered = Vec::new();
         for answer in answers {
             let (mut stream, _) = listener.accept().expect("a request");
             let mut input = BufReader::new(stream.try_clone().expect("the same stream"));
@@ -246,10 +257,14 @@ fn collector(answers: &'static [&'static str]) -> (String, mpsc::Receiver<(Strin
             let mut body = vec![0; length.expect("a length").parse().expect("a number")];
             input.read_exact(&mut body).expect("a body");
             let _ = sender.send((head, serde_json::from_slice(&body).expect("JSON")));
-            stream.write_all(answer.as_bytes()).expect("answer");
+            // Who asked may be gone.
+            let _ = stream.write_all(answer.as_bytes());
+            if answer.is_empty() {
+                unanswered.push(stream);
+            }
         }
     });
-    (endpoint, receiver)
+    receiver
 }
 
 const TAKEN: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}";
@@ -259,7 +274,7 @@ const BUSY: &str = "HTTP/1.1 503 Busy\r\nretry-after: 0\r\ncontent-length: 0\r\n
 fn a_busy_collector_is_asked_again_and_gets_the_whole_trace() {
     let scene = Scene::new();
     let log = scene.file("agent.jsonl", chained(agent_records()));
-    let (endpoint, requests) = collector(&[BUSY, BUSY, TAKEN]);
+    let (endpoint, requests) = collector([BUSY, BUSY, TAKEN]);
     let variables = [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()),
         ("OTEL_EXPORTER_OTLP_HEADERS", "x-key=a%20b,other=1"),
@@ -297,9 +312,9 @@ fn a_collector_that_does_not_take_it_is_one_error_and_the_log_stays() {
     };
     for (endpoint, said) in [
         (closed, "refused"),
-        (collector(&[REFUSED]).0, "the collector answered 401 Unauthorized: no \\u{1b}"),
-        (collector(&[PARTLY]).0, "the collector refused 2 spans: out of quota"),
-        (collector(&[ELSEWHERE]).0, "the collector answered 302"),
+        (collector([REFUSED]).0, "the collector answered 401 Unauthorized: no \\u{1b}"),
+        (collector([PARTLY]).0, "the collector refused 2 spans: out of quota"),
+        (collector([ELSEWHERE]).0, "the collector answered 302"),
         ("http://no-such-host.invalid:4318".into(), "host not found"),
         ("localhost:4318".into(), "must begin with http://"),
     ] {
@@ -353,11 +368,12 @@ fn a_real_reader_of_the_protocol_understands_every_span() {
     sent(&scene, &log, &[("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint), ("OTEL_EXPORTER_OTLP_HEADERS", "x-key=k")])
         .exits(0);
     let spans: Vec<Value> = lines.take(3).map(|line| serde_json::from_str(&line).expect("JSON")).collect();
-    assert_eq!(spans[1]["name"], "execute_tool Bash");
-    assert_eq!((&spans[1]["parent"], &spans[2]["parent"]), (&spans[0]["span"], &spans[1]["span"]));
-    assert_eq!((&spans[0]["kind"], &spans[0]["status"], &spans[0]["key"]), (&1.into(), &2.into(), &"k".into()));
-    assert_eq!(spans[2]["attributes"]["agentbox.tier"], "int_value: 10");
-    assert_eq!(spans[0]["attributes"]["agentbox.finished"], "bool_value: true");
+    let [tool, git, run] = spans.as_slice() else { panic!("{spans:#?}") };
+    assert_eq!(tool["name"], "execute_tool Bash");
+    assert_eq!((&tool["parent"], &git["parent"]), (&run["span"], &tool["span"]));
+    assert_eq!((&run["kind"], &run["status"], &run["key"]), (&1.into(), &2.into(), &"k".into()));
+    assert_eq!(git["attributes"]["agentbox.tier"], "int_value: 10");
+    assert_eq!(run["attributes"]["agentbox.finished"], "bool_value: true");
 }
 
 #[test]
@@ -405,4 +421,145 @@ fn a_trace_goes_by_tls_only_to_whom_the_certificates_vouch_for() {
     refused.exits(125).must(refused.err.contains("certificate"), "why");
     sent(&certificate).exits(0);
     assert_eq!(lines.take(3).count(), 3);
+}
+
+/// A run that is exported while it goes on: says `uname`, waits for a line of its input, then starts `true` and `id`.
+struct Live {
+    agentbox: Child,
+    log: PathBuf,
+}
+
+const LIVE: &str = "uname > a; read go; /bin/true; id > b; exit 7";
+
+impl Live {
+    fn start(scene: &Scene, endpoint: &str, flags: &[&str]) -> Self {
+        let (mut command, log) = scene.boxed_command(flags, &["/bin/sh", "-c", LIVE]);
+        command.env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint).env("OTEL_EXPORTER_OTLP_HEADERS", "x-key=a-secret");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self { agentbox: common::start(command), log }
+    }
+
+    /// Lets it go on, to its end.
+    fn end(self) -> Outcome {
+        finish(self.agentbox, b"go\n", &self.log)
+    }
+}
+
+/// `agentbox log export` in the scene, with pipes.
+fn exporter(scene: &Scene, endpoint: &str, args: &[&str]) -> Child {
+    let mut command = Command::new(agentbox());
+    scene.dress(&mut command);
+    command.args(["log", "export"]).args(args);
+    if !endpoint.is_empty() {
+        command.env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint);
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    common::start(command)
+}
+
+/// The log of the scene's first run.
+fn live_log(scene: &Scene) -> PathBuf {
+    scene.root.join("audit-0.jsonl")
+}
+
+/// The names of the spans of requests, and that no span is among them twice.
+fn names(requests: impl IntoIterator<Item = (String, Value)>) -> Vec<String> {
+    let bodies: Vec<Value> = requests.into_iter().map(|(_, body)| body).collect();
+    let all: Vec<&Value> = bodies.iter().flat_map(spans).collect();
+    let ids: BTreeSet<&str> = all.iter().filter_map(|span| span["spanId"].as_str()).collect();
+    assert_eq!(ids.len(), all.len(), "a span twice: {all:#?}");
+    all.iter().filter_map(|span| span["name"].as_str()).map(str::to_string).collect()
+}
+
+/// Holds all the requests of a [`Live`] run against what it did.
+#[track_caller]
+fn is_whole(requests: impl IntoIterator<Item = (String, Value)>) {
+    let mut names = names(requests);
+    names.sort_unstable();
+    assert_eq!(names, ["agentbox run sh", "command id", "command true", "command uname"]);
+}
+
+#[test]
+fn of_two_exporters_at_once_one_waits_and_no_span_goes_twice() {
+    let scene = Scene::new();
+    let (endpoint, requests) = collector(std::iter::repeat(TAKEN));
+    let live = Live::start(&scene, "", &[]);
+    await_until("the run has begun", || scene.work.join("a").exists());
+    let log = text(&live.log).to_string();
+    let first = exporter(&scene, &endpoint, &["--format", "otlp", "--follow", &log]);
+    let begun = requests.recv_timeout(common::PATIENCE).expect("a request");
+    let mut second = exporter(&scene, &endpoint, &["--format", "otlp", "--follow", &log]);
+    let mut said = String::new();
+    BufReader::new(second.stderr.take().expect("a pipe")).read_line(&mut said).expect("a line");
+    assert!(said.starts_with("agentbox: another agentbox sends this run to http://127.0.0.1:"), "{said}");
+    live.end().exits(7);
+    let none = Path::new("/nonexistent");
+    finish(first, b"", none).exits(0);
+    let second = finish(second, b"", none);
+    second.exits(0).must(second.out.starts_with("0 spans sent to"), "nothing was left");
+    is_whole([begun].into_iter().chain(requests.try_iter()));
+}
+
+#[test]
+fn a_collector_goes_on_where_it_is_and_another_gets_all_of_it() {
+    let scene = Scene::new();
+    scene.boxed_sh(&[], "uname; id").exits(0);
+    let log = live_log(&scene);
+    let (endpoint, requests) = collector(std::iter::repeat(TAKEN));
+    let to = ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str());
+    let said = |variables: &[(&str, &str)]| sent(&scene, &log, variables).exits(0).out.clone();
+    assert_eq!(said(&[to]), format!("3 spans sent to {endpoint}/v1/traces\n"));
+    assert_eq!(said(&[to]), format!("0 spans sent to {endpoint}/v1/traces, 3 before\n"));
+    assert_eq!(
+        said(&[to, ("OTEL_EXPORTER_OTLP_HEADERS", "team=b")]),
+        format!("3 spans sent to {endpoint}/v1/traces\n")
+    );
+    let again = exporter(&scene, &endpoint, &["--format", "otlp", "--again"]);
+    assert_eq!(
+        finish(again, b"", Path::new("/nonexistent")).exits(0).out,
+        format!("3 spans sent to {endpoint}/v1/traces\n")
+    );
+    let bodies: Vec<Value> = requests.try_iter().map(|(_, body)| body).collect();
+    assert!(bodies.len() == 3 && bodies.iter().all(|body| *body == bodies[0]), "the same spans each time");
+}
+
+#[test]
+fn a_broken_line_is_named_and_what_is_around_it_arrives() {
+    let scene = Scene::new();
+    let mut lines: Vec<String> = chained(agent_records()).lines().map(str::to_string).collect();
+    lines[6] = "\u{1b}not a record".into();
+    let log = scene.file("broken.jsonl", lines.join("\n") + "\n");
+    let (endpoint, requests) = collector(std::iter::repeat(TAKEN));
+    let ended =
+        finish(exporter(&scene, &endpoint, &["-f", "otlp", "--follow", text(&log)]), b"", Path::new("/nonexistent"));
+    ended.exits(1).must(ended.err.contains("line 7: not a record") && !ended.err.contains('\u{1b}'), "where");
+    ended.must(ended.out == format!("3 spans sent to {endpoint}/v1/traces\n"), "the rest");
+    assert_eq!(names(requests.try_iter()), ["execute_tool Bash", "command git", "agentbox run agent"]);
+}
+
+#[test]
+fn records_and_events_are_written_while_the_run_goes_on() {
+    let scene = Scene::new();
+    let live = Live::start(&scene, "", &[]);
+    await_until("the run has begun", || scene.work.join("a").exists());
+    let log = text(&live.log).to_string();
+    let follow = |format| exporter(&scene, "", &["--follow", &log, "--format", format]);
+    let (jsonl, ocsf, otlp, mut told) = (follow("jsonl"), follow("ocsf"), follow("otlp"), follow("jsonl"));
+    let mut first = String::new();
+    let mut output = BufReader::new(told.stdout.take().expect("a pipe"));
+    output.read_line(&mut first).expect("a record");
+    assert!(first.contains(r#""kind":"start""#), "{first}");
+    kill(Pid::from_raw(told.id().cast_signed()), Signal::SIGINT).expect("end it");
+    let mut rest = String::new();
+    output.read_to_string(&mut rest).expect("its output");
+    assert!(rest.is_empty() || rest.ends_with('\n'), "ended in the middle of a record: {rest}");
+    let none = Path::new("/nonexistent");
+    finish(told, b"", none).exits(130);
+    live.end().exits(7);
+    assert_eq!(finish(jsonl, b"", none).exits(0).out, fs::read_to_string(&log).expect("the log"));
+    let events = json_lines(&finish(ocsf, b"", none).exits(0).out);
+    events.iter().for_each(is_ocsf);
+    is_chained(&events);
+    let requests = json_lines(&finish(otlp, b"", none).exits(0).out);
+    is_whole(requests.into_iter().map(|body| (String::new(), body)));
 }
