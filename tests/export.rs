@@ -11,7 +11,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 
-use common::{Outcome, Scene, agent_records, agentbox, await_until, chained, finish, program, run, text};
+use common::{
+    Outcome, Scene, agent_records, agentbox, await_until, chained, finish, processes_with, program, run, text,
+};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -267,6 +269,8 @@ fn collector_at(listener: TcpListener, answers: impl IntoIterator<Item = &'stati
     receiver
 }
 
+/// Never answers, and keeps the connection.
+const HANGS: &str = "";
 const TAKEN: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}";
 const BUSY: &str = "HTTP/1.1 503 Busy\r\nretry-after: 0\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
@@ -462,6 +466,28 @@ fn live_log(scene: &Scene) -> PathBuf {
     scene.root.join("audit-0.jsonl")
 }
 
+/// The directory of the scene's one run.
+fn run_dir(scene: &Scene) -> PathBuf {
+    let runs = fs::read_dir(scene.root.join("state/agentbox/runs")).expect("runs");
+    let mut runs = runs.map(|run| run.expect("a run").path());
+    match (runs.next(), runs.next()) {
+        (Some(run), None) => run,
+        other => panic!("one run, not {other:?}"),
+    }
+}
+
+/// What is kept of how far the collector is.
+fn cursor(scene: &Scene) -> String {
+    let name = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with("exported-");
+    let mut entries = fs::read_dir(run_dir(scene)).expect("the run's directory").flatten();
+    entries.find(name).map(|entry| fs::read_to_string(entry.path()).expect("a cursor")).unwrap_or_default()
+}
+
+/// The exporters of the scene's one run.
+fn exporters(scene: &Scene) -> Vec<i32> {
+    processes_with(text(&run_dir(scene)))
+}
+
 /// The names of the spans of requests, and that no span is among them twice.
 fn names(requests: impl IntoIterator<Item = (String, Value)>) -> Vec<String> {
     let bodies: Vec<Value> = requests.into_iter().map(|(_, body)| body).collect();
@@ -477,6 +503,148 @@ fn is_whole(requests: impl IntoIterator<Item = (String, Value)>) {
     let mut names = names(requests);
     names.sort_unstable();
     assert_eq!(names, ["agentbox run sh", "command id", "command true", "command uname"]);
+}
+
+fn next_names(requests: &Requests) -> Vec<String> {
+    names([requests.recv_timeout(common::PATIENCE).expect("a request")])
+}
+
+/// The one line that a run leaves when not all was taken, and what the command in it then says.
+fn sends_the_rest(scene: &Scene, ended: &Outcome, endpoint: &str) -> Outcome {
+    let [line] = ended.err.lines().collect::<Vec<_>>()[..] else { panic!("one line\n{ended}") };
+    assert!(line.starts_with(&format!("agentbox: {endpoint}/v1/traces has not taken the whole trace")), "{line}");
+    let words: Vec<&str> = line.split('`').nth(1).expect("a command").split(' ').collect();
+    assert_eq!(words[0], "agentbox");
+    let mut command = Command::new(agentbox());
+    scene.dress(&mut command);
+    command.args(&words[1..]).env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint);
+    command.env("OTEL_EXPORTER_OTLP_HEADERS", "x-key=a-secret");
+    run(command, b"")
+}
+
+#[test]
+fn a_real_receiver_gets_the_spans_of_a_run_before_it_ends() {
+    let Some(python) = python() else { skip!("no Python with opentelemetry-proto ($PYTHON names another)") };
+    let scene = Scene::new();
+    let (_served, port, mut lines) = real_collector(&scene, &python, &[]);
+    let mut live = Live::start(&scene, &format!("http://localhost:{port}"), &["--export", "otlp"]);
+    let mut next = || -> Value { serde_json::from_str(&lines.next().expect("a span")).expect("JSON") };
+    let first = next();
+    assert_eq!((&first["name"], &first["key"]), (&"command uname".into(), &"a-secret".into()));
+    assert!(live.agentbox.try_wait().expect("look").is_none(), "it goes on");
+    assert_eq!(exporters(&scene).len(), 1);
+    let ended = live.end();
+    ended.exits(7).must(ended.err.is_empty(), "nothing to say");
+    let rest = [next(), next(), next()];
+    let mut got: Vec<&str> = rest.iter().filter_map(|span| span["name"].as_str()).collect();
+    assert_eq!(got.pop(), Some("agentbox run sh"), "the run itself is complete last");
+    assert_eq!(BTreeSet::from_iter(got), BTreeSet::from(["command true", "command id"]));
+    assert_eq!(rest[2]["span"], first["parent"]);
+    assert_eq!(rest[2]["attributes"]["process.exit.code"], "int_value: 7");
+    assert!(exporters(&scene).is_empty(), "nothing is left behind");
+    for kept in [fs::read_to_string(live_log(&scene)).expect("the log"), cursor(&scene)] {
+        assert!(!kept.contains("a-secret"), "{kept}");
+    }
+    let about = fs::read_to_string(run_dir(&scene).join("run.json")).expect("run.json");
+    assert!(!about.contains("a-secret"), "{about}");
+}
+
+#[test]
+fn a_box_neither_sees_the_exporter_nor_the_keys_of_the_collector() {
+    let scene = Scene::new();
+    let (endpoint, requests) = collector(std::iter::repeat(TAKEN));
+    let passing = "version: 1\nextends: [default]\nenv:\n  pass: [\"*\"]\n";
+    let policy = scene.file("passing.yaml", passing);
+    let line = "uname; read go; env; cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ | tr '\\0' '\\n'";
+    let (mut command, log) = scene.boxed_command(&["-p", text(&policy), "--export", "otlp"], &["/bin/sh", "-c", line]);
+    command.env("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint).env("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "x-key=a-secret");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let agentbox = common::start(command);
+    assert_eq!(next_names(&requests), ["command uname"]);
+    assert_eq!(exporters(&scene).len(), 1, "it is there, outside");
+    let seen = finish(agentbox, b"go\n", &log);
+    seen.exits(0)
+        .must(seen.out.contains("OTEL_EXPORTER_OTLP_ENDPOINT"), "what is no secret is passed as the policy says");
+    seen.must(!seen.out.contains("a-secret") && !seen.out.contains("--follow"), "the exporter");
+}
+
+#[test]
+fn what_a_collector_that_is_down_has_missed_it_gets_when_it_is_back() {
+    let scene = Scene::new();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    drop(listener);
+    let endpoint = format!("http://{address}");
+    let live = Live::start(&scene, &endpoint, &["--export", "otlp"]);
+    await_until("a first try", || {
+        scene.root.join("state/agentbox/runs").exists() && cursor(&scene).contains("refused")
+    });
+    let requests = collector_at(TcpListener::bind(address).expect("the same port"), std::iter::repeat(TAKEN));
+    let first = requests.recv_timeout(common::PATIENCE).expect("a request");
+    let ended = live.end();
+    ended.exits(7).must(ended.err.is_empty(), "nothing to say");
+    is_whole([first].into_iter().chain(requests.try_iter()));
+}
+
+#[test]
+fn a_run_ends_while_the_collector_hangs_and_says_what_sends_the_rest() {
+    let scene = Scene::new();
+    let (endpoint, requests) = collector(std::iter::once(HANGS).chain(std::iter::repeat(TAKEN)));
+    let live = Live::start(&scene, &endpoint, &["--export", "otlp"]);
+    assert_eq!(next_names(&requests), ["command uname"]);
+    let ended = live.end();
+    ended.exits(7);
+    assert!(exporters(&scene).is_empty(), "nothing is left behind");
+    let sent = sends_the_rest(&scene, &ended, &endpoint);
+    sent.exits(0).must(sent.out == format!("4 spans sent to {endpoint}/v1/traces\n"), "all of it");
+    is_whole(requests.try_iter());
+    let nothing = sends_the_rest(&scene, &ended, &endpoint);
+    nothing.exits(0).must(nothing.out.starts_with("0 spans sent to") && nothing.out.ends_with(", 4 before\n"), "once");
+}
+
+#[test]
+fn a_collector_that_says_when_to_come_again_is_obeyed() {
+    const LATER: &str = "HTTP/1.1 429 Slow\r\nretry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+    let scene = Scene::new();
+    let (endpoint, requests) = collector([LATER, BUSY].into_iter().chain(std::iter::repeat(TAKEN)));
+    let live = Live::start(&scene, &endpoint, &["--export", "otlp"]);
+    let next = || requests.recv_timeout(common::PATIENCE).expect("a request").1;
+    let (first, second, third) = (next(), next(), next());
+    assert!(first == second && second == third, "the same, in its turn");
+    let ended = live.end();
+    ended.exits(7).must(ended.err.is_empty(), "nothing to say");
+    is_whole([(String::new(), third)].into_iter().chain(requests.try_iter()));
+}
+
+#[test]
+fn what_an_exporter_that_was_killed_left_is_sent_later_and_nothing_twice() {
+    let scene = Scene::new();
+    let (endpoint, requests) = collector(std::iter::repeat(TAKEN));
+    let live = Live::start(&scene, &endpoint, &["--export", "otlp"]);
+    let first = requests.recv_timeout(common::PATIENCE).expect("a request");
+    await_until("the answer is taken down", || cursor(&scene).contains(r#""spans":1,"#));
+    let [exporter] = exporters(&scene)[..] else { panic!("one exporter") };
+    kill(Pid::from_raw(exporter), Signal::SIGKILL).expect("kill the exporter");
+    let ended = live.end();
+    ended.exits(7);
+    let sent = sends_the_rest(&scene, &ended, &endpoint);
+    sent.exits(0).must(sent.out.starts_with("3 spans sent to") && sent.out.ends_with(", 1 before\n"), "the rest");
+    is_whole([first].into_iter().chain(requests.try_iter()));
+}
+
+#[test]
+fn the_records_of_an_agentbox_that_was_killed_still_arrive() {
+    let scene = Scene::new();
+    let (endpoint, requests) = collector(std::iter::repeat(TAKEN));
+    let mut live = Live::start(&scene, &endpoint, &["--export", "otlp"]);
+    let first = requests.recv_timeout(common::PATIENCE).expect("a request");
+    live.agentbox.kill().expect("SIGKILL to agentbox");
+    live.agentbox.wait().expect("reap it");
+    let last = requests.recv_timeout(common::PATIENCE).expect("what is left");
+    await_until("the exporter has ended", || exporters(&scene).is_empty());
+    let root = spans(&last.1).last().expect("the run").clone();
+    assert_eq!(attribute(&root, "agentbox.finished")["boolValue"], false);
+    assert_eq!(names([first, last]), ["command uname", "agentbox run sh"]);
 }
 
 #[test]
@@ -562,4 +730,28 @@ fn records_and_events_are_written_while_the_run_goes_on() {
     is_chained(&events);
     let requests = json_lines(&finish(otlp, b"", none).exits(0).out);
     is_whole(requests.into_iter().map(|body| (String::new(), body)));
+}
+
+#[test]
+fn a_run_that_cannot_be_exported_does_not_start() {
+    let scene = Scene::new();
+    let general = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1");
+    for (flags, variables, said) in [
+        (&[][..], &[][..], "set OTEL_EXPORTER_OTLP_ENDPOINT, such as http://127.0.0.1:4318"),
+        (&[], &[("OTEL_EXPORTER_OTLP_ENDPOINT", "127.0.0.1:1")], "must begin with http://"),
+        (&[], &[general, ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")], "set it to http/json"),
+        (&[], &[general, ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon")], "must be milliseconds"),
+        (&["--log", "/dev/null"], &[general], "leave --log out"),
+    ] {
+        let mut command = Command::new(agentbox());
+        scene.dress(&mut command);
+        command.args(["run", "--export", "otlp"]).args(flags).args(["--", "touch", "begun"]);
+        command.envs(variables.iter().copied());
+        let refused = run(command, b"");
+        refused.exits(125).must(refused.err.contains(said) && refused.err.lines().count() == 1, said);
+        refused.must(!scene.work.join("begun").exists(), "the command has not run");
+    }
+    let follow = exporter(&scene, "", &["--follow", "-f", "jsonl", "-o", "file"]);
+    let refused = finish(follow, b"", Path::new("/nonexistent"));
+    refused.exits(125).must(refused.err.contains("leave -o out"), "why");
 }

@@ -1,8 +1,10 @@
 //! `agentbox log export`: a log in the shape that other tools read: OCSF events, an OpenTelemetry trace, or as it is.
 //!
-//! Main process, no box; with `--follow` while a run goes on. Reads line by line; what is no record is named and passed over. Nothing is ever changed here but how far a collector
+//! Main process, no box; with `--follow` while a run goes on, and so also beside the box of `agentbox run --export`.
+//! Reads line by line; what is no record is named and passed over. Nothing is ever changed here but how far a collector
 //! is: one that cannot be reached costs nothing but the call.
 
+pub(super) mod beside;
 mod deliver;
 mod send;
 
