@@ -149,6 +149,10 @@ pub struct PolicyArgs {
     /// How much is recorded
     #[arg(long, value_enum, value_name = "LEVEL")]
     pub audit_level: Option<AuditLevel>,
+    /// Send the trace to the collector that OTEL_EXPORTER_OTLP_ENDPOINT names, while the command runs: what `agentbox log
+    /// export --follow` does, in a process beside the box
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub export: Option<ExportAs>,
 }
 
 /// `agentbox run`.
@@ -170,10 +174,6 @@ pub struct Run {
     /// Write the end-of-run summary to FILE as JSON
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
-    /// Send the trace to the collector that OTEL_EXPORTER_OTLP_ENDPOINT names, while the command runs: what `agentbox log
-    /// export --follow` does, in a process beside the box
-    #[arg(long, value_enum, value_name = "FORMAT")]
-    pub export: Option<ExportAs>,
     /// Refuse to start unless LAYER is fully enforced (repeatable)
     #[arg(long, value_enum, value_name = "LAYER")]
     pub require: Vec<Layer>,
@@ -223,6 +223,15 @@ pub enum AuditLevel {
     Actions,
     /// Also every open for reading and every change to modes, owners and times
     All,
+}
+
+/// See [`crate::event::Export`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExportAs {
+    /// Not while it runs
+    None,
+    /// A trace of OpenTelemetry, by OTLP over HTTP
+    Otlp,
 }
 
 /// The layers a run is made of, as `--require` and `--allow-degraded` name them.
@@ -429,13 +438,6 @@ pub enum Format {
     Otlp,
     /// The records as they are
     Jsonl,
-}
-
-/// What a run can be exported as while it goes on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ExportAs {
-    /// A trace of OpenTelemetry, by OTLP over HTTP
-    Otlp,
 }
 
 /// `agentbox report`.

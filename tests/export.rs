@@ -433,6 +433,9 @@ struct Live {
     log: PathBuf,
 }
 
+/// A policy that has every run exported.
+const EXPORTED: &str = "version: 1\nextends: [default]\naudit: {export: otlp}\n";
+
 const LIVE: &str = "uname > a; read go; /bin/true; id > b; exit 7";
 
 impl Live {
@@ -607,7 +610,8 @@ fn a_collector_that_says_when_to_come_again_is_obeyed() {
     const LATER: &str = "HTTP/1.1 429 Slow\r\nretry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
     let scene = Scene::new();
     let (endpoint, requests) = collector([LATER, BUSY].into_iter().chain(std::iter::repeat(TAKEN)));
-    let live = Live::start(&scene, &endpoint, &["--export", "otlp"]);
+    let policy = scene.file("exported.yaml", EXPORTED);
+    let live = Live::start(&scene, &endpoint, &["-p", text(&policy)]);
     let next = || requests.recv_timeout(common::PATIENCE).expect("a request").1;
     let (first, second, third) = (next(), next(), next());
     assert!(first == second && second == third, "the same, in its turn");
@@ -736,21 +740,25 @@ fn records_and_events_are_written_while_the_run_goes_on() {
 fn a_run_that_cannot_be_exported_does_not_start() {
     let scene = Scene::new();
     let general = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1");
+    let policy = scene.file("exported.yaml", EXPORTED);
     for (flags, variables, said) in [
         (&[][..], &[][..], "set OTEL_EXPORTER_OTLP_ENDPOINT, such as http://127.0.0.1:4318"),
         (&[], &[("OTEL_EXPORTER_OTLP_ENDPOINT", "127.0.0.1:1")], "must begin with http://"),
         (&[], &[general, ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")], "set it to http/json"),
         (&[], &[general, ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon")], "must be milliseconds"),
         (&["--log", "/dev/null"], &[general], "leave --log out"),
+        (&["-p", text(&policy)], &[], "or run with --export none"),
     ] {
         let mut command = Command::new(agentbox());
         scene.dress(&mut command);
-        command.args(["run", "--export", "otlp"]).args(flags).args(["--", "touch", "begun"]);
+        let flag: &[&str] = if flags.contains(&"-p") { &[] } else { &["--export", "otlp"] };
+        command.arg("run").args(flag).args(flags).args(["--", "touch", "begun"]);
         command.envs(variables.iter().copied());
         let refused = run(command, b"");
         refused.exits(125).must(refused.err.contains(said) && refused.err.lines().count() == 1, said);
         refused.must(!scene.work.join("begun").exists(), "the command has not run");
     }
+    scene.boxed(&["-p", text(&policy), "--export", "none"], &["touch", "begun"]).exits(0);
     let follow = exporter(&scene, "", &["--follow", "-f", "jsonl", "-o", "file"]);
     let refused = finish(follow, b"", Path::new("/nonexistent"));
     refused.exits(125).must(refused.err.contains("leave -o out"), "why");

@@ -29,7 +29,7 @@ use crate::audit::{
     text,
 };
 use crate::cli;
-use crate::event::{Mode, escape_bytes};
+use crate::event::{Export, Mode, escape_bytes};
 use crate::gate::Gate;
 use crate::host::{HostFacts, apparmor_restricts_user_namespaces};
 use crate::net::publish::{self, Published};
@@ -70,7 +70,10 @@ pub fn run(args: &cli::Run) -> Result<u8> {
         super::policy::print_notes(&loaded.notes);
     }
     refuse_denied_command(&loaded.policy, &args.command)?;
-    let exporter = args.export.map(|cli::ExportAs::Otlp| Exporter::prepare(args.log.as_deref())).transpose()?;
+    let exporter = match loaded.policy.export {
+        Export::None => None,
+        Export::Otlp => Some(Exporter::prepare(args.log.as_deref())?),
+    };
     if args.dry_run {
         return dry_run(args, loaded.policy);
     }

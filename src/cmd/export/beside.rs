@@ -1,4 +1,4 @@
-//! The exporter of `agentbox run --export`: `agentbox log export --follow`, a process of its own beside the box.
+//! The exporter of a run with `--export otlp` or `audit.export: otlp`: `agentbox log export --follow`, a process of its own beside the box.
 //!
 //! Main process. The exporter reads the log as anybody may and knows nothing of the box, so the supervisor waits for
 //! nothing and keeps nothing for it; the box cannot see it. It has a process group of its own, because the signals of a
@@ -40,14 +40,14 @@ pub(in crate::cmd) struct Exporter {
 impl Exporter {
     /// Fails if the variables name no collector, or `log` is nothing that can be read while it is written.
     pub(in crate::cmd) fn prepare(log: Option<&Path>) -> Result<Self> {
-        let Some(collector) = Collector::from_variables(variable).context("--export otlp")? else {
+        let Some(collector) = Collector::from_variables(variable).context("cannot export the run")? else {
             bail!(
-                "--export otlp: no variable names a collector: set OTEL_EXPORTER_OTLP_ENDPOINT, such as \
-                 http://127.0.0.1:4318"
+                "cannot export the run: no variable names a collector: set OTEL_EXPORTER_OTLP_ENDPOINT, such as \
+                 http://127.0.0.1:4318, or run with --export none"
             );
         };
         if let Some(log) = log.filter(|log| log.exists() && !log.is_file()) {
-            bail!("--export reads the log, and {} is no file: leave --log out or name one", log.display());
+            bail!("cannot export the run: {} is no file to read back: leave --log out or name one", log.display());
         }
         let program = std::env::current_exe().context("cannot find agentbox's own executable")?;
         Ok(Self { program, told: collector.told(), key: collector.key() })
