@@ -108,7 +108,8 @@ pub struct Trace {
     end: Option<End>,
     /// Actions that have not ended, in the order in which they began.
     open: BTreeMap<u64, Action>,
-    known: HashMap<String, u64>,
+    /// The numbers of those, and the names of those that ended last.
+    known: HashMap<String, Option<u64>>,
     ended: VecDeque<String>,
     /// How many actions have begun.
     begun: u64,
@@ -191,10 +192,10 @@ impl Trace {
     }
 
     fn ended(&mut self, id: String) -> Option<Value> {
-        let action = self.open.remove(&self.known.remove(&id)?)?;
+        let action = self.open.remove(&self.known.get_mut(&id)?.take()?)?;
         self.ended.push_back(id);
         if self.ended.len() > ENDED {
-            self.ended.pop_front();
+            self.ended.pop_front().map(|oldest| self.known.remove(&oldest));
         }
         Some(self.span(&action))
     }
@@ -244,15 +245,14 @@ impl Trace {
             return None;
         }
         let number = match self.known.get(id) {
-            Some(&number) => number,
-            None if self.ended.iter().any(|ended| ended == id) => return None,
+            Some(&number) => number?,
             None if self.open.len() == OPEN => {
                 self.more += 1;
                 return None;
             }
             None => {
                 self.begun += 1;
-                self.known.insert(id.into(), self.begun);
+                self.known.insert(id.into(), Some(self.begun));
                 self.begun
             }
         };
@@ -547,5 +547,43 @@ mod tests {
         assert_eq!(pairs, [("team", "a b"), ("env", "%zz")]);
         let named = Resource::from_text(Some("mine"), Some("service.name=x"));
         assert_eq!(named.service.as_deref(), Some("mine"), "the variable of its own wins");
+    }
+    /// A line of a log of which only the record is looked at.
+    fn line(number: u64, fields: &str) -> Line {
+        let raw = format!(r#"{{"v":1,"seq":{number},"prev":"","time":"2026-11-23T12:00:00Z","run":"r",{fields}}}"#);
+        let kind = serde_json::from_str::<Value>(&raw).unwrap()["kind"].as_str().unwrap().to_string();
+        let entry = super::super::record::parse(&kind, raw.as_bytes()).ok();
+        Line { number, seq: Some(number), raw: raw.into_bytes(), entry, faults: Vec::new() }
+    }
+
+    #[test]
+    fn a_span_is_handed_out_once_when_its_action_ends_and_the_rest_at_the_end() {
+        let mut trace = Trace::new("r", None);
+        let begin = |id: &str| format!(r#""kind":"action","action":"{id}","command":["{id}"]"#);
+        let end = |id: &str| format!(r#""kind":"action_end","action":"{id}""#);
+        let lines = [begin("a1"), begin("a2"), end("a2"), end("a2"), begin("a3"), end("a9"), end("session")];
+        let mut names = Vec::new();
+        for (number, fields) in (1..).zip(&lines) {
+            names.extend(trace.take(&line(number, fields)).map(|span| (number, span["name"].clone())));
+        }
+        assert_eq!(names, [(3, "command a2".into()), (6, "command a9".into())]);
+        let rest: Vec<Value> = std::iter::from_fn(|| trace.rest()).map(|span| span["name"].clone()).collect();
+        assert_eq!(rest, ["command a1", "command a3", "agentbox run "]);
+        assert_eq!(trace.take(&line(8, &end("a1"))), None, "nothing comes after the run's own");
+    }
+
+    #[test]
+    fn a_trace_remembers_what_is_open_and_little_of_what_has_ended() {
+        let mut trace = Trace::new("r", None);
+        for number in 0..2 * ENDED as u64 {
+            let fields = |kind: &str| format!(r#""kind":"{kind}","action":"a{number}""#);
+            assert_eq!(trace.take(&line(1, &fields("action"))), None);
+            assert!(trace.take(&line(2, &fields("action_end"))).is_some());
+        }
+        assert_eq!((trace.open.len(), trace.known.len(), trace.ended.len()), (0, ENDED, ENDED));
+        for number in 0..2 * OPEN as u64 {
+            trace.take(&line(1, &format!(r#""kind":"action","action":"b{number}""#)));
+        }
+        assert_eq!((trace.open.len(), trace.more), (OPEN, OPEN as u64), "counted, not kept");
     }
 }
