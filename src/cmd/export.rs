@@ -162,6 +162,10 @@ fn requests<S: Source>(found: &Found, reader: &mut Reader<S>, grouped: Grouped, 
         }
         Ok(Wait::Again)
     })?;
+    if grouped == Grouped::Singly && still_written(&found.log) {
+        // We were ended before the run was: what it has open is not complete yet.
+        return Ok(status);
+    }
     while let Some(span) = trace.rest() {
         spans.push(span);
         if spans.len() == most {
