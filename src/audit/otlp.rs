@@ -21,8 +21,8 @@ use super::text;
 const OPEN: usize = 10_000;
 /// How many of the actions that ended last are remembered: an act that was under way may be on record after them.
 const ENDED: usize = 1024;
-/// How many spans go in one request: collectors bound what they take.
-pub const SPANS: usize = 1000;
+/// How many spans go in one request, as in the SDKs of OpenTelemetry: collectors bound what they take.
+pub const SPANS: usize = 512;
 
 /// The trace that a caller is part of, as W3C Trace Context writes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
