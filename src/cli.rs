@@ -149,6 +149,10 @@ pub struct PolicyArgs {
     /// How much is recorded
     #[arg(long, value_enum, value_name = "LEVEL")]
     pub audit_level: Option<AuditLevel>,
+    /// Send the trace to the collector that OTEL_EXPORTER_OTLP_ENDPOINT names, while the command runs: what `agentbox log
+    /// export --follow` does, in a process beside the box
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub export: Option<ExportAs>,
 }
 
 /// `agentbox run`.
@@ -219,6 +223,15 @@ pub enum AuditLevel {
     Actions,
     /// Also every open for reading and every change to modes, owners and times
     All,
+}
+
+/// See [`crate::event::Export`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExportAs {
+    /// Not while it runs
+    None,
+    /// A trace of OpenTelemetry, by OTLP over HTTP
+    Otlp,
 }
 
 /// The layers a run is made of, as `--require` and `--allow-degraded` name them.
@@ -398,14 +411,23 @@ pub struct Export {
     /// Write to FILE; `-` is the standard output, which is also the default
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// Go on with what is written, until the run ends; RUN may be `next`: the one that starts next
+    #[arg(long)]
+    pub follow: bool,
+    /// Send all of it, also what the collector has taken before
+    #[arg(long)]
+    pub again: bool,
 }
 
 const EXPORT: &str = "\
 With --format otlp and without -o the trace is sent to the collector that
 OTEL_EXPORTER_OTLP_ENDPOINT or OTEL_EXPORTER_OTLP_TRACES_ENDPOINT names, by
 HTTP or HTTPS with JSON. Also read: OTEL_EXPORTER_OTLP_HEADERS, _TIMEOUT and
-_CERTIFICATE, OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES.
-Exit status: 0 all of it, 1 the log is broken in places, 125 not written or sent.";
+_CERTIFICATE, OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES. What it has taken is
+kept beside the log, and is not sent again. With --follow a collector that is
+down is tried until 30 seconds after the run has ended.
+Exit status: 0 all of it, 1 the log is broken in places, 125 not written or not
+all sent; with --follow 128 and its number if a signal has ended it.";
 
 /// The formats of `agentbox log export`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -610,6 +610,17 @@ pub enum Mode {
     Audit,
 }
 
+/// What a run is exported as while it goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Export {
+    /// It is not.
+    #[default]
+    None,
+    /// A trace of OpenTelemetry, sent by OTLP over HTTP.
+    Otlp,
+}
+
 /// How much is recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -477,6 +477,7 @@ mod tests {
             env: Environment::default(),
             network: Network::new(NetworkMode::None, RuleId::new("default.yaml", "network")),
             audit: level,
+            export: crate::event::Export::None,
             secrets: Guards::default(),
             tiers: None,
         }

@@ -45,6 +45,9 @@
 //!    for names, connections and visitors in the host's network; the second makes sockets in the box's, with the right to
 //!    take low ports there and no other.
 //! 7. **annotate**: started when a program in the box first speaks of itself; hears what they all say, and answers.
+//!
+//! With `--export` there is one more process, `agentbox log export --follow`: it reads the log as it grows, sends it to a
+//! collector, and has nothing to do with the box (`cmd::export::beside`).
 #![deny(unsafe_code)]
 
 pub mod annotate;

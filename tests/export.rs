@@ -11,7 +11,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 
-use common::{Outcome, Scene, agent_records, agentbox, chained, program, run, text};
+use common::{
+    Outcome, Scene, agent_records, agentbox, await_until, chained, finish, processes_with, program, run, text,
+};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -156,8 +160,8 @@ fn a_run_is_a_trace_of_its_actions_and_always_the_same_one() {
     assert_eq!(request, otlp(&scene, text(&log)), "exported twice");
     let spans = spans(&request);
     let names: Vec<&str> = spans.iter().filter_map(|span| span["name"].as_str()).collect();
-    assert_eq!(names, ["agentbox run agent", "execute_tool Bash", "command git"]);
-    let [root, first, second] = spans.as_slice() else { panic!("{request:#}") };
+    assert_eq!(names, ["execute_tool Bash", "command git", "agentbox run agent"], "as they are complete");
+    let [first, second, root] = spans.as_slice() else { panic!("{request:#}") };
     assert!(root["parentSpanId"].is_null());
     assert_eq!((&first["parentSpanId"], &second["parentSpanId"]), (&root["spanId"], &first["spanId"]));
     let hex = |value: &Value| value.as_str().expect("an id").bytes().all(|b| b.is_ascii_hexdigit());
@@ -192,7 +196,8 @@ fn a_run_is_part_of_the_trace_that_its_caller_names() {
         run(command, b"").exits(0);
         let request = otlp(&scene, text(&log));
         let spans = spans(&request);
-        assert_eq!(spans[0]["parentSpanId"], parent);
+        let root = spans.last().expect("the run's own");
+        assert_eq!((&root["name"], &root["parentSpanId"]), (&"agentbox run sh".into(), &parent));
         assert!(trace.is_null() || spans.iter().all(|span| span["traceId"] == trace), "{request:#}");
         assert!(spans.iter().any(|span| span["name"] == "command uname"), "{request:#}");
     }
@@ -228,12 +233,20 @@ fn sent(scene: &Scene, log: &Path, variables: &[(&str, &str)]) -> Outcome {
     run(command, b"")
 }
 
+/// What a collector was sent: the head and the body of a request.
+type Requests = mpsc::Receiver<(String, Value)>;
+
 /// A collector that answers one request after the other with these, and tells what it was sent.
-fn collector(answers: &'static [&'static str]) -> (String, mpsc::Receiver<(String, Value)>) {
+fn collector(answers: impl IntoIterator<Item = &'static str> + Send + 'static) -> (String, Requests) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let endpoint = format!("http://127.0.0.1:{}", listener.local_addr().expect("an address").port());
+    (endpoint, collector_at(listener, answers))
+}
+
+fn collector_at(listener: TcpListener, answers: impl IntoIterator<Item = &'static str> + Send + 'static) -> Requests {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
+        let mut unanswered = Vec::new();
         for answer in answers {
             let (mut stream, _) = listener.accept().expect("a request");
             let mut input = BufReader::new(stream.try_clone().expect("the same stream"));
@@ -246,12 +259,18 @@ fn collector(answers: &'static [&'static str]) -> (String, mpsc::Receiver<(Strin
             let mut body = vec![0; length.expect("a length").parse().expect("a number")];
             input.read_exact(&mut body).expect("a body");
             let _ = sender.send((head, serde_json::from_slice(&body).expect("JSON")));
-            stream.write_all(answer.as_bytes()).expect("answer");
+            // Who asked may be gone.
+            let _ = stream.write_all(answer.as_bytes());
+            if answer.is_empty() {
+                unanswered.push(stream);
+            }
         }
     });
-    (endpoint, receiver)
+    receiver
 }
 
+/// Never answers, and keeps the connection.
+const HANGS: &str = "";
 const TAKEN: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}";
 const BUSY: &str = "HTTP/1.1 503 Busy\r\nretry-after: 0\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
@@ -259,7 +278,7 @@ const BUSY: &str = "HTTP/1.1 503 Busy\r\nretry-after: 0\r\ncontent-length: 0\r\n
 fn a_busy_collector_is_asked_again_and_gets_the_whole_trace() {
     let scene = Scene::new();
     let log = scene.file("agent.jsonl", chained(agent_records()));
-    let (endpoint, requests) = collector(&[BUSY, BUSY, TAKEN]);
+    let (endpoint, requests) = collector([BUSY, BUSY, TAKEN]);
     let variables = [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()),
         ("OTEL_EXPORTER_OTLP_HEADERS", "x-key=a%20b,other=1"),
@@ -297,9 +316,9 @@ fn a_collector_that_does_not_take_it_is_one_error_and_the_log_stays() {
     };
     for (endpoint, said) in [
         (closed, "refused"),
-        (collector(&[REFUSED]).0, "the collector answered 401 Unauthorized: no \\u{1b}"),
-        (collector(&[PARTLY]).0, "the collector refused 2 spans: out of quota"),
-        (collector(&[ELSEWHERE]).0, "the collector answered 302"),
+        (collector([REFUSED]).0, "the collector answered 401 Unauthorized: no \\u{1b}"),
+        (collector([PARTLY]).0, "the collector refused 2 spans: out of quota"),
+        (collector([ELSEWHERE]).0, "the collector answered 302"),
         ("http://no-such-host.invalid:4318".into(), "host not found"),
         ("localhost:4318".into(), "must begin with http://"),
     ] {
@@ -353,11 +372,12 @@ fn a_real_reader_of_the_protocol_understands_every_span() {
     sent(&scene, &log, &[("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint), ("OTEL_EXPORTER_OTLP_HEADERS", "x-key=k")])
         .exits(0);
     let spans: Vec<Value> = lines.take(3).map(|line| serde_json::from_str(&line).expect("JSON")).collect();
-    assert_eq!(spans[1]["name"], "execute_tool Bash");
-    assert_eq!((&spans[1]["parent"], &spans[2]["parent"]), (&spans[0]["span"], &spans[1]["span"]));
-    assert_eq!((&spans[0]["kind"], &spans[0]["status"], &spans[0]["key"]), (&1.into(), &2.into(), &"k".into()));
-    assert_eq!(spans[2]["attributes"]["agentbox.tier"], "int_value: 10");
-    assert_eq!(spans[0]["attributes"]["agentbox.finished"], "bool_value: true");
+    let [tool, git, run] = spans.as_slice() else { panic!("{spans:#?}") };
+    assert_eq!(tool["name"], "execute_tool Bash");
+    assert_eq!((&tool["parent"], &git["parent"]), (&run["span"], &tool["span"]));
+    assert_eq!((&run["kind"], &run["status"], &run["key"]), (&1.into(), &2.into(), &"k".into()));
+    assert_eq!(git["attributes"]["agentbox.tier"], "int_value: 10");
+    assert_eq!(run["attributes"]["agentbox.finished"], "bool_value: true");
 }
 
 #[test]
@@ -405,4 +425,341 @@ fn a_trace_goes_by_tls_only_to_whom_the_certificates_vouch_for() {
     refused.exits(125).must(refused.err.contains("certificate"), "why");
     sent(&certificate).exits(0);
     assert_eq!(lines.take(3).count(), 3);
+}
+
+/// A run that is exported while it goes on: says `uname`, waits for a line of its input, then starts `true` and `id`.
+struct Live {
+    agentbox: Child,
+    log: PathBuf,
+}
+
+/// A policy that has every run exported.
+const EXPORTED: &str = "version: 1\nextends: [default]\naudit: {export: otlp}\n";
+
+const LIVE: &str = "uname > a; read go; /bin/true; id > b; exit 7";
+
+impl Live {
+    fn start(scene: &Scene, endpoint: &str, flags: &[&str]) -> Self {
+        let (mut command, log) = scene.boxed_command(flags, &["/bin/sh", "-c", LIVE]);
+        command.env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint).env("OTEL_EXPORTER_OTLP_HEADERS", "x-key=a-secret");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self { agentbox: common::start(command), log }
+    }
+
+    /// Lets it go on, to its end.
+    fn end(self) -> Outcome {
+        finish(self.agentbox, b"go\n", &self.log)
+    }
+}
+
+/// `agentbox log export` in the scene, with pipes.
+fn exporter(scene: &Scene, endpoint: &str, args: &[&str]) -> Child {
+    let mut command = Command::new(agentbox());
+    scene.dress(&mut command);
+    command.args(["log", "export"]).args(args);
+    if !endpoint.is_empty() {
+        command.env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint);
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    common::start(command)
+}
+
+/// The log of the scene's first run.
+fn live_log(scene: &Scene) -> PathBuf {
+    scene.root.join("audit-0.jsonl")
+}
+
+/// The directory of the scene's one run.
+fn run_dir(scene: &Scene) -> PathBuf {
+    let runs = fs::read_dir(scene.root.join("state/agentbox/runs")).expect("runs");
+    let mut runs = runs.map(|run| run.expect("a run").path());
+    match (runs.next(), runs.next()) {
+        (Some(run), None) => run,
+        other => panic!("one run, not {other:?}"),
+    }
+}
+
+/// What is kept of how far the collector is.
+fn cursor(scene: &Scene) -> String {
+    let name = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with("exported-");
+    let mut entries = fs::read_dir(run_dir(scene)).expect("the run's directory").flatten();
+    entries.find(name).map(|entry| fs::read_to_string(entry.path()).expect("a cursor")).unwrap_or_default()
+}
+
+/// The exporters of the scene's one run.
+fn exporters(scene: &Scene) -> Vec<i32> {
+    processes_with(text(&run_dir(scene)))
+}
+
+/// The names of the spans of requests, and that no span is among them twice.
+fn names(requests: impl IntoIterator<Item = (String, Value)>) -> Vec<String> {
+    let bodies: Vec<Value> = requests.into_iter().map(|(_, body)| body).collect();
+    let all: Vec<&Value> = bodies.iter().flat_map(spans).collect();
+    let ids: BTreeSet<&str> = all.iter().filter_map(|span| span["spanId"].as_str()).collect();
+    assert_eq!(ids.len(), all.len(), "a span twice: {all:#?}");
+    all.iter().filter_map(|span| span["name"].as_str()).map(str::to_string).collect()
+}
+
+/// Holds all the requests of a [`Live`] run against what it did.
+#[track_caller]
+fn is_whole(requests: impl IntoIterator<Item = (String, Value)>) {
+    let mut names = names(requests);
+    names.sort_unstable();
+    assert_eq!(names, ["agentbox run sh", "command id", "command true", "command uname"]);
+}
+
+fn next_names(requests: &Requests) -> Vec<String> {
+    names([requests.recv_timeout(common::PATIENCE).expect("a request")])
+}
+
+/// The one line that a run leaves when not all was taken, and what the command in it then says.
+fn sends_the_rest(scene: &Scene, ended: &Outcome, endpoint: &str) -> Outcome {
+    let [line] = ended.err.lines().collect::<Vec<_>>()[..] else { panic!("one line\n{ended}") };
+    assert!(line.starts_with(&format!("agentbox: {endpoint}/v1/traces has not taken the whole trace")), "{line}");
+    let words: Vec<&str> = line.split('`').nth(1).expect("a command").split(' ').collect();
+    assert_eq!(words[0], "agentbox");
+    let mut command = Command::new(agentbox());
+    scene.dress(&mut command);
+    command.args(&words[1..]).env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint);
+    command.env("OTEL_EXPORTER_OTLP_HEADERS", "x-key=a-secret");
+    run(command, b"")
+}
+
+#[test]
+fn a_real_receiver_gets_the_spans_of_a_run_before_it_ends() {
+    let Some(python) = python() else { skip!("no Python with opentelemetry-proto ($PYTHON names another)") };
+    let scene = Scene::new();
+    let (_served, port, mut lines) = real_collector(&scene, &python, &[]);
+    let mut live = Live::start(&scene, &format!("http://localhost:{port}"), &["--export", "otlp"]);
+    let mut next = || -> Value { serde_json::from_str(&lines.next().expect("a span")).expect("JSON") };
+    let first = next();
+    assert_eq!((&first["name"], &first["key"]), (&"command uname".into(), &"a-secret".into()));
+    assert!(live.agentbox.try_wait().expect("look").is_none(), "it goes on");
+    assert_eq!(exporters(&scene).len(), 1);
+    let ended = live.end();
+    ended.exits(7).must(ended.err.is_empty(), "nothing to say");
+    let rest = [next(), next(), next()];
+    let mut got: Vec<&str> = rest.iter().filter_map(|span| span["name"].as_str()).collect();
+    assert_eq!(got.pop(), Some("agentbox run sh"), "the run itself is complete last");
+    assert_eq!(BTreeSet::from_iter(got), BTreeSet::from(["command true", "command id"]));
+    assert_eq!(rest[2]["span"], first["parent"]);
+    assert_eq!(rest[2]["attributes"]["process.exit.code"], "int_value: 7");
+    assert!(exporters(&scene).is_empty(), "nothing is left behind");
+    for kept in [fs::read_to_string(live_log(&scene)).expect("the log"), cursor(&scene)] {
+        assert!(!kept.contains("a-secret"), "{kept}");
+    }
+    let about = fs::read_to_string(run_dir(&scene).join("run.json")).expect("run.json");
+    assert!(!about.contains("a-secret"), "{about}");
+}
+
+#[test]
+fn a_box_neither_sees_the_exporter_nor_the_keys_of_the_collector() {
+    let scene = Scene::new();
+    let (endpoint, requests) = collector(std::iter::repeat(TAKEN));
+    let passing = "version: 1\nextends: [default]\nenv:\n  pass: [\"*\"]\n";
+    let policy = scene.file("passing.yaml", passing);
+    let line = "uname; read go; env; cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ | tr '\\0' '\\n'";
+    let (mut command, log) = scene.boxed_command(&["-p", text(&policy), "--export", "otlp"], &["/bin/sh", "-c", line]);
+    command.env("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint).env("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "x-key=a-secret");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let agentbox = common::start(command);
+    assert_eq!(next_names(&requests), ["command uname"]);
+    assert_eq!(exporters(&scene).len(), 1, "it is there, outside");
+    let seen = finish(agentbox, b"go\n", &log);
+    seen.exits(0)
+        .must(seen.out.contains("OTEL_EXPORTER_OTLP_ENDPOINT"), "what is no secret is passed as the policy says");
+    seen.must(!seen.out.contains("a-secret") && !seen.out.contains("--follow"), "the exporter");
+}
+
+#[test]
+fn what_a_collector_that_is_down_has_missed_it_gets_when_it_is_back() {
+    let scene = Scene::new();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    drop(listener);
+    let endpoint = format!("http://{address}");
+    let live = Live::start(&scene, &endpoint, &["--export", "otlp"]);
+    await_until("a first try", || {
+        scene.root.join("state/agentbox/runs").exists() && cursor(&scene).contains("refused")
+    });
+    let requests = collector_at(TcpListener::bind(address).expect("the same port"), std::iter::repeat(TAKEN));
+    let first = requests.recv_timeout(common::PATIENCE).expect("a request");
+    let ended = live.end();
+    ended.exits(7).must(ended.err.is_empty(), "nothing to say");
+    is_whole([first].into_iter().chain(requests.try_iter()));
+}
+
+#[test]
+fn a_run_ends_while_the_collector_hangs_and_says_what_sends_the_rest() {
+    let scene = Scene::new();
+    let (endpoint, requests) = collector(std::iter::once(HANGS).chain(std::iter::repeat(TAKEN)));
+    let live = Live::start(&scene, &endpoint, &["--export", "otlp"]);
+    assert_eq!(next_names(&requests), ["command uname"]);
+    let ended = live.end();
+    ended.exits(7);
+    assert!(exporters(&scene).is_empty(), "nothing is left behind");
+    let sent = sends_the_rest(&scene, &ended, &endpoint);
+    sent.exits(0).must(sent.out == format!("4 spans sent to {endpoint}/v1/traces\n"), "all of it");
+    is_whole(requests.try_iter());
+    let nothing = sends_the_rest(&scene, &ended, &endpoint);
+    nothing.exits(0).must(nothing.out.starts_with("0 spans sent to") && nothing.out.ends_with(", 4 before\n"), "once");
+}
+
+#[test]
+fn a_collector_that_says_when_to_come_again_is_obeyed() {
+    const LATER: &str = "HTTP/1.1 429 Slow\r\nretry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+    let scene = Scene::new();
+    let (endpoint, requests) = collector([LATER, BUSY].into_iter().chain(std::iter::repeat(TAKEN)));
+    let policy = scene.file("exported.yaml", EXPORTED);
+    let live = Live::start(&scene, &endpoint, &["-p", text(&policy)]);
+    let next = || requests.recv_timeout(common::PATIENCE).expect("a request").1;
+    let (first, second, third) = (next(), next(), next());
+    assert!(first == second && second == third, "the same, in its turn");
+    let ended = live.end();
+    ended.exits(7).must(ended.err.is_empty(), "nothing to say");
+    is_whole([(String::new(), third)].into_iter().chain(requests.try_iter()));
+}
+
+#[test]
+fn what_an_exporter_that_was_killed_left_is_sent_later_and_nothing_twice() {
+    let scene = Scene::new();
+    let (endpoint, requests) = collector(std::iter::repeat(TAKEN));
+    let live = Live::start(&scene, &endpoint, &["--export", "otlp"]);
+    let first = requests.recv_timeout(common::PATIENCE).expect("a request");
+    await_until("the answer is taken down", || cursor(&scene).contains(r#""spans":1,"#));
+    let [exporter] = exporters(&scene)[..] else { panic!("one exporter") };
+    kill(Pid::from_raw(exporter), Signal::SIGKILL).expect("kill the exporter");
+    let ended = live.end();
+    ended.exits(7);
+    let sent = sends_the_rest(&scene, &ended, &endpoint);
+    sent.exits(0).must(sent.out.starts_with("3 spans sent to") && sent.out.ends_with(", 1 before\n"), "the rest");
+    is_whole([first].into_iter().chain(requests.try_iter()));
+}
+
+#[test]
+fn the_records_of_an_agentbox_that_was_killed_still_arrive() {
+    let scene = Scene::new();
+    let (endpoint, requests) = collector(std::iter::repeat(TAKEN));
+    let mut live = Live::start(&scene, &endpoint, &["--export", "otlp"]);
+    let first = requests.recv_timeout(common::PATIENCE).expect("a request");
+    live.agentbox.kill().expect("SIGKILL to agentbox");
+    live.agentbox.wait().expect("reap it");
+    let last = requests.recv_timeout(common::PATIENCE).expect("what is left");
+    await_until("the exporter has ended", || exporters(&scene).is_empty());
+    let root = spans(&last.1).last().expect("the run").clone();
+    assert_eq!(attribute(&root, "agentbox.finished")["boolValue"], false);
+    assert_eq!(names([first, last]), ["command uname", "agentbox run sh"]);
+}
+
+#[test]
+fn of_two_exporters_at_once_one_waits_and_no_span_goes_twice() {
+    let scene = Scene::new();
+    let (endpoint, requests) = collector(std::iter::repeat(TAKEN));
+    let live = Live::start(&scene, "", &[]);
+    await_until("the run has begun", || scene.work.join("a").exists());
+    let log = text(&live.log).to_string();
+    let first = exporter(&scene, &endpoint, &["--format", "otlp", "--follow", &log]);
+    let begun = requests.recv_timeout(common::PATIENCE).expect("a request");
+    let mut second = exporter(&scene, &endpoint, &["--format", "otlp", "--follow", &log]);
+    let mut said = String::new();
+    BufReader::new(second.stderr.take().expect("a pipe")).read_line(&mut said).expect("a line");
+    assert!(said.starts_with("agentbox: another agentbox sends this run to http://127.0.0.1:"), "{said}");
+    live.end().exits(7);
+    let none = Path::new("/nonexistent");
+    finish(first, b"", none).exits(0);
+    let second = finish(second, b"", none);
+    second.exits(0).must(second.out.starts_with("0 spans sent to"), "nothing was left");
+    is_whole([begun].into_iter().chain(requests.try_iter()));
+}
+
+#[test]
+fn a_collector_goes_on_where_it_is_and_another_gets_all_of_it() {
+    let scene = Scene::new();
+    scene.boxed_sh(&[], "uname; id").exits(0);
+    let log = live_log(&scene);
+    let (endpoint, requests) = collector(std::iter::repeat(TAKEN));
+    let to = ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str());
+    let said = |variables: &[(&str, &str)]| sent(&scene, &log, variables).exits(0).out.clone();
+    assert_eq!(said(&[to]), format!("3 spans sent to {endpoint}/v1/traces\n"));
+    assert_eq!(said(&[to]), format!("0 spans sent to {endpoint}/v1/traces, 3 before\n"));
+    assert_eq!(
+        said(&[to, ("OTEL_EXPORTER_OTLP_HEADERS", "team=b")]),
+        format!("3 spans sent to {endpoint}/v1/traces\n")
+    );
+    let again = exporter(&scene, &endpoint, &["--format", "otlp", "--again"]);
+    assert_eq!(
+        finish(again, b"", Path::new("/nonexistent")).exits(0).out,
+        format!("3 spans sent to {endpoint}/v1/traces\n")
+    );
+    let bodies: Vec<Value> = requests.try_iter().map(|(_, body)| body).collect();
+    assert!(bodies.len() == 3 && bodies.iter().all(|body| *body == bodies[0]), "the same spans each time");
+}
+
+#[test]
+fn a_broken_line_is_named_and_what_is_around_it_arrives() {
+    let scene = Scene::new();
+    let mut lines: Vec<String> = chained(agent_records()).lines().map(str::to_string).collect();
+    lines[6] = "\u{1b}not a record".into();
+    let log = scene.file("broken.jsonl", lines.join("\n") + "\n");
+    let (endpoint, requests) = collector(std::iter::repeat(TAKEN));
+    let ended =
+        finish(exporter(&scene, &endpoint, &["-f", "otlp", "--follow", text(&log)]), b"", Path::new("/nonexistent"));
+    ended.exits(1).must(ended.err.contains("line 7: not a record") && !ended.err.contains('\u{1b}'), "where");
+    ended.must(ended.out == format!("3 spans sent to {endpoint}/v1/traces\n"), "the rest");
+    assert_eq!(names(requests.try_iter()), ["execute_tool Bash", "command git", "agentbox run agent"]);
+}
+
+#[test]
+fn records_and_events_are_written_while_the_run_goes_on() {
+    let scene = Scene::new();
+    let live = Live::start(&scene, "", &[]);
+    await_until("the run has begun", || scene.work.join("a").exists());
+    let log = text(&live.log).to_string();
+    let follow = |format| exporter(&scene, "", &["--follow", &log, "--format", format]);
+    let (jsonl, ocsf, otlp, mut told) = (follow("jsonl"), follow("ocsf"), follow("otlp"), follow("jsonl"));
+    let mut first = String::new();
+    let mut output = BufReader::new(told.stdout.take().expect("a pipe"));
+    output.read_line(&mut first).expect("a record");
+    assert!(first.contains(r#""kind":"start""#), "{first}");
+    kill(Pid::from_raw(told.id().cast_signed()), Signal::SIGINT).expect("end it");
+    let mut rest = String::new();
+    output.read_to_string(&mut rest).expect("its output");
+    assert!(rest.is_empty() || rest.ends_with('\n'), "ended in the middle of a record: {rest}");
+    let none = Path::new("/nonexistent");
+    finish(told, b"", none).exits(130);
+    live.end().exits(7);
+    assert_eq!(finish(jsonl, b"", none).exits(0).out, fs::read_to_string(&log).expect("the log"));
+    let events = json_lines(&finish(ocsf, b"", none).exits(0).out);
+    events.iter().for_each(is_ocsf);
+    is_chained(&events);
+    let requests = json_lines(&finish(otlp, b"", none).exits(0).out);
+    is_whole(requests.into_iter().map(|body| (String::new(), body)));
+}
+
+#[test]
+fn a_run_that_cannot_be_exported_does_not_start() {
+    let scene = Scene::new();
+    let general = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1");
+    let policy = scene.file("exported.yaml", EXPORTED);
+    for (flags, variables, said) in [
+        (&[][..], &[][..], "set OTEL_EXPORTER_OTLP_ENDPOINT, such as http://127.0.0.1:4318"),
+        (&[], &[("OTEL_EXPORTER_OTLP_ENDPOINT", "127.0.0.1:1")], "must begin with http://"),
+        (&[], &[general, ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")], "set it to http/json"),
+        (&[], &[general, ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon")], "must be milliseconds"),
+        (&["--log", "/dev/null"], &[general], "leave --log out"),
+        (&["-p", text(&policy)], &[], "or run with --export none"),
+    ] {
+        let mut command = Command::new(agentbox());
+        scene.dress(&mut command);
+        let flag: &[&str] = if flags.contains(&"-p") { &[] } else { &["--export", "otlp"] };
+        command.arg("run").args(flag).args(flags).args(["--", "touch", "begun"]);
+        command.envs(variables.iter().copied());
+        let refused = run(command, b"");
+        refused.exits(125).must(refused.err.contains(said) && refused.err.lines().count() == 1, said);
+        refused.must(!scene.work.join("begun").exists(), "the command has not run");
+    }
+    scene.boxed(&["-p", text(&policy), "--export", "none"], &["touch", "begun"]).exits(0);
+    let follow = exporter(&scene, "", &["--follow", "-f", "jsonl", "-o", "file"]);
+    let refused = finish(follow, b"", Path::new("/nonexistent"));
+    refused.exits(125).must(refused.err.contains("leave -o out"), "why");
 }

@@ -3,11 +3,12 @@
 //! `record` and `actions` are the schema, `writer` appends, `run` keeps the directories that runs leave behind, `read`
 //! proves and reads a log, `brief` and `detail` are a record as it is read, `query` chooses among them, `tail` waits for
 //! more of it, `report` sums a run up, `redact` keeps secrets out. `story` and `page` make of a log what people read,
-//! `ocsf` and `otlp` what other tools read. Everything here runs in agentbox's own process, in the host's view; nothing here
+//! `ocsf` and `otlp` what other tools read; `cursor` keeps how far a collector has taken it. Everything here runs in agentbox's own process, in the host's view; nothing here
 //! decides, and nothing from inside the box reaches a terminal unescaped (`text`).
 
 pub mod actions;
 pub mod brief;
+pub mod cursor;
 pub mod detail;
 pub mod ocsf;
 pub mod otlp;

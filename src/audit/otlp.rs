@@ -1,10 +1,11 @@
 //! A log as a trace of OpenTelemetry: one span for the run, one for each action, in OTLP's JSON encoding.
 //!
-//! Main process of `agentbox log export`. Pure: the environment is handed in. Ids are drawn from the run's id, so that
+//! Main process of `agentbox log export`. Pure: the environment is handed in. A span is handed out as soon as the log
+//! says how its action ended, so a trace can be followed while it comes about. Ids are drawn from the run's id, so that
 //! the same log gives the same spans whenever it is exported. Single acts are not part of it, only their numbers: what
 //! was done one by one is the log's to say, and arguments may hold secrets.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -18,10 +19,12 @@ use super::run::RunFile;
 use super::text;
 use crate::event::{Claim, Effects};
 
-/// How many actions get a span of their own; all are counted.
-const ACTIONS: usize = 10_000;
-/// How many spans go in one request: collectors bound what they take.
-const SPANS: usize = 1000;
+/// How many actions may be open at once; acts of further ones are counted and get no span.
+const OPEN: usize = 10_000;
+/// How many of the actions that ended last are remembered: an act that was under way may be on record after them.
+const ENDED: usize = 1024;
+/// How many spans go in one request, as in the SDKs of OpenTelemetry: collectors bound what they take.
+pub const SPANS: usize = 512;
 
 /// The trace that a caller is part of, as W3C Trace Context writes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,17 +98,23 @@ pub fn percent_decoded(text: &str) -> String {
     String::from_utf8_lossy(&decoded).into_owned()
 }
 
-/// The trace of one run, in memory that does not grow with the log beyond its actions.
+/// The trace of one run, in memory that grows with what is open at once and not with the log.
 #[derive(Debug)]
 pub struct Trace {
     run: String,
     caller: Option<TraceParent>,
     version: String,
-    root: Action,
+    /// The run itself, until its span is handed out.
+    root: Option<Action>,
     policy: Option<(String, String)>,
     end: Option<End>,
-    actions: Vec<Action>,
-    known: HashMap<String, usize>,
+    /// Actions that have not ended, in the order in which they began.
+    open: BTreeMap<u64, Action>,
+    /// The numbers of those, and the names of those that ended last.
+    known: HashMap<String, Option<u64>>,
+    ended: VecDeque<String>,
+    /// How many actions have begun.
+    begun: u64,
     /// Acts of actions that have no span.
     more: u64,
 }
@@ -137,6 +146,8 @@ struct Action {
 
 /// The action of the agent's own process: the root span stands for it.
 const SESSION: &str = "session";
+/// The record that says what an action came to: its last.
+const ACTION_END: &str = "action_end";
 
 impl Trace {
     /// Begins the trace of the run `run`; `about` says which trace it is part of.
@@ -145,40 +156,66 @@ impl Trace {
             run: run.into(),
             caller: about.and_then(|about| TraceParent::parse(about.traceparent.as_deref()?)),
             version: env!("CARGO_PKG_VERSION").into(),
-            root: Action::default(),
+            root: Some(Action::default()),
             policy: None,
             end: None,
-            actions: Vec::new(),
+            open: BTreeMap::new(),
             known: HashMap::new(),
+            ended: VecDeque::new(),
+            begun: 0,
             more: 0,
         }
     }
 
-    /// Takes the next line of the log.
-    pub fn take(&mut self, line: &Line) {
-        let Some(entry) = &line.entry else { return };
+    /// Takes the next line of the log; gives the span that it completes.
+    pub fn take(&mut self, line: &Line) -> Option<Value> {
+        let entry = line.entry.as_ref()?;
         let detail = Detail::of(&line.raw);
         let time = detail.time.as_deref().and_then(|time| time.parse().ok());
-        self.root.saw(time);
+        let root = self.root.as_mut()?;
+        root.saw(time);
         match entry {
             Entry::Start(start) => self.start(start),
             Entry::Decision(decided) => self.decision(decided, &detail, time),
             Entry::End(end) => {
-                self.root.close(detail.total.as_deref().unwrap_or(&detail));
+                root.close(detail.total.as_deref().unwrap_or(&detail));
                 self.end = Some((**end).clone());
             }
             _ => self.newer(&detail, time),
         }
+        let id = detail.action.filter(|_| matches!(entry, Entry::Other(kind) if kind == ACTION_END))?;
+        self.ended(id)
+    }
+
+    /// When the log has no more lines: the next of the spans that none has completed, the run's own last.
+    pub fn rest(&mut self) -> Option<Value> {
+        match self.open.pop_first() {
+            Some((_, action)) => Some(self.span(&action)),
+            None => self.root.take().map(|root| self.root_span(&root)),
+        }
+    }
+
+    fn ended(&mut self, id: String) -> Option<Value> {
+        let action = self.open.remove(&self.known.get_mut(&id)?.take()?)?;
+        self.ended.push_back(id);
+        if self.ended.len() > ENDED {
+            self.ended.pop_front().map(|oldest| self.known.remove(&oldest));
+        }
+        Some(self.span(&action))
     }
 
     fn start(&mut self, start: &Start) {
         self.version = start.agentbox.clone();
         self.policy = Some((start.policy.name.clone(), start.policy.digest.clone()));
-        self.root.program = start.command.first().cloned();
+        if let Some(root) = &mut self.root {
+            root.program = start.command.first().cloned();
+        }
     }
 
     fn decision(&mut self, decided: &Decided, detail: &Detail, time: Option<Timestamp>) {
-        self.root.decided(decided);
+        if let Some(root) = &mut self.root {
+            root.decided(decided);
+        }
         let Some(action) = self.action(&decided.action) else { return };
         action.saw(time);
         action.decided(decided);
@@ -195,8 +232,8 @@ impl Trace {
     /// A record of an action itself: it begins, something is claimed of it, it has ended.
     fn newer(&mut self, detail: &Detail, time: Option<Timestamp>) {
         let Some(id) = detail.action.as_deref() else { return };
-        if id == SESSION {
-            return self.root.close(detail);
+        if let (SESSION, Some(root)) = (id, &mut self.root) {
+            return root.close(detail);
         }
         let Some(action) = self.action(id) else { return };
         action.saw(time);
@@ -206,43 +243,28 @@ impl Trace {
         action.close(detail);
     }
 
-    /// The action of that name, unless there are too many.
+    /// The open action of that name, which may begin with this; none where there are too many, or it has ended.
     fn action(&mut self, id: &str) -> Option<&mut Action> {
         if id == SESSION {
             return None;
         }
-        let at = match self.known.get(id) {
-            Some(&at) => at,
-            None if self.actions.len() == ACTIONS => {
+        let number = match self.known.get(id) {
+            Some(&number) => number?,
+            None if self.open.len() == OPEN => {
                 self.more += 1;
                 return None;
             }
             None => {
-                self.known.insert(id.into(), self.actions.len());
-                self.actions.push(Action { id: id.into(), ..Action::default() });
-                self.actions.len() - 1
+                self.begun += 1;
+                self.known.insert(id.into(), Some(self.begun));
+                self.begun
             }
         };
-        self.actions.get_mut(at)
+        Some(self.open.entry(number).or_insert_with(|| Action { id: id.into(), ..Action::default() }))
     }
 
-    /// How many spans there are.
-    pub fn spans(&self) -> usize {
-        1 + self.actions.len()
-    }
-
-    /// The requests to a collector, as many spans in each as one takes.
-    pub fn requests<'a>(&'a self, resource: &'a Resource) -> impl Iterator<Item = Value> + 'a {
-        let batches = self.actions.chunks(SPANS).map(Some);
-        let batches = batches.chain((self.actions.is_empty()).then_some(None));
-        batches.enumerate().map(move |(number, actions)| {
-            let root = (number == 0).then(|| self.root_span());
-            let spans = root.into_iter().chain(actions.unwrap_or_default().iter().map(|action| self.span(action)));
-            self.request(resource, spans.collect())
-        })
-    }
-
-    fn request(&self, resource: &Resource, spans: Vec<Value>) -> Value {
+    /// A request to a collector with these spans.
+    pub fn request(&self, resource: &Resource, spans: Vec<Value>) -> Value {
         let mut attributes = vec![
             attribute("service.name", resource.service.as_deref().unwrap_or("agentbox")),
             attribute("service.version", self.version.as_str()),
@@ -264,22 +286,22 @@ impl Trace {
         drawn(&[&self.run, "span", action], 8)
     }
 
-    fn root_span(&self) -> Value {
-        let program = self.root.program.as_deref().map(base_name).unwrap_or_default();
+    fn root_span(&self, root: &Action) -> Value {
+        let program = root.program.as_deref().map(base_name).unwrap_or_default();
         let mut attributes = vec![attribute("agentbox.run.id", self.run.as_str())];
         if let Some((name, digest)) = &self.policy {
             attributes.push(attribute("agentbox.policy.name", name.as_str()));
             attributes.push(attribute("agentbox.policy.digest", digest.as_str()));
         }
-        attributes.extend(self.root.attributes());
-        attributes.push(attribute("agentbox.actions", self.actions.len() as u64));
+        attributes.extend(root.attributes());
+        attributes.push(attribute("agentbox.actions", self.begun));
         attributes.push(attribute("agentbox.finished", self.end.is_some()));
         if self.more > 0 {
             attributes.push(attribute("agentbox.actions.not_listed", true));
         }
         attributes.extend(self.end.iter().flat_map(end_attributes));
         let name = format!("agentbox run {}", text::shorten(&text::printable(program), 64));
-        let mut span = self.named(&name, SESSION, &self.root, attributes);
+        let mut span = self.named(&name, SESSION, root, attributes);
         if let Some(caller) = &self.caller {
             span["parentSpanId"] = caller.span.as_str().into();
         }
@@ -317,7 +339,8 @@ impl Trace {
 
     fn named(&self, name: &str, id: &str, action: &Action, attributes: Vec<Value>) -> Value {
         const INTERNAL: u32 = 1;
-        let first = action.first.or(self.root.first).unwrap_or_default();
+        let run = self.root.as_ref().and_then(|root| root.first);
+        let first = action.first.or(run).unwrap_or_default();
         let last = action.last.filter(|last| *last >= first).unwrap_or(first);
         json!({
             "traceId": self.trace_id(),
@@ -530,5 +553,43 @@ mod tests {
         assert_eq!(pairs, [("team", "a b"), ("env", "%zz")]);
         let named = Resource::from_text(Some("mine"), Some("service.name=x"));
         assert_eq!(named.service.as_deref(), Some("mine"), "the variable of its own wins");
+    }
+    /// A line of a log of which only the record is looked at.
+    fn line(number: u64, fields: &str) -> Line {
+        let raw = format!(r#"{{"v":1,"seq":{number},"prev":"","time":"2026-11-23T12:00:00Z","run":"r",{fields}}}"#);
+        let kind = serde_json::from_str::<Value>(&raw).unwrap()["kind"].as_str().unwrap().to_string();
+        let entry = super::super::record::parse(&kind, raw.as_bytes()).ok();
+        Line { number, seq: Some(number), raw: raw.into_bytes(), entry, faults: Vec::new() }
+    }
+
+    #[test]
+    fn a_span_is_handed_out_once_when_its_action_ends_and_the_rest_at_the_end() {
+        let mut trace = Trace::new("r", None);
+        let begin = |id: &str| format!(r#""kind":"action","action":"{id}","command":["{id}"]"#);
+        let end = |id: &str| format!(r#""kind":"action_end","action":"{id}""#);
+        let lines = [begin("a1"), begin("a2"), end("a2"), end("a2"), begin("a3"), end("a9"), end("session")];
+        let mut names = Vec::new();
+        for (number, fields) in (1..).zip(&lines) {
+            names.extend(trace.take(&line(number, fields)).map(|span| (number, span["name"].clone())));
+        }
+        assert_eq!(names, [(3, "command a2".into()), (6, "command a9".into())]);
+        let rest: Vec<Value> = std::iter::from_fn(|| trace.rest()).map(|span| span["name"].clone()).collect();
+        assert_eq!(rest, ["command a1", "command a3", "agentbox run "]);
+        assert_eq!(trace.take(&line(8, &end("a1"))), None, "nothing comes after the run's own");
+    }
+
+    #[test]
+    fn a_trace_remembers_what_is_open_and_little_of_what_has_ended() {
+        let mut trace = Trace::new("r", None);
+        for number in 0..2 * ENDED as u64 {
+            let fields = |kind: &str| format!(r#""kind":"{kind}","action":"a{number}""#);
+            assert_eq!(trace.take(&line(1, &fields("action"))), None);
+            assert!(trace.take(&line(2, &fields("action_end"))).is_some());
+        }
+        assert_eq!((trace.open.len(), trace.known.len(), trace.ended.len()), (0, ENDED, ENDED));
+        for number in 0..2 * OPEN as u64 {
+            trace.take(&line(1, &format!(r#""kind":"action","action":"b{number}""#)));
+        }
+        assert_eq!((trace.open.len(), trace.more), (OPEN, OPEN as u64), "counted, not kept");
     }
 }

@@ -289,6 +289,8 @@ pub fn list(state: &Path) -> Result<Vec<RunId>, RunError> {
 pub struct Found {
     /// Its audit log.
     pub log: PathBuf,
+    /// The run's own directory; none when the log stands alone or is a copy.
+    pub dir: Option<PathBuf>,
     /// What its `run.json` holds; `Ok(None)` when the log stands alone.
     pub about: Result<Option<RunFile>, RunError>,
 }
@@ -337,23 +339,29 @@ fn at_path(state: &Path, spec: &str) -> Result<Found, RunError> {
 fn at_dir(dir: &Path) -> Found {
     let about = load(dir);
     let log = about.as_ref().ok().and_then(|about| about.as_ref()?.log_path());
-    Found { log: log.unwrap_or_else(|| dir.join(LOG)), about }
+    Found { log: log.unwrap_or_else(|| dir.join(LOG)), dir: Some(dir.into()), about }
 }
 
 /// A log file by itself: its run is the one beside it, or the one in `state` that its first record names.
 fn at_file(state: &Path, log: PathBuf) -> Found {
-    let beside = log.parent().map(load);
-    let named = || super::read::run_of(&log).map(|id| load(&state.join("runs").join(id.as_str())));
-    let same = |about: &RunFile| match (about.log_path().map(fs::canonicalize), fs::canonicalize(&log)) {
-        (Some(Ok(theirs)), Ok(ours)) => theirs == ours,
-        _ => false,
+    let is_its_own = |about: &Result<Option<RunFile>, RunError>| match about.as_ref().ok().and_then(Option::as_ref) {
+        Some(about) => match (about.log_path().map(fs::canonicalize), fs::canonicalize(&log)) {
+            (Some(Ok(theirs)), Ok(ours)) => theirs == ours,
+            _ => false,
+        },
+        None => false,
     };
-    let about = match beside {
-        Some(Ok(Some(about))) if same(&about) => Ok(Some(about)),
+    let beside = log.parent().map(|dir| (load(dir), dir.to_path_buf()));
+    let (about, dir) = match beside.filter(|(about, _)| is_its_own(about)) {
+        Some((about, dir)) => (about, Some(dir)),
         // A copied or moved log still answers for the run that it says it is of.
-        _ => named().unwrap_or(Ok(None)),
+        None => match super::read::run_of(&log).map(|id| state.join("runs").join(id.as_str())) {
+            Some(dir) => (load(&dir), Some(dir)),
+            None => (Ok(None), None),
+        },
     };
-    Found { log, about }
+    let dir = dir.filter(|_| is_its_own(&about));
+    Found { log, dir, about }
 }
 
 /// Reads the `run.json` in `dir`, if there is one.

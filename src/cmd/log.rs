@@ -4,7 +4,7 @@
 //! checked on the way. Everything a record holds may come from inside a box, so nothing is printed unescaped except
 //! the raw lines of `--json`, where JSON's own escapes hold.
 
-mod follow;
+pub(super) mod follow;
 mod question;
 mod show;
 mod stats;
@@ -243,7 +243,8 @@ pub(super) fn located(log: &Path, fault: &Located) -> String {
     format!("{} line {}: {}", printable(&log.to_string_lossy()), fault.line, fault.fault)
 }
 
-fn unfinished(log: &Path) -> &'static str {
+/// Says why no record ends the log.
+pub(super) fn unfinished(log: &Path) -> &'static str {
     match read::still_written(log) {
         true => "no end record: still running",
         false => "no end record: cut off (agentbox was killed, or the end was removed)",

@@ -12,8 +12,8 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::print;
-use crate::cli::{AuditLevel, Net, PolicyArgs};
-use crate::event::Level;
+use crate::cli::{AuditLevel, ExportAs, Net, PolicyArgs};
+use crate::event::{Export, Level};
 use crate::policy::network::{Destinations, NetworkRule};
 use crate::policy::{
     self, ExecRules, Guard, GuardKind, LoadError, NetworkMode, Policy, ProgramRule, Programs, Publish, Request, Root,
@@ -47,6 +47,10 @@ pub fn request(args: &PolicyArgs) -> Request {
             AuditLevel::Minimal => Level::Minimal,
             AuditLevel::Actions => Level::Actions,
             AuditLevel::All => Level::All,
+        }),
+        export: args.export.map(|export| match export {
+            ExportAs::None => Export::None,
+            ExportAs::Otlp => Export::Otlp,
         }),
     }
 }
@@ -110,7 +114,7 @@ pub fn as_text(policy: &Policy) -> String {
         line(format!("publish  {:<44} {}", format!("{} → {}", publish.host, publish.port), publish.rule));
     }
     policy.network.unix.iter().for_each(|socket| line(root_line("connect", socket)));
-    line(format!("audit    {}", level_name(policy.audit)));
+    line(format!("audit    {}{}", level_name(policy.audit), exported(policy.export)));
     for (title, roots) in
         [("write", &policy.files.write), ("private", &policy.files.private), ("read", &policy.files.read)]
     {
@@ -203,13 +207,20 @@ pub fn as_json(policy: &Policy) -> Value {
             "publish": policy.network.publish.iter().map(published).collect::<Value>(),
             "unix": roots(&policy.network.unix),
         },
-        "audit": {"level": policy.audit},
+        "audit": {"level": policy.audit, "export": policy.export},
     })
 }
 
 fn text(path: &Path) -> String {
     use std::os::unix::ffi::OsStrExt;
     crate::event::escape_bytes(path.as_os_str().as_bytes())
+}
+
+fn exported(export: Export) -> &'static str {
+    match export {
+        Export::None => "",
+        Export::Otlp => ", exported as otlp",
+    }
 }
 
 fn level_name(level: Level) -> &'static str {

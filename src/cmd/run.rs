@@ -21,6 +21,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signalfd::SignalFd;
 use serde_json::{Value, json};
 
+use super::export::beside::{Beside, Exporter};
 use super::hear::OnRecord;
 use crate::annotate::{self, Annotate};
 use crate::audit::{
@@ -28,7 +29,7 @@ use crate::audit::{
     text,
 };
 use crate::cli;
-use crate::event::{Mode, escape_bytes};
+use crate::event::{Export, Mode, escape_bytes};
 use crate::gate::Gate;
 use crate::host::{HostFacts, apparmor_restricts_user_namespaces};
 use crate::net::publish::{self, Published};
@@ -69,6 +70,10 @@ pub fn run(args: &cli::Run) -> Result<u8> {
         super::policy::print_notes(&loaded.notes);
     }
     refuse_denied_command(&loaded.policy, &args.command)?;
+    let exporter = match loaded.policy.export {
+        Export::None => None,
+        Export::Otlp => Some(Exporter::prepare(args.log.as_deref())?),
+    };
     if args.dry_run {
         return dry_run(args, loaded.policy);
     }
@@ -78,7 +83,8 @@ pub fn run(args: &cli::Run) -> Result<u8> {
     let trial = Trial { args, run: dir.id().clone(), outside: Outside::collect()? };
     let (prepared, starting) = trial.launch(&alone, prepared)?;
     // init builds the view and waits for a word: the last moment to find out that nothing can be written.
-    let record = Record::open(args, &prepared, dir)?;
+    let mut record = Record::open(args, &prepared, dir)?;
+    record.export = exporter.map(|exporter| exporter.of(&record.dir));
     if args.verbose > 0 {
         eprint!("{}", coverage_text(&prepared.coverage));
         if record.gate.mode() == Mode::Audit {
@@ -88,8 +94,12 @@ pub fn run(args: &cli::Run) -> Result<u8> {
     let mut ended = trial.run(&prepared, starting, &record, published)?;
     note_repositories(&record.gate, &prepared.policy, &ended.repositories);
     let code = ended.exit_code();
-    record.close(args, &prepared.coverage, ended.result())?;
-    Ok(code)
+    let export = record.export.take();
+    let closed = record.close(args, &prepared.coverage, ended.result());
+    if let Some(left) = export.and_then(|export| export.finish(&trial.outside.signals)) {
+        eprintln!("agentbox: {left}");
+    }
+    closed.map(|()| code)
 }
 
 /// Listens on the host for the published ports, and says where if the host chose. A visitor waits until the box is up.
@@ -278,6 +288,8 @@ struct Record {
     gate: Arc<Gate>,
     /// The report, opened before the command could put anything in its place.
     report: Option<(File, PathBuf)>,
+    /// What sends the log to a collector.
+    export: Option<Beside>,
 }
 
 impl Record {
@@ -329,7 +341,7 @@ impl Record {
         let gate = Gate::new(Arc::new(policy.clone()), Arc::clone(&writer), dir.id().clone());
         let gate = Arc::new(gate.in_mode(start.mode));
         let report = args.report.clone().map(|path| open_report(&path).map(|file| (file, path))).transpose()?;
-        Ok(Self { dir, about, next, writer, gate, report })
+        Ok(Self { dir, about, next, writer, gate, report, export: None })
     }
 
     /// Ends the log, says what there is to say, and fails loudly if a record is missing.
@@ -493,6 +505,9 @@ impl Trial<'_> {
         };
         if !self.outside.terminal {
             let_go_of_streams()?;
+        }
+        if let Some(export) = &record.export {
+            export.start();
         }
         let failure: Mutex<Option<SupervisorError>> = Mutex::default();
         let tick = || {

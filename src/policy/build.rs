@@ -19,7 +19,7 @@ use super::programs::{Arguments, ProgramPattern, ProgramRule, words};
 use super::real::{Found, Real, resolved};
 use super::rules::{Base, Pattern, PatternError, contains, escaped};
 use super::{Exception, ExecRules, FileRules, Guard, GuardKind, Guards, Network, Policy, Root, Tiers, worktree};
-use crate::event::{Level, RuleId};
+use crate::event::{Export, Level, RuleId};
 
 /// How a rule that comes from a flag is named.
 const FLAGS: &str = "command line";
@@ -58,6 +58,7 @@ pub(super) struct Build<'a> {
     env: super::env::Rules,
     network: network::Draft,
     audit: Level,
+    export: Export,
     secrets: Vec<Guard>,
     /// Whether any layer has said which names are secrets.
     labelled: bool,
@@ -85,6 +86,7 @@ impl<'a> Build<'a> {
             env: Default::default(),
             network: network::Draft::default(),
             audit: Level::default(),
+            export: Export::default(),
             secrets: Vec::new(),
             labelled: false,
             tiers: None,
@@ -136,6 +138,7 @@ impl<'a> Build<'a> {
             self.socket(&path, numbered(name, "network.unix", index))?;
         }
         self.audit = file.audit.unwrap_or(self.audit);
+        self.export = file.export.unwrap_or(self.export);
         if let Some(tiers) = &file.tiers {
             self.tiers = Some(Tiers::new(tiers, name));
         }
@@ -332,6 +335,7 @@ impl<'a> Build<'a> {
         }
         self.network.flags(request)?;
         self.audit = request.audit.unwrap_or(self.audit);
+        self.export = request.export.unwrap_or(self.export);
         Ok(())
     }
 
@@ -458,6 +462,7 @@ impl<'a> Build<'a> {
             env,
             network: self.network.finish(),
             audit: self.audit,
+            export: self.export,
             secrets: Guards::new(self.secrets),
             tiers: self.tiers,
         };
@@ -537,6 +542,9 @@ fn digest(policy: &Policy) -> String {
     }
     network::digest(&policy.network, &mut add);
     add("audit", &[policy.audit as u8]);
+    if policy.export != Export::None {
+        add("export", &[policy.export as u8]);
+    }
     for secret in policy.secrets.iter() {
         add(secret.kind.key(), secret.label.as_deref().unwrap_or_default().as_bytes());
         secret.pattern.pieces(|piece| add("piece", piece));

@@ -20,7 +20,7 @@ use super::network::reserved::Reserved;
 use super::network::{Destination, Host, NetworkRule};
 use super::rules::Probe;
 use super::{Exception, Guard, GuardKind, NetworkMode, Policy, ProgramPattern, ProgramRule, Programs, Publish, Root};
-use crate::event::{Access, BoxPath, Effect, Event, FileOp, HOST_NAME, Level, Place, RuleId, Subject};
+use crate::event::{Access, BoxPath, Effect, Event, Export, FileOp, HOST_NAME, Level, Place, RuleId, Subject};
 
 /// What the second of two policies permits more and less than the first.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -314,6 +314,9 @@ impl Diff {
         if a.audit != b.audit {
             self.other(format!("records {}", level(b.audit)), &rule(b, "audit.level"));
         }
+        if a.export != b.export {
+            self.other(exported(b.export).to_string(), &rule(b, "audit.export"));
+        }
     }
 }
 
@@ -342,6 +345,13 @@ fn put(lines: &mut Vec<Line>, what: String, rule: &RuleId) {
 
 fn shown(path: &Path) -> Cow<'_, str> {
     path.to_string_lossy()
+}
+
+fn exported(export: Export) -> &'static str {
+    match export {
+        Export::None => "is not exported while it runs",
+        Export::Otlp => "is exported while it runs, as otlp",
+    }
 }
 
 fn level(level: Level) -> &'static str {

@@ -50,6 +50,7 @@ const CREDENTIALS: &[&str] = &[
     "SSH_AUTH_SOCK",
     "SSH_AGENT_PID",
     "GPG_AGENT_INFO",
+    "OTEL_EXPORTER_*HEADERS",
     "KRB5CCNAME",
     "NETRC",
     "GIT_ASKPASS",

@@ -16,7 +16,7 @@ use serde::de::{self, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_yaml::{Location, MessageFormatter, Spanned};
 
-use crate::event::{Effect, Level};
+use crate::event::{Effect, Export, Level};
 pub use network::{NetworkFile, NetworkMode};
 
 /// The heaviest tier.
@@ -67,6 +67,9 @@ pub struct PolicyFile {
     pub network: NetworkFile,
     /// `audit.level`.
     pub audit: Option<Level>,
+    /// `audit.export`.
+    #[serde(default)]
+    pub export: Option<Export>,
     /// `tiers`.
     #[serde(default)]
     pub tiers: Option<TiersFile>,
@@ -473,9 +476,10 @@ struct EnvKeys {
 }
 
 #[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, expecting = "the key level")]
+#[serde(deny_unknown_fields, expecting = "the keys level, export")]
 struct AuditKeys {
     level: Option<Level>,
+    export: Option<Export>,
 }
 
 #[derive(Deserialize)]
@@ -594,6 +598,7 @@ impl Written {
         }
         let (files, exec) = (self.filesystem.unwrap_or_default(), self.exec.unwrap_or_default());
         let (env, network) = (self.env.unwrap_or_default(), self.network.unwrap_or_default());
+        let audit = self.audit.unwrap_or_default();
         let not_yet = [
             ("limits", &self.limits),
             ("workspace", &self.workspace),
@@ -624,7 +629,8 @@ impl Written {
             env_deny: entries(file, env.deny)?,
             env_set: env.set,
             network: network.check(file)?,
-            audit: self.audit.and_then(|a| a.level),
+            audit: audit.level,
+            export: audit.export,
             tiers: self.tiers.map(|keys| tiers(file, keys)).transpose()?,
         })
     }

@@ -20,7 +20,7 @@ use super::review::review;
 use super::rules::{PatternError, plain};
 use super::trust::{self, TrustError};
 use super::{NetworkMode, Policy};
-use crate::event::{Level, RuleId};
+use crate::event::{Export, Level, RuleId};
 
 /// The shipped profiles: name, YAML, and the same as JSON.
 pub(crate) const SHIPPED: &[(&str, &str, &str)] = include!(concat!(std::env!("OUT_DIR"), "/shipped.rs"));
@@ -60,6 +60,8 @@ pub struct Request {
     pub unix: Vec<PathBuf>,
     /// `--audit-level`.
     pub audit: Option<Level>,
+    /// `--export`.
+    pub export: Option<Export>,
     /// Files that agentbox writes during the run and the command must not change.
     pub own: Vec<PathBuf>,
 }

@@ -33,7 +33,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::event::{Level, RuleId};
+use crate::event::{Export, Level, RuleId};
 
 pub use decide::{decide, kept_from_running, remedy, suggest};
 pub use file::{Exception, NetworkMode};
@@ -71,6 +71,8 @@ pub struct Policy {
     pub network: Network,
     /// How much is recorded.
     pub audit: Level,
+    /// What the run is exported as while it goes on.
+    pub export: Export,
     /// Names that hold secrets, each with its label.
     pub secrets: Guards,
     /// Which deeds pass, by what they weigh; `None` lets all pass that rules allow.

@@ -3,11 +3,13 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use ureq::config::Config;
 use ureq::http::Uri;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
@@ -16,13 +18,11 @@ use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use ureq::{Agent, Body, Error};
 
 use crate::audit::otlp::percent_decoded;
+use crate::audit::text::{hex, printable, shorten};
 use crate::net::lookup::Lookup;
 
 /// How long one request may take unless a variable says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// How often a request is made, and for how long in all, when the collector says to come back.
-const TRIES: u32 = 5;
-const PATIENCE: Duration = Duration::from_secs(30);
 /// The most that is read of an answer.
 const LONGEST_ANSWER: u64 = 64 * 1024;
 
@@ -33,6 +33,25 @@ const ROOTS: [&str; 4] = [
     "/etc/ssl/ca-bundle.pem",
     "/etc/ssl/cert.pem",
 ];
+
+/// Why a collector did not take a request.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// It was not reached, or has not answered in time.
+    Unreached(anyhow::Error),
+    /// It says to come again, perhaps after how long.
+    Busy(anyhow::Error, Option<Duration>),
+    /// It has answered, and will answer the same again.
+    Final(anyhow::Error),
+}
+
+impl From<Refusal> for anyhow::Error {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Unreached(why) | Refusal::Busy(why, _) | Refusal::Final(why) => why,
+        }
+    }
+}
 
 /// A collector, and how to reach it.
 #[derive(Debug)]
@@ -89,24 +108,27 @@ impl Collector {
         format!("{scheme}://{host}{path}")
     }
 
-    /// Sends a request; one that the collector is too busy for is made again, for a while.
-    pub(super) fn send(&self, request: &Value) -> Result<()> {
-        let body = serde_json::to_vec(request)?;
-        let begun = Instant::now();
-        let mut wait = Duration::from_millis(500);
-        for _ in 1..TRIES {
-            let answer = self.post(&body)?;
-            let after = match answer.status().as_u16() {
-                429 | 502 | 503 | 504 => retry_after(&answer).unwrap_or(wait),
-                _ => return taken(answer),
-            };
-            if begun.elapsed() + after > PATIENCE {
-                return taken(answer);
-            }
-            thread::sleep(after);
-            wait *= 2;
+    /// Tells this collector from any other, and from the same one under other headers: a key may name whose traces these
+    /// are. What it is drawn from cannot be read back out of it.
+    pub(super) fn key(&self) -> String {
+        let mut digest = Sha256::new_with_prefix(&self.url);
+        for (name, value) in &self.headers {
+            digest.update(format!("\0{name}\0{value}"));
         }
-        taken(self.post(&body)?)
+        hex(&digest.finalize()[..8])
+    }
+
+    /// Makes a request, once.
+    fn send(&self, body: &[u8]) -> Result<(), Refusal> {
+        let answer = self.post(body).map_err(Refusal::Unreached)?;
+        let after = match answer.status().as_u16() {
+            429 | 502 | 503 | 504 => Some(retry_after(&answer)),
+            _ => None,
+        };
+        taken(answer).map_err(|why| match after {
+            Some(after) => Refusal::Busy(why, after),
+            None => Refusal::Final(why),
+        })
     }
 
     fn post(&self, body: &[u8]) -> Result<ureq::http::Response<Body>> {
@@ -115,6 +137,41 @@ impl Collector {
             request = request.header(name, value);
         }
         Ok(request.send(body)?)
+    }
+}
+
+/// A thread that waits for a collector, so that who feeds it can look around meanwhile.
+pub(super) struct Line {
+    requests: Sender<Arc<[u8]>>,
+    answers: Receiver<Result<(), Refusal>>,
+}
+
+impl Line {
+    /// Starts it. It ends when nobody feeds it any more, or with the process.
+    pub(super) fn open(collector: Collector) -> Result<Self> {
+        let (requests, waiting) = mpsc::channel::<Arc<[u8]>>();
+        let (answered, answers) = mpsc::channel();
+        let work = move || waiting.iter().take_while(|body| answered.send(collector.send(body)).is_ok()).for_each(drop);
+        let thread = thread::Builder::new().name("collector".into());
+        thread.spawn(work).context("cannot start the thread that sends")?;
+        Ok(Self { requests, answers })
+    }
+
+    /// Makes a request. Each is answered once.
+    pub(super) fn ask(&self, body: Arc<[u8]>) {
+        // If the thread is gone the answer says so.
+        let _ = self.requests.send(body);
+    }
+
+    /// The answer to the last request, if it comes within `limit`.
+    pub(super) fn answer(&self, limit: Duration) -> Option<Result<(), Refusal>> {
+        match self.answers.recv_timeout(limit) {
+            Ok(answer) => Some(answer),
+            Err(mpsc::RecvTimeoutError::Timeout) => None,
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                Some(Err(Refusal::Final(anyhow!("the thread that sends has ended"))))
+            }
+        }
     }
 }
 
@@ -196,7 +253,7 @@ fn taken(mut answer: ureq::http::Response<Body>) -> Result<()> {
     if !status.is_success() {
         let message =
             said["message"].as_str().map_or_else(|| String::from_utf8_lossy(&body).into_owned(), str::to_string);
-        let message = crate::audit::text::printable(&crate::audit::text::shorten(message.trim(), 300));
+        let message = printable(&shorten(message.trim(), 300));
         let colon = if message.is_empty() { "" } else { ": " };
         bail!("the collector answered {status}{colon}{message}");
     }
@@ -204,7 +261,7 @@ fn taken(mut answer: ureq::http::Response<Body>) -> Result<()> {
     let rejected =
         partial["rejectedSpans"].as_str().and_then(|text| text.parse().ok()).or(partial["rejectedSpans"].as_u64());
     if let Some(rejected @ 1..) = rejected {
-        let message = crate::audit::text::printable(partial["errorMessage"].as_str().unwrap_or_default());
+        let message = printable(&shorten(partial["errorMessage"].as_str().unwrap_or_default(), 300));
         bail!("the collector refused {rejected} spans: {message}");
     }
     Ok(())

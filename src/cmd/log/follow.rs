@@ -44,9 +44,7 @@ pub fn follow(
     let Some(found) = await_run(&keeper.state, run, &mut watch, output)? else { return Ok(watch.status()) };
     let query = question::query(filter, &found, keeper.home.as_deref())?;
     let status = warn_about_run(&found, output)?;
-    let file = File::open(&found.log).with_context(|| format!("cannot read the audit log {}", found.log.display()))?;
-    let printed =
-        print(&found, Reader::new(Tail::new(file, |pause| watch.wait(pause)), &found.log), &query, how, output)?;
+    let printed = print(&found, open(&found.log, |pause| watch.wait(pause))?, &query, how, output)?;
     if watch.over() {
         return Ok(watch.status());
     }
@@ -57,8 +55,19 @@ pub fn follow(
     Ok(status.max(printed.status).max(if cut_off { BROKEN } else { FINE }))
 }
 
+/// Opens a log that grows.
+pub(in crate::cmd) fn open<W: FnMut(Duration) -> Wait>(log: &Path, wait: W) -> Result<Reader<Tail<W>>> {
+    let file = File::open(log).with_context(|| format!("cannot read the audit log {}", log.display()))?;
+    Ok(Reader::new(Tail::new(file, wait), log))
+}
+
 /// Finds the run, or waits until it starts: the next one, or the one that makes the file that is named.
-fn await_run(state: &Path, run: Option<&str>, watch: &mut Watch, output: &mut Output<'_>) -> Result<Option<Found>> {
+pub(in crate::cmd) fn await_run(
+    state: &Path,
+    run: Option<&str>,
+    watch: &mut Watch,
+    output: &mut Output<'_>,
+) -> Result<Option<Found>> {
     let newest = || run::list(state).map(|runs| runs.into_iter().next());
     let before = newest()?;
     let mut said = false;
@@ -86,7 +95,7 @@ fn await_run(state: &Path, run: Option<&str>, watch: &mut Watch, output: &mut Ou
 }
 
 /// Looks out for what ends the watch before the run ends.
-struct Watch {
+pub(in crate::cmd) struct Watch {
     signals: SignalFd,
     ended_by: Option<Ended>,
 }
@@ -100,18 +109,20 @@ enum Ended {
 
 impl Watch {
     /// Takes the signals that end a program in hand, so that none comes in the middle of a record.
-    fn begin() -> Result<Self> {
+    pub(in crate::cmd) fn begin() -> Result<Self> {
         let mask: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
         mask.thread_block().context("cannot hold signals back")?;
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         Ok(Self { signals: SignalFd::with_flags(&mask, flags).context("cannot collect signals")?, ended_by: None })
     }
 
-    fn over(&self) -> bool {
+    /// Whether it is over.
+    pub(in crate::cmd) fn over(&self) -> bool {
         self.ended_by.is_some()
     }
 
-    fn status(&self) -> u8 {
+    /// The exit status of a watch that is over.
+    pub(in crate::cmd) fn status(&self) -> u8 {
         match self.ended_by {
             Some(Ended::Signal(number)) => SIGNALLED + number,
             Some(Ended::Unread) | None => FINE,
@@ -119,7 +130,7 @@ impl Watch {
     }
 
     /// Waits for `pause`, or until the watch is over.
-    fn wait(&mut self, pause: Duration) -> Wait {
+    pub(in crate::cmd) fn wait(&mut self, pause: Duration) -> Wait {
         let stdout = io::stdout();
         let (signals, reader) = (self.signals.as_fd(), stdout.as_fd());
         // No event is asked for on stdout: that its reader is gone is told in any case.
