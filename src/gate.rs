@@ -25,7 +25,7 @@ use crate::policy::walls::Walls;
 use crate::policy::{Policy, tiers};
 
 pub use crate::audit::Outcome;
-use actions::{Actions, Came};
+use actions::{Actions, Asking, Came};
 pub use tally::{Moved, Toward};
 
 /// How many notes are kept for the summary; all are recorded.
@@ -65,6 +65,8 @@ pub struct Judged {
     made: Option<FileId>,
     /// Whether the refusal is one that mode audit lets through.
     let_through: bool,
+    /// Keeps the action from ending.
+    asking: Option<Arc<Asking>>,
 }
 
 impl Judged {
@@ -118,7 +120,7 @@ impl Gate {
     /// `received` is when the question came.
     pub fn judge(&self, mut event: Event, asked: Option<String>, received: Instant) -> Judged {
         let Standing { action, bound, .. } = std::mem::take(&mut event.standing);
-        self.actions().prepare(&mut event, action, bound);
+        let asking = self.actions().prepare(&mut event, action, bound);
         let mut verdict = decide(&self.policy, &event);
         let let_through = self.walls.as_ref().is_some_and(|walls| walls.hold_without(&event, &verdict));
         // Where nobody is asked, nobody was asked before.
@@ -129,7 +131,7 @@ impl Gate {
         {
             (verdict.effect, verdict.reason) = (Effect::Deny, Reason::Answered);
         }
-        Judged { event, verdict, layer: Layer::Supervisor, asked, received, made: None, let_through }
+        Judged { event, verdict, layer: Layer::Supervisor, asked, received, made: None, let_through, asking }
     }
 
     /// The action to which a program will belong that a process is about to start, if it is another than its own: to be put
@@ -194,9 +196,12 @@ impl Gate {
             true => op.level() <= self.policy.audit || !judged.verdict.weight.secrets.is_empty(),
             false => self.tell_denial(&judged, op, killed),
         };
+        let (action, asking) = (judged.event.standing.action, judged.asking.take());
         if record {
             self.writer.push(Record::Decision(decision(judged, outcome, latency)));
         }
+        let ended = asking.and_then(|asking| self.actions().answered(action, asking));
+        ended.into_iter().for_each(|record| self.writer.push(record));
     }
 
     /// Adds what a connection moved to the sums of its party; `None` if that could not be counted. Costs a lookup.

@@ -39,6 +39,8 @@ pub(super) struct Actions {
     labelled: HashMap<FileId, Labels>,
     /// What has been read by processes, or written into files, that are not remembered.
     tainting_all: Labels,
+    /// Actions that are over but for questions that are not settled yet.
+    ending: Vec<ActionId>,
     last: u32,
     total: Open,
     /// What ended actions came to, the lightest and oldest first.
@@ -63,10 +65,16 @@ struct Bracket {
     actions: Vec<ActionId>,
 }
 
+/// A question is open that counts in an action.
+#[derive(Debug, Default)]
+pub(super) struct Asking;
+
 #[derive(Debug)]
 struct Open {
     /// Whether a program was started in it, so that it lasts until its processes have ended.
     runs: bool,
+    /// Held by each question of it that is not settled yet: until then it cannot end.
+    asking: Arc<Asking>,
     sum: ActionSum,
     losses: Losses,
     /// Files that were made or changed in it, and by which process: each counts as changed once.
@@ -77,7 +85,14 @@ struct Open {
 impl Open {
     fn new(action: ActionId, attribution: Attribution) -> Self {
         let sum = ActionSum::new(action, attribution);
-        Self { runs: false, sum, losses: Losses::default(), touched: HashMap::new(), tally: Tally::default() }
+        Self {
+            runs: false,
+            asking: Arc::default(),
+            sum,
+            losses: Losses::default(),
+            touched: HashMap::new(),
+            tally: Tally::default(),
+        }
     }
 }
 
@@ -92,6 +107,7 @@ impl Default for Actions {
             tainting_all: Labels::default(),
             last: 0,
             total: Open::new(ActionId::SESSION, Attribution::Session),
+            ending: Vec::new(),
             ended: BTreeMap::new(),
             left_out: 0,
         }
@@ -121,9 +137,14 @@ impl Actions {
     }
 
     /// Adds to a question what is known of the asker and of the file that it reads. `action` is the one that a command
-    /// begins, if it does.
-    pub fn prepare(&self, event: &mut Event, action: ActionId, bound: Option<Arc<Bound>>) {
+    /// begins, if it does. What is returned keeps the action from ending, and is for [`Actions::settled`].
+    pub fn prepare(&self, event: &mut Event, action: ActionId, bound: Option<Arc<Bound>>) -> Option<Arc<Asking>> {
         event.standing = Standing { bound, ..self.standing(&event.subject, action) };
+        self.add_labels(event);
+        self.open.get(&event.standing.action).map(|open| Arc::clone(&open.asking))
+    }
+
+    fn add_labels(&self, event: &mut Event) {
         if self.labelled.is_empty() {
             return;
         }
@@ -339,7 +360,9 @@ impl Actions {
         let abandoned: Vec<ActionId> =
             gone.iter().filter_map(|pid| self.brackets.remove(pid)).flat_map(|bracket| bracket.actions).collect();
         let lasts = |action: &ActionId| self.open.get(action).is_some_and(|open| open.runs);
-        let over: Vec<ActionId> = abandoned.into_iter().filter(|action| !lasts(action)).collect();
+        // Of questions that were never settled nobody tells.
+        let ending = std::mem::take(&mut self.ending);
+        let over: Vec<ActionId> = abandoned.into_iter().filter(|action| !lasts(action)).chain(ending).collect();
         over.into_iter().filter_map(|action| self.end(action)).collect()
     }
 
@@ -357,7 +380,8 @@ impl Actions {
         }
     }
 
-    /// Ends an action; gives its record. Nothing happens if it is not open, or the process that began it has more to do.
+    /// Ends an action; gives its record. Nothing happens if it is not open, or the process that began it has more to do; one
+    /// with a question that is not settled ends after that.
     pub fn end(&mut self, action: ActionId) -> Option<Record> {
         if self.brackets.values().any(|bracket| bracket.actions.contains(&action)) {
             let open = self.open.get_mut(&action)?;
@@ -367,6 +391,24 @@ impl Actions {
         if action == ActionId::SESSION {
             return None;
         }
+        if Arc::strong_count(&self.open.get(&action)?.asking) > 1 {
+            if !self.ending.contains(&action) {
+                self.ending.push(action);
+            }
+            return None;
+        }
+        self.close(action)
+    }
+
+    /// A question of the action has been settled, or never will be: it ends now if only that was missing.
+    pub fn answered(&mut self, action: ActionId, asking: Arc<Asking>) -> Option<Record> {
+        drop(asking);
+        let at = self.ending.iter().position(|ending| *ending == action)?;
+        self.ending.swap_remove(at);
+        self.end(action)
+    }
+
+    fn close(&mut self, action: ActionId) -> Option<Record> {
         let sum = self.open.remove(&action)?.finished();
         self.keep(sum.clone());
         Some(Record::Ended(Box::new(sum), SystemTime::now()))
@@ -387,7 +429,7 @@ impl Actions {
         self.brackets.clear();
         let mut open: Vec<ActionId> = self.open.keys().copied().filter(|id| *id != ActionId::SESSION).collect();
         open.sort_unstable();
-        open.into_iter().filter_map(|action| self.end(action)).collect()
+        open.into_iter().filter_map(|action| self.close(action)).collect()
     }
 
     /// The record of what the session came to: it ends with the run.

@@ -533,3 +533,29 @@ fn what_a_process_leaves_behind_as_it_dies_ends_and_is_nobody_elses() {
     assert!(matches!(book.end(kept), Some(Record::Ended(..))), "as its last process goes");
     assert!(book.abandon(|_| false).is_empty());
 }
+
+#[test]
+fn an_action_with_a_question_that_is_not_settled_ends_after_that() {
+    let (mut book, agent) = (Actions::new(), process(2, &[1]));
+    let action = book.begins(&agent, "edit");
+    let question = |book: &Actions| {
+        let mut event = Event::new(agent.clone().into(), file(FileOp::Write, 7));
+        let asking = book.prepare(&mut event, SESSION, None).unwrap();
+        (event, asking)
+    };
+    let (event, asking) = question(&book);
+    let claim = Claim::default();
+    let (_, records) = book.claim_ends(&agent, None, claim).unwrap();
+    assert!(matches!(records[..], [Record::Claimed(_)]), "it has not ended yet");
+    assert!(book.abandon(|_| false).is_empty());
+    book.settled(&event, &weight(6), None, Came::Done);
+    let Some(Record::Ended(sum, _)) = book.answered(action, asking) else { panic!("it ends with the last question") };
+    assert_eq!((sum.action, sum.effects.files.changed), (action, 1));
+
+    let action = book.begins(&agent, "edit");
+    let (_, lost) = question(&book);
+    book.claim_ends(&agent, None, Claim::default()).unwrap();
+    drop(lost);
+    assert_eq!(book.abandon(|_| false).len(), 1, "a question that nobody settles does not keep it");
+    assert!(book.end(action).is_none());
+}
