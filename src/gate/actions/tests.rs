@@ -536,7 +536,7 @@ fn what_a_process_leaves_behind_as_it_dies_ends_and_is_nobody_elses() {
 
 #[test]
 fn an_action_with_a_question_that_is_not_settled_ends_after_that() {
-    let (mut book, agent) = (Actions::new(), process(2, &[1]));
+    let (mut book, agent) = (Actions::default(), process(2, &[1]));
     let action = book.begins(&agent, "edit");
     let question = |book: &Actions| {
         let mut event = Event::new(agent.clone().into(), file(FileOp::Write, 7));
