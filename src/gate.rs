@@ -448,8 +448,8 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::audit::entry::Entry;
     use crate::audit::read::Reader;
-    use crate::audit::record::Entry;
     use crate::audit::{PolicyRef, Start};
     use crate::event::{BoxPath, FileOp, Level, Place, RuleId, Subject};
     use crate::policy::rules::Base;

@@ -1,7 +1,7 @@
 //! A record looked at where the reader holds it: fields are borrowed from the line, and the target stays unparsed until
 //! somebody asks for it.
 //!
-//! What [`Decided`](super::record::Decided) is to a single record, [`Brief`] is to millions.
+//! What [`Decided`](super::entry::Decided) is to a single record, [`Brief`] is to millions.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,8 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use super::actions::{Claimed, Closed, Opened};
-use super::record::{Answer, End, Layer, Noted, Op, Start, refused};
+use super::entry::{Noted, refused};
+use super::record::{Answer, End, Layer, Op, Start};
 use super::text;
 use crate::event::{Access, Bound, Effect, FileOp, Mode, MoveOp, Reason, Unjudged};
 

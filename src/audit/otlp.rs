@@ -11,8 +11,9 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::detail::{Claim, Detail, Effects};
+use super::entry::{Decided, Entry};
 use super::read::Line;
-use super::record::{Decided, End, Entry, Op, Start};
+use super::record::{End, Op, Start};
 use super::run::RunFile;
 use super::text;
 

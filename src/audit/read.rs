@@ -13,7 +13,8 @@ use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
 use super::brief::Sight;
-use super::record::{self, Entry, Head, Header, VERSION};
+use super::entry::{self, Entry, Header};
+use super::record::{Head, VERSION};
 use super::run::RunId;
 use super::text;
 
@@ -210,7 +211,7 @@ impl<R: BufRead> Reader<R> {
         let Some(seen) = self.next_seen()? else { return Ok(None) };
         let Seen { number, seq, raw, kind, mut faults, .. } = seen;
         let mut entry = None;
-        match kind.map(|kind| record::parse(kind, raw)) {
+        match kind.map(|kind| entry::parse(kind, raw)) {
             Some(Ok(parsed)) => entry = Some(parsed),
             Some(Err(error)) => faults.push(Located { line: number, fault: Fault::Foreign(error.to_string()) }),
             None => {}

@@ -11,8 +11,9 @@ use std::hash::Hash;
 use jiff::Timestamp;
 
 use super::detail::{Claim, Detail, Effects};
+use super::entry::{Decided, Entry};
 use super::read::{Line, Located};
-use super::record::{Decided, End, Entry, Op, Start};
+use super::record::{End, Op, Start};
 use super::text::{shorten, target};
 use crate::event::{Access, Endpoint, Reason};
 

@@ -13,7 +13,8 @@ use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
 
-use super::record::{self, End, Head, Link, NO_LINE, Note, Record, RunResult, Start};
+use super::line::{self, Link};
+use super::record::{End, Head, NO_LINE, Note, Record, RunResult, Start};
 use super::report::Summary;
 use super::run::RunId;
 use super::text;
@@ -297,7 +298,7 @@ impl Sink {
             unsaid: 0,
             chunk: Chunk::default(),
         };
-        sink.line(|buffer, link| record::put_start(buffer, link, start));
+        sink.line(|buffer, link| line::put_start(buffer, link, start));
         sink.flush();
         match sink.first_error.take() {
             Some(source) => Err(WriteError::First { path: path.into(), source }),
@@ -307,7 +308,7 @@ impl Sink {
 
     fn append(&mut self, records: Vec<Record>) {
         for record in &records {
-            self.line(|buffer, link| record::put_record(buffer, link, record));
+            self.line(|buffer, link| line::put_record(buffer, link, record));
             if self.chunk.lines.len() >= CHUNK {
                 self.flush();
             }
@@ -369,7 +370,7 @@ impl Sink {
         if lost > 0 {
             let text = format!("{lost} records could not be written and are missing here");
             let note = Record::Note(Note { time: SystemTime::now(), text });
-            self.line(|buffer, link| record::put_record(buffer, link, &note));
+            self.line(|buffer, link| line::put_record(buffer, link, &note));
         }
     }
 
@@ -388,7 +389,7 @@ impl Sink {
             dropped: self.dropped,
             write_errors: self.errors,
         };
-        self.line(|buffer, link| record::put_end(buffer, link, &end));
+        self.line(|buffer, link| line::put_end(buffer, link, &end));
         self.flush();
         self.written()
     }
