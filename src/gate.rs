@@ -476,6 +476,7 @@ mod tests {
             env: Environment::default(),
             network: Network::new(NetworkMode::None, RuleId::new("default.yaml", "network")),
             audit: level,
+            audit_key: None,
             secrets: Guards::default(),
             tiers: None,
         }

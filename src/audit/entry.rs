@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::head::SignedHead;
 use super::record::{Answer, End, Layer, Op, Start};
 use crate::event::{Access, ActionId, Attribution, Bound, Effect, Event, Labels, Losses, Mode, Reach, Reason};
 use crate::event::{Reversibility, RuleId, Standing, Subject, Where};
@@ -21,7 +22,9 @@ pub enum Entry {
     Decision(Box<Decided>),
     /// Something worth knowing.
     Note(Noted),
-    /// The last record.
+    /// A signed head.
+    Head(Box<SignedHead>),
+    /// The record that ends a log.
     End(Box<End>),
     /// A kind that this version does not know.
     Other(String),
@@ -181,6 +184,7 @@ pub(super) fn parse(kind: &str, line: &[u8]) -> serde_json::Result<Entry> {
         "start" => Entry::Start(serde_json::from_slice(line)?),
         "decision" => Entry::Decision(serde_json::from_slice(line)?),
         "note" => Entry::Note(serde_json::from_slice(line)?),
+        "head" => Entry::Head(serde_json::from_slice(line)?),
         "end" => Entry::End(serde_json::from_slice(line)?),
         other => Entry::Other(other.to_string()),
     })

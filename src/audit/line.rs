@@ -3,11 +3,13 @@
 //! Which fields a line has, and in which order, is settled here alone; `entry` and `brief` read it back.
 
 use std::borrow::Cow;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
 use super::actions;
+use super::head;
+use super::key::SigningKey;
 use super::record::{Answer, Decision, End, Layer, Note, Op, Record, Start, VERSION};
 use super::run::RunId;
 use super::text;
@@ -122,6 +124,11 @@ pub(super) fn put_start(buffer: &mut Vec<u8>, link: Link<'_>, start: &Start) -> 
 /// Appends an end record's line to `buffer`, without its newline.
 pub(super) fn put_end(buffer: &mut Vec<u8>, link: Link<'_>, end: &End) -> serde_json::Result<()> {
     put(buffer, &Line::new(link, "end", end))
+}
+
+/// Appends the line of a signed head to `buffer`, without its newline.
+pub(super) fn put_head(buffer: &mut Vec<u8>, link: Link<'_>, key: &SigningKey) -> serde_json::Result<()> {
+    put(buffer, &Line::new(link, "head", head::Body::sign(key, link, SystemTime::now())))
 }
 
 /// Appends a record's line to `buffer`, without its newline.

@@ -127,7 +127,7 @@ pub struct Note {
     pub text: String,
 }
 
-/// How a run ended: the last record.
+/// How a run ended: the last record but for the head that signs it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct End {
     /// When, RFC 3339.
@@ -147,7 +147,7 @@ pub struct End {
     /// Refusals that mode audit let through.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub let_through: u64,
-    /// Records in this log, this one included.
+    /// Records in this log up to this one, which is included.
     pub recorded: u64,
     /// Records that should be in this log and are not.
     pub dropped: u64,

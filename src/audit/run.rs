@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::actions::ActionSum;
+use super::key::PublicKey;
 use super::record::{Counts, Destination, Head, PolicyRef, RunResult, is_zero};
 use super::report::Summary;
 use super::text;
@@ -151,6 +152,9 @@ pub struct RunFile {
     /// How many would have been, and were let through in mode audit.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub let_through: u64,
+    /// The key that signs the log's heads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<PublicKey>,
     /// The last link of the log's chain: what the log must end with.
     pub head: Option<Head>,
 }
@@ -281,6 +285,8 @@ pub fn list(state: &Path) -> Result<Vec<RunId>, RunError> {
 pub struct Found {
     /// Its audit log.
     pub log: PathBuf,
+    /// The run whose place it has, whatever its files say; `None` when it was named by its own path.
+    pub run: Option<RunId>,
     /// What its `run.json` holds; `Ok(None)` when the log stands alone.
     pub about: Result<Option<RunFile>, RunError>,
 }
@@ -329,7 +335,12 @@ fn at_path(state: &Path, spec: &str) -> Result<Found, RunError> {
 fn at_dir(dir: &Path) -> Found {
     let about = load(dir);
     let log = about.as_ref().ok().and_then(|about| about.as_ref()?.log_path());
-    Found { log: log.unwrap_or_else(|| dir.join(LOG)), about }
+    Found { log: log.unwrap_or_else(|| dir.join(LOG)), run: place_of(dir), about }
+}
+
+/// The run whose directory `dir` is.
+fn place_of(dir: &Path) -> Option<RunId> {
+    RunId::parse(dir.file_name()?.to_str()?)
 }
 
 /// A log file by itself: its run is the one beside it, or the one in `state` that its first record names.
@@ -345,7 +356,8 @@ fn at_file(state: &Path, log: PathBuf) -> Found {
         // A copied or moved log still answers for the run that it says it is of.
         _ => named().unwrap_or(Ok(None)),
     };
-    Found { log, about }
+    let run = log.parent().filter(|_| log.ends_with(LOG)).and_then(place_of);
+    Found { log, run, about }
 }
 
 /// Reads the `run.json` in `dir`, if there is one.
@@ -402,6 +414,7 @@ mod tests {
             total: None,
             denied: None,
             let_through: 0,
+            key: None,
             head: None,
         }
     }

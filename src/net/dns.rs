@@ -465,6 +465,7 @@ mod tests {
             env: Environment::default(),
             network: Network { allow, ..Network::new(NetworkMode::Rules, otherwise) },
             audit: Level::Minimal,
+            audit_key: None,
             secrets: Guards::default(),
             tiers: None,
         }

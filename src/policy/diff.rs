@@ -314,6 +314,11 @@ impl Diff {
         if a.audit != b.audit {
             self.other(format!("records {}", level(b.audit)), &rule(b, "audit.level"));
         }
+        let key = |policy: &Policy| policy.audit_key.as_ref().map(|key| key.path.clone());
+        if key(a) != key(b) {
+            let with = key(b).map_or("no key that it names".into(), |path| path.to_string_lossy().into_owned());
+            self.other(format!("signs its record with {with}"), &rule(b, "audit.key"));
+        }
     }
 }
 

@@ -67,6 +67,9 @@ pub struct PolicyFile {
     pub network: NetworkFile,
     /// `audit.level`.
     pub audit: Option<Level>,
+    /// `audit.key`.
+    #[serde(default)]
+    pub audit_key: Option<Entry>,
     /// `tiers`.
     #[serde(default)]
     pub tiers: Option<TiersFile>,
@@ -473,9 +476,10 @@ struct EnvKeys {
 }
 
 #[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, expecting = "the key level")]
+#[serde(deny_unknown_fields, expecting = "the keys level, key")]
 struct AuditKeys {
     level: Option<Level>,
+    key: Option<Spanned<Item>>,
 }
 
 #[derive(Deserialize)]
@@ -593,6 +597,7 @@ impl Written {
             return Err(FileError::Version { at, version: self.version.value });
         }
         let (files, exec) = (self.filesystem.unwrap_or_default(), self.exec.unwrap_or_default());
+        let audit = self.audit.unwrap_or_default();
         let (env, network) = (self.env.unwrap_or_default(), self.network.unwrap_or_default());
         let not_yet = [
             ("limits", &self.limits),
@@ -624,7 +629,8 @@ impl Written {
             env_deny: entries(file, env.deny)?,
             env_set: env.set,
             network: network.check(file)?,
-            audit: self.audit.and_then(|a| a.level),
+            audit: audit.level,
+            audit_key: audit.key.map(|key| entry(file, key)).transpose()?,
             tiers: self.tiers.map(|keys| tiers(file, keys)).transpose()?,
         })
     }

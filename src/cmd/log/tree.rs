@@ -247,7 +247,7 @@ impl Tree {
                     action.close(closed);
                 }
             }
-            Sight::Note(_) | Sight::End(_) | Sight::Other(_) => {}
+            Sight::Note(_) | Sight::Head(_) | Sight::End(_) | Sight::Other(_) => {}
         }
     }
 
