@@ -1,11 +1,13 @@
 //! Writes a log as a run does, to measure the writer and to have something to read:
-//! `cargo run --release --example log_speed -- RECORDS FILE`. `scripts/bench-log` calls it.
+//! `cargo run --release --example log_speed -- RECORDS FILE [KEY]`. With the file of a key the log is signed.
+//! `scripts/bench-log` calls it.
 #![allow(missing_docs)]
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use agentbox::audit::key::SigningKey;
 use agentbox::audit::record::Decision;
 use agentbox::audit::{Layer, Outcome, PolicyRef, Record, RunId, RunResult, Start, Summary, Writer};
 use agentbox::event::{
@@ -17,6 +19,7 @@ fn main() {
     let mut args = std::env::args().skip(1);
     let count: u64 = args.next().and_then(|word| word.parse().ok()).expect("how many records");
     let path = PathBuf::from(args.next().expect("a file that is not there yet"));
+    let key = args.next().map(|file| SigningKey::read(file.as_ref()).expect("a key"));
     // The last record is of now, like the one that ends the log.
     let now = SystemTime::now() - Duration::from_micros(count * 40);
     let start = Start {
@@ -32,6 +35,7 @@ fn main() {
     let rules = Rules::new();
     let begun = Instant::now();
     let writer = Writer::create(&path, &start).expect("a log");
+    key.into_iter().for_each(|key| writer.sign(key).expect("a head"));
     writer.start().expect("a thread");
     for n in 0..count.saturating_sub(2) {
         let time = now + Duration::from_micros(n * 40);

@@ -171,6 +171,9 @@ pub struct Run {
     /// Write the records to FILE instead of the run's own directory
     #[arg(long, value_name = "FILE")]
     pub log: Option<PathBuf>,
+    /// Sign the records with the private key in FILE (default: the policy's, or the one that `agentbox log key` made)
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
     /// Write the end-of-run summary to FILE as JSON
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
@@ -327,6 +330,7 @@ Examples:
   agentbox log tree                              actions, their processes, what each did
   agentbox log stats                             counts, latencies, rules, programs
   agentbox log verify                            prove that nothing was changed or removed
+  agentbox log verify --key ed25519:…            nor written anew by somebody without the key
 
 Exit status:
   0    read to its end
@@ -387,6 +391,18 @@ pub enum LogCommand {
         /// The run: its id, the start of it, a file, or `last` (the default)
         #[arg(value_name = "RUN")]
         run: Option<String>,
+        /// Prove also that the holder of KEY has signed it: `ed25519:…`, or a file that holds such a key
+        #[arg(long, value_name = "KEY|FILE")]
+        key: Option<String>,
+    },
+    /// Print the public key that proves what is signed; make the key if there is none
+    Key {
+        /// The file of the private key (default: the one in agentbox's state, with which every run signs)
+        #[arg(value_name = "FILE")]
+        file: Option<PathBuf>,
+        /// Print the public key as a PEM file, for other tools, and nothing else
+        #[arg(long)]
+        pem: bool,
     },
     /// List the runs on record
     List {

@@ -454,8 +454,8 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::audit::entry::Entry;
     use crate::audit::read::Reader;
-    use crate::audit::record::Entry;
     use crate::audit::{PolicyRef, Start};
     use crate::event::{BoxPath, FileOp, Level, Place, RuleId, Subject};
     use crate::policy::rules::Base;
@@ -483,6 +483,7 @@ mod tests {
             network: Network::new(NetworkMode::None, RuleId::new("default.yaml", "network")),
             audit: level,
             export: crate::event::Export::None,
+            audit_key: None,
             secrets: Guards::default(),
             tiers: None,
         }

@@ -837,6 +837,21 @@ fn a_denied_pattern_follows_the_file() {
 }
 
 #[test]
+fn a_denied_link_and_the_file_it_leads_to_are_both_hidden() {
+    let scene = Scene::new();
+    for (secret, name) in [("outside/file", "file"), ("outside/tree/file", "tree")] {
+        scene.file(secret, "treasure");
+        std::os::unix::fs::symlink(scene.outside.join(name), scene.work.join(name)).expect("a link");
+    }
+    let line = "cat file ../../outside/file tree/file ../../outside/tree/file";
+    let free = scene.free_sh(line);
+    assert_eq!(free.exits(0).out.matches("treasure").count(), 4, "without a box");
+    let flags = ["-r", text(&scene.outside), "--deny", "file", "--deny", "tree"];
+    let boxed = scene.boxed_sh(&flags, &format!("echo begun; {line}"));
+    boxed.must(boxed.out.starts_with("begun") && !boxed.out.contains("treasure"), "by neither name");
+}
+
+#[test]
 fn links_left_behind_are_not_followed_out() {
     let scene = Scene::new();
     furnish(&scene);

@@ -66,6 +66,19 @@ fn show_prints_each_rule_with_its_origin() {
 }
 
 #[test]
+fn show_names_the_key_that_signs_where_the_policy_says_so() {
+    let lab = Lab::new();
+    lab.write("team.yaml", "version: 1\nextends: [default]\naudit: {key: ~/keys/log.pem}\n");
+    let (code, out, err) = lab.run(&["policy", "show", "-p", "./team.yaml"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    let line = out.lines().find(|line| line.starts_with("key ")).unwrap_or_else(|| panic!("{out}"));
+    assert!(line.contains("/keys/log.pem ") && line.ends_with("./team.yaml:3:14"), "{line}");
+    let (_, out, _) = lab.run(&["policy", "show", "-p", "./team.yaml", "--json"]);
+    let value: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert!(value["audit"]["key"].as_str().unwrap().ends_with("/keys/log.pem"), "{out}");
+}
+
+#[test]
 fn show_as_json_is_one_object() {
     let lab = Lab::new();
     let (code, out, _) = lab.run(&["policy", "show", "--json"]);

@@ -7,7 +7,8 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::record::{Destination, Line, Link, put};
+use super::line::{Line, Link, put};
+use super::record::Destination;
 use super::report::{describe_effects, describe_weight};
 use super::text::{self, shorten};
 use crate::event::{ActionId, Attribution, Claim, Effects, Labels, Reach, Reversibility, Subject};

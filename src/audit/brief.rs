@@ -1,7 +1,7 @@
 //! A record looked at where the reader holds it: fields are borrowed from the line, and the target stays unparsed until
 //! somebody asks for it.
 //!
-//! What [`Decided`](super::record::Decided) is to a single record, [`Brief`] is to millions.
+//! What [`Decided`](super::entry::Decided) is to a single record, [`Brief`] is to millions.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,9 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use super::actions::{Claimed, Closed, Opened};
-use super::record::{Answer, End, Layer, Noted, Op, Start, happened, refused};
+use super::entry::{Noted, happened, refused};
+use super::head::SignedHead;
+use super::record::{Answer, End, Layer, Op, Start};
 use super::text;
 use crate::event::{Access, Bound, Effect, FileOp, Mode, MoveOp, Reason, Unjudged};
 
@@ -29,7 +31,9 @@ pub enum Sight<'a> {
     Claimed(Box<Claimed>),
     /// An action ended.
     Closed(Box<Closed>),
-    /// The last record.
+    /// A signed head.
+    Head(Box<SignedHead>),
+    /// The record that ends a log.
     End(Box<End>),
     /// A kind that this version does not know.
     Other(&'a str),
@@ -45,6 +49,7 @@ impl<'a> Sight<'a> {
             "action" => Self::Opened(serde_json::from_slice(line)?),
             "claim" => Self::Claimed(serde_json::from_slice(line)?),
             "action_end" => Self::Closed(serde_json::from_slice(line)?),
+            "head" => Self::Head(serde_json::from_slice(line)?),
             "end" => Self::End(serde_json::from_slice(line)?),
             other => Self::Other(other),
         })
@@ -59,6 +64,7 @@ impl<'a> Sight<'a> {
             Self::Opened(opened) => &opened.time,
             Self::Claimed(claimed) => &claimed.time,
             Self::Closed(closed) => &closed.time,
+            Self::Head(head) => &head.time,
             Self::End(end) => &end.time,
             Self::Other(_) => "",
         }
@@ -71,7 +77,7 @@ impl<'a> Sight<'a> {
             Self::Opened(opened) => Some(&opened.action),
             Self::Claimed(claimed) => Some(&claimed.action),
             Self::Closed(closed) => Some(&closed.action),
-            Self::Start(_) | Self::Note(_) | Self::End(_) | Self::Other(_) => None,
+            Self::Start(_) | Self::Note(_) | Self::Head(_) | Self::End(_) | Self::Other(_) => None,
         }
     }
 
@@ -81,7 +87,7 @@ impl<'a> Sight<'a> {
             Self::Decision(brief) => Some(brief.process.pid),
             Self::Opened(opened) => opened.process.as_ref().map(|process| process.pid),
             Self::Claimed(claimed) => claimed.process.as_ref().map(|process| process.pid),
-            Self::Start(_) | Self::Note(_) | Self::Closed(_) | Self::End(_) | Self::Other(_) => None,
+            Self::Start(_) | Self::Note(_) | Self::Closed(_) | Self::Head(_) | Self::End(_) | Self::Other(_) => None,
         }
     }
 }

@@ -8,7 +8,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use super::record::{Decided, Destination, Op};
+use super::entry::Decided;
+use super::record::{Destination, Op};
 use crate::event::{Claim, Effects, Subject, Where};
 
 /// The fields that not every record has.

@@ -9,8 +9,9 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::detail::Detail;
+use super::entry::{Decided, Entry, Noted};
 use super::read::Line;
-use super::record::{Decided, Destination, End, Entry, Noted, Op, Party, PolicyRef, RunResult, Start};
+use super::record::{Destination, End, Op, Party, PolicyRef, RunResult, Start};
 use super::text;
 use crate::event::{Access, Effect, Endpoint, Exec, Place, Reason, Subject, Transport};
 

@@ -13,8 +13,9 @@ use sha2::{Digest, Sha256};
 
 use super::actions::add_claim;
 use super::detail::{Detail, count};
+use super::entry::{Decided, Entry};
 use super::read::Line;
-use super::record::{Decided, End, Entry, Op, Start};
+use super::record::{End, Op, Start};
 use super::run::RunFile;
 use super::text;
 use crate::event::{Claim, Effects};
@@ -558,7 +559,7 @@ mod tests {
     fn line(number: u64, fields: &str) -> Line {
         let raw = format!(r#"{{"v":1,"seq":{number},"prev":"","time":"2026-11-23T12:00:00Z","run":"r",{fields}}}"#);
         let kind = serde_json::from_str::<Value>(&raw).unwrap()["kind"].as_str().unwrap().to_string();
-        let entry = super::super::record::parse(&kind, raw.as_bytes()).ok();
+        let entry = super::super::entry::parse(&kind, raw.as_bytes()).ok();
         Line { number, seq: Some(number), raw: raw.into_bytes(), entry, faults: Vec::new() }
     }
 

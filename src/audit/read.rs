@@ -13,7 +13,10 @@ use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
 use super::brief::Sight;
-use super::record::{self, Entry, Head, Header, VERSION};
+use super::entry::{self, Entry, Header};
+use super::head::{Forged, Heads, Signed};
+use super::key::PublicKey;
+use super::record::{Head, VERSION};
 use super::run::RunId;
 use super::text;
 
@@ -58,13 +61,22 @@ pub enum Fault {
     Changed,
     /// The log does not begin with a start record.
     NoStart,
-    /// The line comes after the record that ends the log.
+    /// The line comes after the record that ends the log, and is not the head that signs it.
     AfterEnd,
     /// The log does not end as the run's own file says it did.
     OtherHead {
         /// The number of the last record that the run's file names.
         expected: u64,
     },
+    /// The log is of another run than the one that was asked for.
+    OtherRun {
+        /// The run that was asked for.
+        expected: RunId,
+        /// The run that the log says it is of.
+        found: RunId,
+    },
+    /// The signed heads speak against the log.
+    Forged(Forged),
 }
 
 impl fmt::Display for Fault {
@@ -88,6 +100,11 @@ impl fmt::Display for Fault {
             Self::OtherHead { expected } => {
                 write!(f, "the log does not end with record {expected} as run.json has it: cut off or rewritten")
             }
+            Self::OtherRun { expected, found } => {
+                let [expected, found] = [expected, found].map(|run| text::printable(run.as_str()));
+                write!(f, "the log of run {found} in the place of run {expected}'s")
+            }
+            Self::Forged(forged) => forged.fmt(f),
         }
     }
 }
@@ -143,11 +160,40 @@ pub struct Reader<R> {
     seq: u64,
     /// Its hash, in hexadecimal digits as the next line has it.
     hash: [u8; DIGITS],
-    ended: bool,
+    end: End,
     /// The last line was no record, so that the next cannot be put to the chain.
     lost: bool,
     /// The line that was read last; its memory is used for the next.
     line: Vec<u8>,
+}
+
+/// How far a log is ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Open,
+    /// The record that ends it, with this number, was seen.
+    At(u64),
+    /// So was the head that signs that one, behind which nothing stands.
+    Signed(u64),
+}
+
+impl End {
+    /// The number of the record that ends the log.
+    fn record(self) -> Option<u64> {
+        match self {
+            Self::Open => None,
+            Self::At(seq) | Self::Signed(seq) => Some(seq),
+        }
+    }
+
+    /// A record of `kind` follows.
+    fn then(self, kind: &str, seq: u64) -> Self {
+        match (self, kind) {
+            (Self::Open, "end") => Self::At(seq),
+            (Self::At(end), "head") => Self::Signed(end),
+            _ => self,
+        }
+    }
 }
 
 /// How many digits a hash has.
@@ -181,8 +227,8 @@ impl<R: BufRead> Reader<R> {
     /// Reads from `input`; `path` is for messages.
     pub fn new(input: R, path: &Path) -> Self {
         let hash = [b'0'; DIGITS];
-        let (number, seq, ended, lost, line) = (0, 0, false, false, Vec::new());
-        Self { input, path: path.into(), number, seq, hash, ended, lost, line }
+        let (number, seq, end, lost, line) = (0, 0, End::Open, false, Vec::new());
+        Self { input, path: path.into(), number, seq, hash, end, lost, line }
     }
 
     /// The last link seen.
@@ -192,7 +238,7 @@ impl<R: BufRead> Reader<R> {
 
     /// Whether the record that ends a log was seen.
     pub fn ended(&self) -> bool {
-        self.ended
+        self.end != End::Open
     }
 
     /// How many lines were read.
@@ -210,7 +256,7 @@ impl<R: BufRead> Reader<R> {
         let Some(seen) = self.next_seen()? else { return Ok(None) };
         let Seen { number, seq, raw, kind, mut faults, .. } = seen;
         let mut entry = None;
-        match kind.map(|kind| record::parse(kind, raw)) {
+        match kind.map(|kind| entry::parse(kind, raw)) {
             Some(Ok(parsed)) => entry = Some(parsed),
             Some(Err(error)) => faults.push(Located { line: number, fault: Fault::Foreign(error.to_string()) }),
             None => {}
@@ -276,7 +322,7 @@ impl<R: BufRead> Reader<R> {
     fn check(&mut self, raw: &[u8]) -> Checked {
         if let Some((header, kind)) = compact_header(raw) {
             let faults = self.link(&header, raw).into_iter().collect();
-            self.ended |= header.kind == "end";
+            self.end = self.end.then(&header.kind, header.seq);
             return Checked { seq: Some(header.seq), kind: Some(KindAt::Here(kind)), compact: true, faults };
         }
         match serde_json::from_slice::<Header<'_>>(raw) {
@@ -297,16 +343,24 @@ impl<R: BufRead> Reader<R> {
         if header.v > VERSION {
             faults.push(Located { line: self.number, fault: Fault::Newer(header.v) });
         } else {
-            self.ended |= header.kind == "end";
+            self.end = self.end.then(&header.kind, header.seq);
             kind = Some(kind_at(&header.kind, raw));
         }
         Checked { seq: Some(header.seq), kind, compact: false, faults }
     }
 
+    fn is_behind_the_end(&self, header: &Header<'_>) -> bool {
+        match self.end {
+            End::Open => false,
+            End::At(_) => header.kind != "head",
+            End::Signed(_) => true,
+        }
+    }
+
     /// Puts the line to the chain, and moves the head to it if it belongs there.
     fn link(&mut self, header: &Header<'_>, raw: &[u8]) -> Option<Located> {
         let (number, expected, found) = (self.number, self.seq + 1, header.seq);
-        let fault = if self.ended {
+        let fault = if self.is_behind_the_end(header) {
             Some(Located { line: number, fault: Fault::AfterEnd })
         } else if number == 1 && header.kind != "start" {
             Some(Located { line: number, fault: Fault::NoStart })
@@ -348,7 +402,7 @@ fn compact_header(raw: &[u8]) -> Option<(Header<'_>, std::ops::Range<usize>)> {
 }
 
 fn kind_at(kind: &str, raw: &[u8]) -> KindAt {
-    let known = ["start", "decision", "note", "action", "claim", "action_end", "end"];
+    let known = ["start", "decision", "note", "action", "claim", "action_end", "head", "end"];
     match known.into_iter().find(|word| *word == kind) {
         Some(word) => KindAt::Spelt(word),
         // A kind that nobody here knows is only ever shown: its own spelling will do.
@@ -394,8 +448,39 @@ pub enum Chain {
     },
 }
 
-/// Proves the log at `path`; `expected` is the last link that the run's own file names.
-pub fn verify(path: &Path, expected: Option<&Head>) -> Result<Chain, ReadError> {
+/// What is known of a log from elsewhere.
+#[derive(Debug, Clone, Default)]
+pub struct Expected<'a> {
+    /// The last link that the run's own file names.
+    pub head: Option<&'a Head>,
+    /// The run that it is of.
+    pub run: Option<&'a RunId>,
+    /// The key that its heads are signed with.
+    pub key: Option<PublicKey>,
+}
+
+/// What is proven of a log.
+#[derive(Debug)]
+pub struct Proof {
+    /// By its chain and its heads together.
+    pub chain: Chain,
+    /// How far its heads vouch for it, up to where it is broken; `None` where it has none.
+    pub signed: Option<Signed>,
+}
+
+/// Proves the log at `path`; `head` is the last link that the run's own file names.
+pub fn verify(path: &Path, head: Option<&Head>) -> Result<Chain, ReadError> {
+    Ok(prove(path, &Expected { head, ..Expected::default() })?.chain)
+}
+
+/// Proves the log at `path` by its chain, by its signed heads if it has any or must, and by what is known of it.
+pub fn prove(path: &Path, expected: &Expected<'_>) -> Result<Proof, ReadError> {
+    let mut heads = Heads::of(expected.key);
+    let chain = follow(path, expected, &mut heads)?;
+    Ok(Proof { chain, signed: heads.signed() })
+}
+
+fn follow(path: &Path, expected: &Expected<'_>, heads: &mut Heads) -> Result<Chain, ReadError> {
     let mut reader = Reader::open(path)?;
     let mut dropped = 0;
     while let Some(line) = reader.next_seen()? {
@@ -408,22 +493,40 @@ pub fn verify(path: &Path, expected: Option<&Head>) -> Result<Chain, ReadError> 
         if let Some(first) = line.faults.into_iter().next() {
             return Ok(Chain::Broken(first));
         }
-        match sight {
-            Some(Ok(Sight::End(end))) => dropped = end.dropped,
-            Some(Err(error)) => {
-                return Ok(Chain::Broken(Located { line: number, fault: Fault::Foreign(error.to_string()) }));
+        let fault = match sight {
+            Some(Ok(Sight::Start(start))) => other_run(expected.run, &start.run).or_else(|| {
+                heads.begin(start.run);
+                None
+            }),
+            Some(Ok(Sight::Head(head))) => heads.take(*head).err().map(Fault::Forged),
+            Some(Ok(Sight::End(end))) => {
+                dropped = end.dropped;
+                None
             }
-            Some(Ok(_)) | None => {}
+            Some(Err(error)) => Some(Fault::Foreign(error.to_string())),
+            Some(Ok(_)) | None => None,
+        };
+        if let Some(fault) = fault {
+            return Ok(Chain::Broken(Located { line: number, fault }));
         }
     }
     let (records, head) = (reader.number, reader.head());
-    Ok(match expected {
-        Some(theirs) if *theirs != head => {
-            Chain::Broken(Located { line: records.max(1), fault: Fault::OtherHead { expected: theirs.seq } })
-        }
-        _ if reader.ended => Chain::Verified { records, head, dropped },
-        _ => Chain::Unfinished { records, head },
-    })
+    let at_the_end = |fault| Ok(Chain::Broken(Located { line: records.max(1), fault }));
+    if let Some(theirs) = expected.head.filter(|theirs| **theirs != head) {
+        return at_the_end(Fault::OtherHead { expected: theirs.seq });
+    }
+    match heads.end(reader.end.record()) {
+        // The last head is on its way to the file.
+        Err(Forged::EndNotSigned { .. }) if still_written(path) => Ok(Chain::Unfinished { records, head }),
+        Err(forged) => at_the_end(Fault::Forged(forged)),
+        Ok(()) if reader.ended() => Ok(Chain::Verified { records, head, dropped }),
+        Ok(()) => Ok(Chain::Unfinished { records, head }),
+    }
+}
+
+fn other_run(expected: Option<&RunId>, found: &RunId) -> Option<Fault> {
+    let expected = expected.filter(|run| *run != found)?;
+    Some(Fault::OtherRun { expected: expected.clone(), found: found.clone() })
 }
 
 /// Tells the run that a log's first record names.

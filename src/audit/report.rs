@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::actions::{ActionSum, tool_words};
+use super::key::PublicKey;
 use super::record::{Counts, Destination, Op, Party, RunResult};
 use super::run::RunId;
 use super::text::{command_line, printable, shorten};
@@ -365,12 +366,18 @@ fn put_denials(text: &mut String, summary: &Summary) {
 const VERSION: u32 = 1;
 
 /// Gives the report that `--report` writes.
-pub fn report_json(summary: &Summary, result: &RunResult, coverage: &Value, log: &str) -> Value {
+pub fn report_json(
+    summary: &Summary,
+    result: &RunResult,
+    coverage: &Value,
+    (log, signed_by): (&str, Option<PublicKey>),
+) -> Value {
     json!({
         "v": VERSION,
         "run": summary.run,
         "result": result,
         "log": log,
+        "signed_by": signed_by,
         "counts": summary.counts,
         "mode": summary.mode,
         "denied": summary.denied,
@@ -475,7 +482,7 @@ mod tests {
         let text = verbose(&summary);
         assert_eq!(text.matches("visitors of port").count(), SHOWN);
         assert!(text.contains("  and 3 more destinations: agentbox log 1970"), "{text}");
-        let report = report_json(&summary, &RunResult::default(), &Value::Null, "/log");
+        let report = report_json(&summary, &RunResult::default(), &Value::Null, ("/log", None));
         assert_eq!(report["destinations"][22]["port"], 23);
     }
 
@@ -490,7 +497,7 @@ mod tests {
     #[test]
     fn the_report_lists_denials_with_their_fix() {
         let summary = summary(vec![denial(Op::Write, "/etc/hosts", Some("-w /etc/hosts"))]);
-        let report = report_json(&summary, &RunResult::default(), &Value::Null, "/log");
+        let report = report_json(&summary, &RunResult::default(), &Value::Null, ("/log", None));
         assert_eq!(report["denied"], 1);
         assert_eq!(report["denials"][0]["fix"], "-w /etc/hosts");
         assert_eq!(report["denials"][0]["op"], "write");

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::actions::ActionSum;
+use super::key::PublicKey;
 use super::record::{Counts, Destination, Head, PolicyRef, RunResult, is_zero};
 use super::report::Summary;
 use super::text;
@@ -159,6 +160,9 @@ pub struct RunFile {
     /// How many would have been, and were let through in mode audit.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub let_through: u64,
+    /// The key that signs the log's heads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<PublicKey>,
     /// The last link of the log's chain: what the log must end with.
     pub head: Option<Head>,
 }
@@ -291,6 +295,8 @@ pub struct Found {
     pub log: PathBuf,
     /// The run's own directory; none when the log stands alone or is a copy.
     pub dir: Option<PathBuf>,
+    /// The run whose place it has, whatever its files say; `None` when it was named by its own path.
+    pub run: Option<RunId>,
     /// What its `run.json` holds; `Ok(None)` when the log stands alone.
     pub about: Result<Option<RunFile>, RunError>,
 }
@@ -339,7 +345,12 @@ fn at_path(state: &Path, spec: &str) -> Result<Found, RunError> {
 fn at_dir(dir: &Path) -> Found {
     let about = load(dir);
     let log = about.as_ref().ok().and_then(|about| about.as_ref()?.log_path());
-    Found { log: log.unwrap_or_else(|| dir.join(LOG)), dir: Some(dir.into()), about }
+    Found { log: log.unwrap_or_else(|| dir.join(LOG)), dir: Some(dir.into()), run: place_of(dir), about }
+}
+
+/// The run whose directory `dir` is.
+fn place_of(dir: &Path) -> Option<RunId> {
+    RunId::parse(dir.file_name()?.to_str()?)
 }
 
 /// A log file by itself: its run is the one beside it, or the one in `state` that its first record names.
@@ -361,7 +372,8 @@ fn at_file(state: &Path, log: PathBuf) -> Found {
         },
     };
     let dir = dir.filter(|_| is_its_own(&about));
-    Found { log, dir, about }
+    let run = log.parent().filter(|_| log.ends_with(LOG)).and_then(place_of);
+    Found { log, dir, run, about }
 }
 
 /// Reads the `run.json` in `dir`, if there is one.
@@ -418,6 +430,7 @@ mod tests {
             total: None,
             denied: None,
             let_through: 0,
+            key: None,
             head: None,
         }
     }

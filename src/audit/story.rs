@@ -16,8 +16,9 @@ pub use self::kept::Kept;
 pub use self::timeline::{Group, Timeline};
 use super::actions::add_claim;
 use super::detail::{self, Detail};
+use super::entry::{Decided, Entry};
 use super::read::{Line, Located};
-use super::record::{Decided, Destination, End, Entry, Op, Start};
+use super::record::{Destination, End, Op, Start};
 use super::text::{command_line, shorten, target};
 use crate::event::{Access, Claim, Effects, Endpoint, Reason, Where};
 
@@ -274,6 +275,7 @@ impl<'a> Story<'a> {
             }
             Entry::Decision(decided) => self.decision(line.seq.unwrap_or_default(), decided, time),
             Entry::Note(note) => self.note(&note.text),
+            Entry::Head(_) => {}
             Entry::End(end) => {
                 self.end = Some((**end).clone());
                 if let Some(time) = time {

@@ -9,11 +9,14 @@ use std::io::{self, Write};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use sha2::{Digest, Sha256};
 
-use super::record::{self, End, Head, Link, NO_LINE, Note, Record, RunResult, Start};
+use super::head;
+use super::key::SigningKey;
+use super::line::{self, Link};
+use super::record::{End, Head, NO_LINE, Note, Record, RunResult, Start};
 use super::report::Summary;
 use super::run::RunId;
 use super::text;
@@ -104,6 +107,13 @@ impl Writer {
         Ok(Self { queue: Arc::default(), sink: Arc::new(Mutex::new(Some(sink))) })
     }
 
+    /// Signs what there is, and from now on the head of the chain: often, and at the end.
+    ///
+    /// To be called before the thread starts.
+    pub fn sign(&self, key: SigningKey) -> Result<(), WriteError> {
+        lock(&self.sink).as_mut().ok_or(WriteError::Finished)?.sign_with(key)
+    }
+
     /// Starts the thread that writes; to be called once, after the last fork.
     pub fn start(&self) -> Result<(), WriteError> {
         if lock(&self.sink).is_none() {
@@ -128,7 +138,7 @@ impl Writer {
     pub fn finish(&self, result: &RunResult, summary: &Summary) -> Result<Written, WriteError> {
         self.queue.close();
         let mut sink = lock(&self.sink).take().ok_or(WriteError::Finished)?;
-        sink.append(self.queue.drain());
+        let _ = sink.append(self.queue.drain());
         sink.append_late(self.queue.refused());
         sink.end(result, summary)
     }
@@ -136,9 +146,10 @@ impl Writer {
 
 /// The writer's thread.
 fn write_all(queue: &Queue, sink: &Mutex<Option<Sink>>) {
-    while queue.wait() {
+    let mut due = None;
+    while queue.wait(due) {
         match lock(sink).as_mut() {
-            Some(sink) => sink.append(queue.drain()),
+            Some(sink) => due = sink.append(queue.drain()),
             None => return,
         }
         queue.pause();
@@ -217,12 +228,16 @@ impl Queue {
         }
     }
 
-    /// Sleeps until something waits; false once the queue is closed.
-    fn wait(&self) -> bool {
+    /// Sleeps until something waits, or something else is `due`; false once the queue is closed.
+    fn wait(&self, due: Option<Instant>) -> bool {
         let mut state = lock(&self.state);
-        while state.records.is_empty() && !state.closed {
+        let left = || due.map_or(Duration::MAX, |due| due.saturating_duration_since(Instant::now()));
+        while state.records.is_empty() && !state.closed && !left().is_zero() {
             state.asleep = true;
-            state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = match due {
+                None => self.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(_) => self.wake.wait_timeout(state, left()).unwrap_or_else(PoisonError::into_inner).0,
+            };
         }
         state.asleep = false;
         !state.closed
@@ -273,6 +288,18 @@ struct Sink {
     /// Records lost since the last note about it.
     unsaid: u64,
     chunk: Chunk,
+    /// Boxed: a run without a key pays for a pointer.
+    signer: Option<Box<Signer>>,
+}
+
+/// What signs the head of the chain, and how far it has.
+#[derive(Debug)]
+struct Signer {
+    key: SigningKey,
+    /// The number of the last head.
+    last: u64,
+    /// When what stands behind that is to be signed; `None` where nothing does.
+    due: Option<Instant>,
 }
 
 /// Lines that are on their way to the file, and the head that the chain has once they are there.
@@ -296,8 +323,9 @@ impl Sink {
             first_error: None,
             unsaid: 0,
             chunk: Chunk::default(),
+            signer: None,
         };
-        sink.line(|buffer, link| record::put_start(buffer, link, start));
+        sink.line(|buffer, link| line::put_start(buffer, link, start));
         sink.flush();
         match sink.first_error.take() {
             Some(source) => Err(WriteError::First { path: path.into(), source }),
@@ -305,14 +333,61 @@ impl Sink {
         }
     }
 
-    fn append(&mut self, records: Vec<Record>) {
+    fn sign_with(&mut self, key: SigningKey) -> Result<(), WriteError> {
+        self.signer = Some(Box::new(Signer { key, last: 0, due: None }));
+        self.put_head();
+        self.flush();
+        match self.first_error.take() {
+            Some(source) => Err(WriteError::First { path: self.path.clone(), source }),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes what is handed over; says until when it must be called again if nothing more is.
+    fn append(&mut self, records: Vec<Record>) -> Option<Instant> {
         for record in &records {
-            self.line(|buffer, link| record::put_record(buffer, link, record));
+            self.line(|buffer, link| line::put_record(buffer, link, record));
+            self.sign_the_many();
             if self.chunk.lines.len() >= CHUNK {
                 self.flush();
             }
         }
+        let due = self.sign_the_old();
         self.flush();
+        due
+    }
+
+    /// Signs if many records stand behind the last head.
+    fn sign_the_many(&mut self) {
+        let seq = self.seq();
+        if self.signer.as_ref().is_some_and(|signer| seq.saturating_sub(signer.last) >= head::RECORDS) {
+            self.put_head();
+        }
+    }
+
+    /// Signs if the records behind the last head have stood there for long; else says when they will have.
+    fn sign_the_old(&mut self) -> Option<Instant> {
+        let (seq, now) = (self.seq(), Instant::now());
+        let signer = self.signer.as_mut().filter(|signer| seq > signer.last)?;
+        let due = *signer.due.get_or_insert(now + head::WAIT);
+        if now < due {
+            return Some(due);
+        }
+        self.put_head();
+        None
+    }
+
+    /// Signs all that stands in the chain.
+    fn put_head(&mut self) {
+        let Some(mut signer) = self.signer.take() else { return };
+        self.line(|buffer, link| line::put_head(buffer, link, &signer.key));
+        (signer.last, signer.due) = (self.seq(), None);
+        self.signer = Some(signer);
+    }
+
+    /// The number of the last record, in the file or on its way there.
+    fn seq(&self) -> u64 {
+        self.chunk.head.as_ref().unwrap_or(&self.head).seq
     }
 
     fn append_late(&mut self, refused: u64) {
@@ -351,6 +426,8 @@ impl Sink {
             Err(error) => {
                 // Only a regular file can be cut; elsewhere a torn line stays, and shows.
                 let _ = self.file.set_len(self.length);
+                // A head may be among what is lost; it must not count as the last one.
+                self.signer.iter_mut().for_each(|signer| signer.last = signer.last.min(self.head.seq));
                 self.lost(records, error);
             }
         }
@@ -369,7 +446,7 @@ impl Sink {
         if lost > 0 {
             let text = format!("{lost} records could not be written and are missing here");
             let note = Record::Note(Note { time: SystemTime::now(), text });
-            self.line(|buffer, link| record::put_record(buffer, link, &note));
+            self.line(|buffer, link| line::put_record(buffer, link, &note));
         }
     }
 
@@ -388,7 +465,8 @@ impl Sink {
             dropped: self.dropped,
             write_errors: self.errors,
         };
-        self.line(|buffer, link| record::put_end(buffer, link, &end));
+        self.line(|buffer, link| line::put_end(buffer, link, &end));
+        self.put_head();
         self.flush();
         self.written()
     }
@@ -586,6 +664,70 @@ mod tests {
         // The pipe ends when the last writing end is closed.
         drop(writer);
         assert_eq!(reader.join().unwrap(), count + 2);
+    }
+
+    /// The numbers of the heads in the log, all of which hold.
+    fn heads(path: &Path) -> Vec<u64> {
+        let heads = lines(path).into_iter().filter(|line| line["kind"] == "head");
+        heads.map(|line| line["seq"].as_u64().unwrap()).collect()
+    }
+
+    fn signing(dir: &Path) -> (Writer, PathBuf) {
+        let path = dir.join("audit.jsonl");
+        let writer = Writer::create(&path, &Start::example()).unwrap();
+        writer.sign(SigningKey::make(&dir.join("key")).unwrap()).unwrap();
+        (writer, path)
+    }
+
+    #[test]
+    fn a_head_stands_behind_the_first_record_the_last_and_every_few_thousand() {
+        let dir = tempfile::tempdir().unwrap();
+        let (writer, path) = signing(dir.path());
+        assert_eq!(heads(&path), [2], "before anything runs");
+        (0..2 * head::RECORDS).for_each(|_| writer.push(note("x")));
+        let written = finish(&writer).unwrap();
+        let each = head::RECORDS + 1;
+        assert_eq!(heads(&path), [2, 2 + each, 2 + 2 * each, written.recorded]);
+        let chain = read::verify(&path, Some(&written.head)).unwrap();
+        assert!(matches!(chain, Chain::Verified { dropped: 0, .. }), "{chain:?}");
+    }
+
+    #[test]
+    fn what_stands_unsigned_is_signed_though_nothing_follows_and_only_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let (writer, path) = signing(dir.path());
+        writer.start().unwrap();
+        writer.push(note("x"));
+        let deadline = Instant::now() + 20 * head::WAIT;
+        while heads(&path) != [2, 4] {
+            assert!(Instant::now() < deadline, "{:?}", heads(&path));
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        std::thread::sleep(head::WAIT + Duration::from_millis(200));
+        assert_eq!(heads(&path), [2, 4], "there is nothing more to sign");
+        finish(&writer).unwrap();
+        assert_eq!(heads(&path), [2, 4, 6]);
+    }
+
+    #[test]
+    fn a_head_that_could_not_be_written_is_made_up_for_by_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let (writer, path) = signing(dir.path());
+        let swap = |path: &Path| {
+            let file = OpenOptions::new().append(true).open(path).unwrap();
+            lock(&writer.sink).as_mut().unwrap().file = file;
+        };
+        let push = |count: u64| lock(&writer.sink).as_mut().unwrap().append((0..count).map(|_| note("x")).collect());
+        swap(Path::new("/dev/full"));
+        push(1);
+        lock(&writer.sink).as_mut().unwrap().put_head();
+        lock(&writer.sink).as_mut().unwrap().flush();
+        swap(&path);
+        push(head::RECORDS);
+        assert!(matches!(finish(&writer), Err(WriteError::Incomplete { .. })));
+        assert_eq!(heads(&path)[..2], [2, 3 + head::RECORDS]);
+        let chain = read::verify(&path, None).unwrap();
+        assert!(matches!(chain, Chain::Verified { dropped: 2, .. }), "{chain:?}");
     }
 
     #[test]

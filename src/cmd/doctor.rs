@@ -2,31 +2,39 @@
 
 use std::fmt::Write as _;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use serde_json::json;
 
+use crate::audit::key::{PublicKey, SigningKey};
 use crate::host::{HostFacts, apparmor_restricts_user_namespaces, try_user_namespace};
 use crate::plan::{self, Coverage, State};
-use crate::policy::{self, Request};
+use crate::policy::{self, Request, World};
 use crate::sys::process::alone;
 
 /// Prints the coverage that the default policy would have here. Exit status 1 if a layer is absent.
 pub fn doctor(json: bool) -> Result<u8> {
-    let (host, coverage) = examine()?;
+    let world = super::policy::world()?;
+    let (host, coverage) = examine(&world)?;
+    let key = SigningKey::standard(&world.state).map(|key| key.map(|key| key.public()));
+    let key = key.map_err(|error| format!("{:#}", anyhow!(error)));
+    let log_key = key.as_ref().ok();
     let usable = !coverage.layers.iter().any(|entry| matches!(entry.state, State::Absent { .. }));
     if json {
-        println!("{:#}", json!({ "schema": 1, "usable": usable, "host": host, "layers": coverage.layers }));
+        println!(
+            "{:#}",
+            json!({ "schema": 1, "usable": usable, "host": host, "layers": coverage.layers, "log_key": log_key })
+        );
     } else {
-        print!("{}", text(&host, &coverage, usable));
+        print!("{}", text(&host, &coverage, &key, usable));
     }
     Ok(u8::from(!usable))
 }
 
-fn examine() -> Result<(HostFacts, Coverage)> {
+fn examine(world: &World) -> Result<(HostFacts, Coverage)> {
     let host = examined_host()?;
     // What the default policy asks of the host, whatever project this is run in.
     let request = Request { policies: vec!["base".into()], ..Request::default() };
-    let policy = policy::load(&request, &super::policy::world()?)?.policy;
+    let policy = policy::load(&request, world)?.policy;
     let (_, coverage) = plan::compile(&policy, &host);
     Ok((host, coverage))
 }
@@ -55,7 +63,7 @@ pub fn refusal(host: &HostFacts, errno: nix::errno::Errno) -> String {
     }
 }
 
-fn text(host: &HostFacts, coverage: &Coverage, usable: bool) -> String {
+fn text(host: &HostFacts, coverage: &Coverage, key: &Result<Option<PublicKey>, String>, usable: bool) -> String {
     let mut text = String::new();
     for entry in &coverage.layers {
         let _ = writeln!(text, "{entry}");
@@ -63,6 +71,11 @@ fn text(host: &HostFacts, coverage: &Coverage, usable: bool) -> String {
     if host.filtered {
         let _ = writeln!(text, "note: this process runs under a seccomp filter already (a container, or another box)");
     }
+    let _ = match key {
+        Ok(Some(key)) => writeln!(text, "logs: signed by {key}"),
+        Err(why) => writeln!(text, "logs: no run starts here, because none can be signed: {why}"),
+        Ok(None) => writeln!(text, "logs: not signed; `agentbox log key` makes a key, with which every run then signs"),
+    };
     let verdict =
         if usable { "this host can hold every layer" } else { "runs here need --allow-degraded for what is absent" };
     let _ = writeln!(text, "{verdict}");

@@ -5,11 +5,13 @@
 //! the raw lines of `--json`, where JSON's own escapes hold.
 
 pub(super) mod follow;
+mod key;
 mod question;
 mod show;
 mod stats;
 mod trail;
 mod tree;
+mod verify;
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -22,13 +24,14 @@ use serde_json::{Value, json};
 
 use crate::audit::brief::Sight;
 use crate::audit::query::Query;
-use crate::audit::read::{self, Chain, Fault, Located, Reader, Seen};
+use crate::audit::read::{self, Fault, Located, Reader, Seen};
 use crate::audit::record::RunResult;
 use crate::audit::run::{self, Found, RunFile, RunId};
 use crate::audit::text::{printable, shorten};
 use crate::cli::{Log, LogCommand, LogFilter, LogPrint};
 
 use trail::{Trail, command, ending};
+pub(super) use verify::expected;
 
 /// All is well.
 const FINE: u8 = 0;
@@ -106,7 +109,8 @@ pub fn log_to(keeper: &Keeper, args: &Log, output: &mut Output<'_>) -> anyhow::R
             let found = find(run)?;
             stats::stats(&found, &ask(&found, filter)?, *json, output)
         }
-        Some(LogCommand::Verify { run }) => verify(&find(run)?, output),
+        Some(LogCommand::Verify { run, key }) => verify::verify(&find(run)?, key.as_deref(), output),
+        Some(LogCommand::Key { file, pem }) => key::key(&keeper.state, file.as_deref(), *pem, output),
         Some(LogCommand::List { json }) => list(&keeper.state, *json, output),
         Some(LogCommand::Export(export)) => super::export::export(&keeper.state, export, output),
     }
@@ -257,40 +261,6 @@ fn put_json(value: &Value, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out)
 }
 
-fn verify(found: &Found, output: &mut Output<'_>) -> anyhow::Result<u8> {
-    let mut status = warn_about_run(found, output)?;
-    let about = found.about.as_ref().ok().and_then(Option::as_ref);
-    let expected = about.and_then(|about| about.head.as_ref());
-    let log = printable(&found.log.to_string_lossy());
-    let out = &mut output.out;
-    match read::verify(&found.log, expected)? {
-        Chain::Verified { records, head, dropped } => {
-            writeln!(out, "{log}: whole, {records} records")?;
-            if dropped > 0 {
-                writeln!(out, "the run itself says that {dropped} records could not be written")?;
-            }
-            writeln!(out, "head {} {}{}", head.seq, head.hash, compared(expected.is_some()))?;
-        }
-        Chain::Unfinished { records, head } => {
-            status = BROKEN;
-            writeln!(out, "{log}: {records} records, whole as far as it goes; {}", unfinished(&found.log))?;
-            writeln!(out, "head {} {}", head.seq, head.hash)?;
-        }
-        Chain::Broken(fault) => {
-            status = BROKEN;
-            writeln!(out, "BROKEN {}", located(&found.log, &fault))?;
-        }
-    }
-    Ok(status)
-}
-
-fn compared(was: bool) -> &'static str {
-    match was {
-        true => ", as in run.json",
-        false => " (not compared: no run.json says how the log must end)",
-    }
-}
-
 fn list(state: &Path, as_json: bool, output: &mut Output<'_>) -> anyhow::Result<u8> {
     let runs = run::list(state)?;
     let dir = |id: &RunId| state.join("runs").join(id.as_str());
@@ -409,6 +379,7 @@ mod tests {
             total: None,
             denied: Some(1),
             let_through: 0,
+            key: None,
             head: Some(written.head),
         };
         run.write(run.open_next().unwrap(), &about).unwrap();

@@ -24,6 +24,7 @@ use crate::policy::{
 pub fn request(args: &PolicyArgs) -> Request {
     Request {
         own: Vec::new(),
+        key: None,
         policies: args.policy.clone(),
         inline: Vec::new(),
         read: args.read.clone(),
@@ -115,6 +116,7 @@ pub fn as_text(policy: &Policy) -> String {
     }
     policy.network.unix.iter().for_each(|socket| line(root_line("connect", socket)));
     line(format!("audit    {}{}", level_name(policy.audit), exported(policy.export)));
+    policy.audit_key.iter().for_each(|key| line(format!("key      {:<44} {}", key.path.display(), key.at)));
     for (title, roots) in
         [("write", &policy.files.write), ("private", &policy.files.private), ("read", &policy.files.read)]
     {
@@ -207,7 +209,11 @@ pub fn as_json(policy: &Policy) -> Value {
             "publish": policy.network.publish.iter().map(published).collect::<Value>(),
             "unix": roots(&policy.network.unix),
         },
-        "audit": {"level": policy.audit, "export": policy.export},
+        "audit": {
+            "level": policy.audit,
+            "export": policy.export,
+            "key": policy.audit_key.as_ref().map(|key| text(&key.path)),
+        },
     })
 }
 

@@ -9,8 +9,9 @@ use serde_json::json;
 
 use super::log::{being_written, is_broken_pipe, located};
 use super::why::{as_run_has_it, request};
+use crate::audit::entry::{Decided, Entry};
 use crate::audit::read::Reader;
-use crate::audit::record::{Decided, Entry, Op};
+use crate::audit::record::Op;
 use crate::audit::run;
 use crate::audit::text::{printable, shorten, target};
 use crate::cli;

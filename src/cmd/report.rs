@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::log::being_written;
+use super::log::{being_written, expected};
 use super::place::{Placed, Replaces};
 use super::why::{as_run_has_it, request};
+use crate::audit::entry::Decided;
 use crate::audit::page::{Facts, MARK, page};
-use crate::audit::read::{self, Chain, Reader};
-use crate::audit::record::Decided;
+use crate::audit::read::{self, Chain, Proof, Reader};
 use crate::audit::run::{self, Found};
 use crate::audit::story::{Fixer, Story};
 use crate::audit::text::printable;
@@ -52,8 +52,8 @@ fn place(path: &Path, html: &str, force: bool, log: &Path) -> Result<()> {
 /// The run's name, its page, and the exit status.
 fn written(found: &Found, world: &World) -> Result<(String, String, u8)> {
     let about = found.about.as_ref().ok().and_then(Option::as_ref);
-    let expected = about.and_then(|about| about.head.as_ref());
-    let chain = read::verify(&found.log, expected)?;
+    let expected = expected(found, None);
+    let Proof { chain, signed } = read::prove(&found.log, &expected)?;
     let policy = about.and_then(|about| policy_of(found, &about.policy.digest, world));
     let mut story = Story::new(about.map_or("", |about| &about.cwd), fixer(policy.as_ref()));
     let mut reader = Reader::open(&found.log)?;
@@ -67,7 +67,8 @@ fn written(found: &Found, world: &World) -> Result<(String, String, u8)> {
         run: &run,
         about,
         chain: &chain,
-        compared: expected.is_some(),
+        signed: signed.as_ref(),
+        compared: expected.head.is_some(),
         running: read::still_written(&found.log),
         log: &found.log.to_string_lossy(),
     };

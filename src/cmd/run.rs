@@ -24,6 +24,7 @@ use serde_json::{Value, json};
 use super::export::beside::{Beside, Exporter};
 use super::hear::OnRecord;
 use crate::annotate::{self, Annotate};
+use crate::audit::key::SigningKey;
 use crate::audit::{
     Head, PolicyRef, RunDir, RunFile, RunId, RunResult, Start, Summary, WriteError, Writer, otlp, redact, report, run,
     text,
@@ -36,7 +37,7 @@ use crate::net::publish::{self, Published};
 use crate::net::{self, Net};
 use crate::plan::seccomp::{self, Filter};
 use crate::plan::{self, Coverage, Layer, Plan, namespace_fix};
-use crate::policy::{self, NetworkMode, Policy, Request};
+use crate::policy::{self, AuditKey, NetworkMode, Policy, Request};
 use crate::sandbox::attend::{Door, Outcome, attend, collect_signals};
 use crate::sandbox::handshake::Ended;
 use crate::sandbox::launch::{Job, Starting};
@@ -64,7 +65,8 @@ pub fn run(args: &cli::Run) -> Result<u8> {
     let world = super::policy::world()?;
     // Devices and pipes take records, too, and belong to nobody.
     let own = [&args.log, &args.report].into_iter().flatten().filter(|path| path.is_file() || !path.exists());
-    let request = Request { own: own.cloned().collect(), ..super::policy::request(&args.policy) };
+    let request =
+        Request { own: own.cloned().collect(), key: args.key.clone(), ..super::policy::request(&args.policy) };
     let loaded = policy::load(&request, &world)?;
     if !args.quiet {
         super::policy::print_notes(&loaded.notes);
@@ -83,7 +85,7 @@ pub fn run(args: &cli::Run) -> Result<u8> {
     let trial = Trial { args, run: dir.id().clone(), outside: Outside::collect()? };
     let (prepared, starting) = trial.launch(&alone, prepared)?;
     // init builds the view and waits for a word: the last moment to find out that nothing can be written.
-    let mut record = Record::open(args, &prepared, dir)?;
+    let mut record = Record::open(args, &prepared, dir, &world.state)?;
     record.export = exporter.map(|exporter| exporter.of(&record.dir));
     if args.verbose > 0 {
         eprint!("{}", coverage_text(&prepared.coverage));
@@ -294,8 +296,9 @@ struct Record {
 
 impl Record {
     /// Opens all that the run will write: if any of it cannot be written, nothing starts.
-    fn open(args: &cli::Run, prepared: &Prepared, dir: RunDir) -> Result<Self> {
+    fn open(args: &cli::Run, prepared: &Prepared, dir: RunDir, state: &Path) -> Result<Self> {
         let Prepared { policy, coverage, .. } = prepared;
+        let key = signing_key(args, policy, state)?;
         dir.make()?;
         let now = SystemTime::now();
         let log = match &args.log {
@@ -313,6 +316,8 @@ impl Record {
             coverage: json!(coverage.layers),
         };
         let writer = Arc::new(Writer::create(&log, &start)?);
+        let public = key.as_ref().map(SigningKey::public);
+        key.map(|key| writer.sign(key)).transpose()?;
         let about = RunFile {
             v: RunFile::VERSION,
             id: dir.id().clone(),
@@ -334,6 +339,7 @@ impl Record {
             total: None,
             denied: None,
             let_through: 0,
+            key: public,
             head: None,
         };
         dir.write(dir.open_next()?, &about)?;
@@ -354,15 +360,29 @@ impl Record {
         };
         self.about.end(SystemTime::now(), result.clone(), &summary, head);
         let written = self.dir.write(self.next, &self.about);
-        say(args, &summary, &self.about.log);
+        say(args, &summary, &self.about);
         if let Some((mut file, path)) = self.report {
-            let report = report::report_json(&summary, &result, &json!(coverage.layers), &self.about.log);
+            let report =
+                report::report_json(&summary, &result, &json!(coverage.layers), (&self.about.log, self.about.key));
             let written = writeln!(file, "{report:#}");
             written.with_context(|| format!("cannot write the report to {}", path.display()))?;
         }
         finished.map_err(|error: WriteError| anyhow!(error)).context("the record of this run is incomplete")?;
         Ok(written?)
     }
+}
+
+/// The key that signs the log: the one that is named, else the policy's, else the user's own if it was ever made.
+///
+/// To be read after the fork: init goes on living in the box, and must not hold a copy.
+fn signing_key(args: &cli::Run, policy: &Policy, state: &Path) -> Result<Option<SigningKey>> {
+    if let Some(path) = &args.key {
+        return SigningKey::read(path).context("--key").map(Some);
+    }
+    if let Some(AuditKey { path, at }) = &policy.audit_key {
+        return SigningKey::read(path).with_context(|| format!("{at}: audit.key")).map(Some);
+    }
+    Ok(SigningKey::standard(state)?)
 }
 
 /// Opens the report. A link that an earlier run left there is not followed: it would choose what is overwritten.
@@ -376,13 +396,14 @@ fn open_report(path: &Path) -> Result<File> {
 }
 
 /// What a person sees at the end: nothing when nothing was denied, unless more is asked for.
-fn say(args: &cli::Run, summary: &Summary, log: &str) {
+fn say(args: &cli::Run, summary: &Summary, about: &RunFile) {
     if args.quiet {
         return;
     }
     if args.verbose > 0 {
         eprint!("{}", report::verbose(summary));
-        eprintln!("agentbox: log {log}");
+        let signed = about.key.map_or("not signed".into(), |key| format!("signed by {}", key.short()));
+        eprintln!("agentbox: log {} ({signed})", about.log);
         return;
     }
     if let Some(line) = report::summary_line(summary) {

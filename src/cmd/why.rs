@@ -10,8 +10,9 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use super::print;
+use crate::audit::entry::{Decided, Entry};
 use crate::audit::read::Reader;
-use crate::audit::record::{Decided, Entry, Op};
+use crate::audit::record::Op;
 use crate::audit::run::{self, Found};
 use crate::audit::text::{printable, target};
 use crate::cli;

@@ -430,8 +430,8 @@ mod tests {
     use super::super::message::tests::{Dice, ask, reply};
     use super::super::upstream::Servers;
     use super::*;
+    use crate::audit::entry::Entry;
     use crate::audit::read::Reader;
-    use crate::audit::record::Entry;
     use crate::audit::{PolicyRef, RunId, RunResult, Start, Writer, text};
     use crate::event::{Level, RuleId, Subject};
     use crate::policy::network::{Destination, Destinations, Network, NetworkRule};
@@ -466,6 +466,7 @@ mod tests {
             network: Network { allow, ..Network::new(NetworkMode::Rules, otherwise) },
             audit: Level::Minimal,
             export: crate::event::Export::None,
+            audit_key: None,
             secrets: Guards::default(),
             tiers: None,
         }

@@ -18,7 +18,8 @@ use super::load::{Layer, LoadError, Request, RuleError, SHIPPED, World};
 use super::programs::{Arguments, ProgramPattern, ProgramRule, words};
 use super::real::{Found, Real, resolved};
 use super::rules::{Base, Pattern, PatternError, contains, escaped};
-use super::{Exception, ExecRules, FileRules, Guard, GuardKind, Guards, Network, Policy, Root, Tiers, worktree};
+use super::worktree;
+use super::{AuditKey, Exception, ExecRules, FileRules, Guard, GuardKind, Guards, Network, Policy, Root, Tiers};
 use crate::event::{Export, Level, RuleId};
 
 /// How a rule that comes from a flag is named.
@@ -59,6 +60,7 @@ pub(super) struct Build<'a> {
     network: network::Draft,
     audit: Level,
     export: Export,
+    audit_key: Option<AuditKey>,
     secrets: Vec<Guard>,
     /// Whether any layer has said which names are secrets.
     labelled: bool,
@@ -87,6 +89,7 @@ impl<'a> Build<'a> {
             network: network::Draft::default(),
             audit: Level::default(),
             export: Export::default(),
+            audit_key: None,
             secrets: Vec::new(),
             labelled: false,
             tiers: None,
@@ -139,6 +142,11 @@ impl<'a> Build<'a> {
         }
         self.audit = file.audit.unwrap_or(self.audit);
         self.export = file.export.unwrap_or(self.export);
+        if let Some(entry) = &file.audit_key {
+            let wrong = |why| rule_error(name, "audit.key", entry, why);
+            let path = self.with_base(|base| base.path(&entry.text)).map_err(wrong)?;
+            self.audit_key = Some(AuditKey { path, at: At { file: name.clone(), mark: Some(entry.mark) } });
+        }
         if let Some(tiers) = &file.tiers {
             self.tiers = Some(Tiers::new(tiers, name));
         }
@@ -372,14 +380,27 @@ impl<'a> Build<'a> {
         Err(LoadError::TooWide { at: at.clone(), workdir: self.workdir.to_string_lossy().into(), what })
     }
 
-    /// Keeps `path` from being changed inside, whatever was granted; with `hide`, from being read too.
-    pub fn guard_own(&mut self, path: &Path, what: &'static str, hide: bool) -> Result<(), LoadError> {
+    /// Keeps the files of private keys from being read inside, whatever was granted.
+    pub fn guard_keys(&mut self, request: &Request, world: &World) -> Result<(), LoadError> {
+        let of_policy = self.audit_key.as_ref().map(|key| key.path.clone());
+        let of_flags = request.key.as_ref().map(|key| world.cwd.join(key));
+        for path in of_policy.into_iter().chain(of_flags) {
+            self.guard_own(&path, "the key that signs the record", Own::Hidden("key"))?;
+        }
+        Ok(())
+    }
+
+    /// Keeps `path` from being changed inside, whatever was granted, and from being read too if it is to be hidden.
+    pub fn guard_own(&mut self, path: &Path, what: &'static str, own: Own) -> Result<(), LoadError> {
         let mut pattern = Pattern::of_path(path);
         pattern.resolve(|start| self.real.other(start));
         if let Some(root) = self.files.write.iter().find(|root| pattern.matches(&root.path)) {
             return Err(LoadError::Own { rule: root.rule.clone(), path: root.path.to_string_lossy().into(), what });
         }
-        let (kind, name) = if hide { (GuardKind::Deny, "state") } else { (GuardKind::Protect, "policy file") };
+        let (kind, name) = match own {
+            Own::Hidden(name) => (GuardKind::Deny, name),
+            Own::Shown => (GuardKind::Protect, "policy file"),
+        };
         let rule = RuleId::new("built-in", name);
         self.guards.push(Guard {
             kind,
@@ -463,12 +484,22 @@ impl<'a> Build<'a> {
             network: self.network.finish(),
             audit: self.audit,
             export: self.export,
+            audit_key: self.audit_key,
             secrets: Guards::new(self.secrets),
             tiers: self.tiers,
         };
         policy.digest = digest(&policy);
         Ok(policy)
     }
+}
+
+/// What of a file of agentbox's own the command may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Own {
+    /// Nothing, by the built-in rule of this name.
+    Hidden(&'static str),
+    /// It may read it where that is granted.
+    Shown,
 }
 
 /// A profile that is shipped as a list of its own.

@@ -317,6 +317,11 @@ impl Diff {
         if a.export != b.export {
             self.other(exported(b.export).to_string(), &rule(b, "audit.export"));
         }
+        let key = |policy: &Policy| policy.audit_key.as_ref().map(|key| key.path.clone());
+        if key(a) != key(b) {
+            let with = key(b).map_or("no key that it names".into(), |path| path.to_string_lossy().into_owned());
+            self.other(format!("signs its record with {with}"), &rule(b, "audit.key"));
+        }
     }
 }
 

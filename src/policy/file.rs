@@ -70,6 +70,9 @@ pub struct PolicyFile {
     /// `audit.export`.
     #[serde(default)]
     pub export: Option<Export>,
+    /// `audit.key`.
+    #[serde(default)]
+    pub audit_key: Option<Entry>,
     /// `tiers`.
     #[serde(default)]
     pub tiers: Option<TiersFile>,
@@ -476,10 +479,11 @@ struct EnvKeys {
 }
 
 #[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, expecting = "the keys level, export")]
+#[serde(deny_unknown_fields, expecting = "the keys level, export, key")]
 struct AuditKeys {
     level: Option<Level>,
     export: Option<Export>,
+    key: Option<Spanned<Item>>,
 }
 
 #[derive(Deserialize)]
@@ -597,8 +601,8 @@ impl Written {
             return Err(FileError::Version { at, version: self.version.value });
         }
         let (files, exec) = (self.filesystem.unwrap_or_default(), self.exec.unwrap_or_default());
-        let (env, network) = (self.env.unwrap_or_default(), self.network.unwrap_or_default());
         let audit = self.audit.unwrap_or_default();
+        let (env, network) = (self.env.unwrap_or_default(), self.network.unwrap_or_default());
         let not_yet = [
             ("limits", &self.limits),
             ("workspace", &self.workspace),
@@ -631,6 +635,7 @@ impl Written {
             network: network.check(file)?,
             audit: audit.level,
             export: audit.export,
+            audit_key: audit.key.map(|key| entry(file, key)).transpose()?,
             tiers: self.tiers.map(|keys| tiers(file, keys)).transpose()?,
         })
     }

@@ -12,7 +12,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::build::Build;
+use super::build::{Build, Own};
 use super::file::{self, At, FileError, PolicyFile};
 use super::network::{DestinationError, PublishError};
 use super::real::Real;
@@ -64,6 +64,8 @@ pub struct Request {
     pub export: Option<Export>,
     /// Files that agentbox writes during the run and the command must not change.
     pub own: Vec<PathBuf>,
+    /// `--key`: the file of a private key, which the command must not even read.
+    pub key: Option<PathBuf>,
 }
 
 /// What loading knows of the process it runs in.
@@ -347,12 +349,13 @@ pub fn load(request: &Request, world: &World) -> Result<Loaded, LoadError> {
     build.flags(request)?;
     build.check_workdir()?;
     notes.extend(build.grant_repository()?);
-    build.guard_own(&world.state, "agentbox's own state", true)?;
+    build.guard_own(&world.state, "agentbox's own state", Own::Hidden("state"))?;
+    build.guard_keys(request, world)?;
     for file in &files {
-        build.guard_own(file, "the policy of this run", false)?;
+        build.guard_own(file, "the policy of this run", Own::Shown)?;
     }
     for file in &request.own {
-        build.guard_own(&world.cwd.join(file), "the record of this run", false)?;
+        build.guard_own(&world.cwd.join(file), "the record of this run", Own::Shown)?;
     }
     build.label_secrets()?;
     let policy = build.finish(request, world)?;

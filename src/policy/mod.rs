@@ -36,7 +36,7 @@ use std::sync::Arc;
 use crate::event::{Export, Level, RuleId};
 
 pub use decide::{decide, kept_from_running, remedy, suggest};
-pub use file::{Exception, NetworkMode};
+pub use file::{At, Exception, NetworkMode};
 pub use fix::Fix;
 pub use index::Guards;
 use index::Trees;
@@ -73,10 +73,21 @@ pub struct Policy {
     pub audit: Level,
     /// What the run is exported as while it goes on.
     pub export: Export,
+    /// What the record is signed with, where the policy says so.
+    pub audit_key: Option<AuditKey>,
     /// Names that hold secrets, each with its label.
     pub secrets: Guards,
     /// Which deeds pass, by what they weigh; `None` lets all pass that rules allow.
     pub tiers: Option<Tiers>,
+}
+
+/// `audit.key`: the file of the private key that signs the record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditKey {
+    /// The file.
+    pub path: PathBuf,
+    /// Where the policy says so.
+    pub at: At,
 }
 
 /// File rules. Guards go before grants; among `read`, `write` and `private` the longest path that contains the name decides.

@@ -246,6 +246,9 @@ impl Builder {
         let Some(target) = self.existing(at)? else { return Ok(()) };
         let stat = file::fstatat(target.as_raw_fd(), c"", libc::AT_EMPTY_PATH).map_err(step("look at", at))?;
         let kind = usize::from(is_directory(&stat));
+        if self.is_cover(kind, &stat) {
+            return Ok(());
+        }
         let cover = match &self.covers[kind] {
             Some(placed) => clone_tree(placed.as_raw_fd(), c"", false).map_err(step("cover", at))?,
             None => self.first_cover(kind)?,
@@ -254,6 +257,13 @@ impl Builder {
         // A tree that is never placed would be unmounted when it is closed, for which the kernel waits.
         self.covers[kind].get_or_insert(cover);
         Ok(())
+    }
+
+    /// Whether a name that is to be covered was covered under another name already: by a link that leads to it.
+    fn is_cover(&self, kind: usize, found: &libc::stat) -> bool {
+        let cover = self.covers[kind].as_ref();
+        let cover = cover.and_then(|cover| file::fstatat(cover.as_raw_fd(), c"", libc::AT_EMPTY_PATH).ok());
+        cover.is_some_and(|cover| (cover.st_dev, cover.st_ino) == (found.st_dev, found.st_ino))
     }
 
     /// An empty file or an empty directory that nobody may open; its name is removed at the end.

@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use super::actions::{SESSION, reason_words, tool_words};
 use super::detail::{reach_words, reversibility_words};
+use super::head::Signed;
 use super::read::Chain;
 use super::record::{OpCount, RunResult};
 use super::report::{counted, size};
@@ -41,6 +42,8 @@ pub struct Facts<'a> {
     pub about: Option<&'a RunFile>,
     /// What the log's chain proves.
     pub chain: &'a Chain,
+    /// How far its heads are signed, if they are.
+    pub signed: Option<&'a Signed>,
     /// Whether the end was compared with what `run.json` says.
     pub compared: bool,
     /// Whether the run still goes on.
@@ -415,6 +418,7 @@ fn record(html: &mut String, story: &Story<'_>, facts: &Facts<'_>) {
     let _ = writeln!(html, "<p>{}</p>\n<dl>", Shown(&said));
     if let Chain::Verified { head, .. } | Chain::Unfinished { head, .. } = facts.chain {
         fact(html, "last record", &format!("{} <code>{}</code>", head.seq, Shown(&head.hash)));
+        fact(html, "signed", &signed(facts.signed));
     }
     let quoted = quoted(facts.run);
     let run = Shown(&quoted);
@@ -425,6 +429,13 @@ fn record(html: &mut String, story: &Story<'_>, facts: &Facts<'_>) {
         let _ = writeln!(html, "<p>{} faults in all.</p>", story.faults);
     }
     html.push_str("</section>\n");
+}
+
+fn signed(signed: Option<&Signed>) -> String {
+    match signed {
+        Some(Signed { key, to, .. }) => format!("to record {to} by <code>{key}</code>; not checked whose key that is"),
+        None => "no".into(),
+    }
 }
 
 /// Reach, reversibility and tier in words.

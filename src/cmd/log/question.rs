@@ -123,7 +123,7 @@ mod tests {
         let start = format!(r#"{{"v":1,"seq":1,"prev":"","kind":"start","time":"{first}"}}"#);
         let end = format!(r#"{{"v":1,"seq":2,"prev":"","kind":"end","time":"{last}"}}"#);
         fs::write(&path, format!("{start}\n{end}\n")).unwrap();
-        Found { log: path, dir: None, about: Ok(None) }
+        Found { log: path, dir: None, run: None, about: Ok(None) }
     }
 
     #[test]

@@ -22,6 +22,8 @@ struct Picked {
     faults: Vec<Located>,
     /// Whether the line behind it was written after it as it is.
     sealed: bool,
+    /// Whether the log has signed heads, the first of which stands at its start.
+    signed: bool,
 }
 
 /// Prints the record that `spec` names, as RUN:SEQ.
@@ -56,10 +58,11 @@ pub fn show(state: &Path, spec: &str, json: bool, output: &mut Output<'_>) -> Re
 fn pick(found: &Found, seq: u64) -> Result<Picked> {
     let mut reader = Reader::open(&found.log)?;
     let mut clock = Clock::default();
-    let mut picked: Option<Picked> = None;
+    let (mut picked, mut signed): (Option<Picked>, bool) = (None, false);
     while let Some(line) = reader.next_seen()? {
         if let Some(mut picked) = picked {
             picked.sealed = line.faults.is_empty();
+            picked.signed = signed || line.kind == Some("head");
             picked.faults.extend(line.faults.into_iter().filter(|fault| fault.line < line.number));
             return Ok(picked);
         }
@@ -68,6 +71,7 @@ fn pick(found: &Found, seq: u64) -> Result<Picked> {
         {
             clock = Clock::from(&start);
         }
+        signed |= line.kind == Some("head");
         picked = (line.seq == Some(seq)).then(|| Picked {
             line: line.number,
             raw: line.raw.to_vec(),
@@ -75,6 +79,7 @@ fn pick(found: &Found, seq: u64) -> Result<Picked> {
             clock,
             faults: line.faults.into_iter().filter(|fault| fault.line == line.number).collect(),
             sealed: false,
+            signed,
         });
     }
     let last = reader.head().seq;
@@ -108,8 +113,9 @@ fn put(found: &Found, seq: u64, picked: &Picked, value: &Value, output: &mut Out
         writeln!(out, "  {}  {}", paint.paint(DIM, &format!("{name:<width$}")), printable(text))?;
     }
     writeln!(out)?;
+    let signed = if picked.signed { "signed: `agentbox log verify` checks it" } else { "not signed" };
     match picked.sealed {
-        true => writeln!(out, "the chain holds up to it, and what follows was written after it as it is")?,
+        true => writeln!(out, "the chain holds up to it, and what follows was written after it as it is; {signed}")?,
         false => writeln!(out, "{}", paint.paint(RED, "nothing behind it vouches for it"))?,
     }
     if let Some(Sight::Decision(brief)) = &sight

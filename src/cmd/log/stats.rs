@@ -227,6 +227,7 @@ fn kind<'a>(sight: &Sight<'a>) -> &'a str {
         Sight::Opened(_) => "action",
         Sight::Claimed(_) => "claim",
         Sight::Closed(_) => "action_end",
+        Sight::Head(_) => "head",
         Sight::End(_) => "end",
         Sight::Other(kind) => kind,
     }

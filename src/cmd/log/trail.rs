@@ -115,6 +115,7 @@ impl Trail {
             Sight::Opened(opened) => self.opened(opened, out),
             Sight::Claimed(claimed) => self.claimed(claimed, out),
             Sight::Closed(closed) => self.closed(closed, out),
+            Sight::Head(head) => self.about_all("head", &format!("all before it signed by {}", head.key.short()), out),
             Sight::End(end) => self.end(end, out),
             Sight::Other(kind) => self.about_all("?", &format!("{kind} (a record of a newer agentbox)"), out),
         }

@@ -157,7 +157,7 @@ impl Tree {
                     action.close(closed);
                 }
             }
-            Sight::Note(_) | Sight::End(_) | Sight::Other(_) => {}
+            Sight::Note(_) | Sight::Head(_) | Sight::End(_) | Sight::Other(_) => {}
         }
     }
 

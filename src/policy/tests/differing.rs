@@ -114,6 +114,13 @@ fn each_kind_of_rule_is_told_with_its_rule() {
             vec!["is exported while it runs, as otlp (b.yaml audit.export)".into()],
         ),
         (
+            "audit: {key: /keys/a}",
+            "audit: {key: /keys/b}",
+            vec![],
+            vec![],
+            vec!["signs its record with /keys/b (b.yaml audit.key)".into()],
+        ),
+        (
             "env: {set: {X: \"1\"}}",
             "env: {set: {Y: \"1\"}}",
             vec!["gets the variable Y (b.yaml env)".into()],

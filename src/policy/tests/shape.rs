@@ -53,6 +53,8 @@ fn every_mistake_is_one_line_with_its_place_and_what_to_do() {
         ),
         ("version: 1\naudit: {level: loud}\n", "p.yaml:2:16: `loud` is not one of the choices"),
         ("version: 1\naudit: {export: ocsf}\n", "p.yaml:2:17: `ocsf` is not one of the choices"),
+        ("version: 1\naudit: {key: \"\"}\n", "p.yaml:2:14: expected a rule, found an empty string"),
+        ("version: 1\naudit: {kye: a}\n", "p.yaml:2:9: unknown key `kye`: there are level, export, key"),
         ("version: 1\nfilesystem: {protect: maybe}\n", "p.yaml:2:14: `maybe` is not one of the choices"),
         ("version: 1\nversion: 1\n", "p.yaml:2:1: the key `version` stands there twice"),
         ("version: 2\n", "p.yaml:1:10: version 2 is not known"),
