@@ -500,12 +500,13 @@ fn race_start(how: &str, who: &str) {
             fs::create_dir(scene.work.join(place)).expect("make a directory");
             let made = scene.c("x", NOTED, &[&format!("-DNAME=\"{place}\"")]);
             fs::rename(made, scene.work.join(place).join("x")).expect("put the program in its place");
-            scene.script(format!("home/work/{place}/script"), format!("#!/bin/sh\necho {place} >>$MARKS\n"));
+            let interpreter = if how == "env" { "/usr/bin/env sh" } else { "/bin/sh" };
+            scene.script(format!("home/work/{place}/script"), format!("#!{interpreter}\necho {place} >>$MARKS\n"));
         }
         scene.script("home/work/script", "#!./x\n");
         // What replaces a file goes by the name it replaces, and is held to that name's rules.
         let denied = match how {
-            "file" => "/bin/false".into(),
+            "file" | "text" | "env" => "/bin/false".into(),
             "script" => scene.work.join("hood/script"),
             _ => scene.work.join("hood/x"),
         };
@@ -539,11 +540,18 @@ fn race_start(how: &str, who: &str) {
         };
         let refused = count("deny", "EACCES", "");
         let killed = count("allow", "killed", "");
+        // Ended when their interpreter opened something else: the record of the start comes before that.
+        let ended = records_with(&log, "\"execve\"").iter().filter(|record| record["outcome"] == "killed").count();
         if how == "script" {
-            // The shell opens it after it was verified: what it reads is a rule's for files, and not for programs.
+            boxed.must(hood == 0, "a denied script ran");
             let runs = count("allow", "ok", &digest(&scene.work.join("good/script")));
-            boxed.must(runs == good + hood, &format!("{good} and {hood} ran, {runs} on record"));
+            boxed.must(runs == good + ended, &format!("{good} ran and {ended} were ended, {runs} on record"));
             boxed.must(count("deny", "EACCES", "hood/script\"") == refused, "something else was refused");
+        } else if matches!(how, "text" | "env") {
+            let of = |place: &str| count("allow", "ok", &digest(&scene.work.join(place).join("script")));
+            let runs = ["good", "hood"].map(of);
+            let told = runs[0] >= good && runs[1] >= hood && runs[0] + runs[1] == good + hood + ended;
+            boxed.must(told, &format!("{good} and {hood} ran and {ended} were ended, {runs:?} are on record"));
         } else if how == "file" {
             let runs = ["good", "hood"].map(|place| count("allow", "ok", &digest(&scene.work.join(place).join("x"))));
             boxed.must(runs == [good, hood], &format!("{good} and {hood} ran, {runs:?} are on record by their digest"));
@@ -552,7 +560,9 @@ fn race_start(how: &str, who: &str) {
             let runs = count("allow", "ok", "good/x\"");
             boxed.must(runs == good && count("allow", "ok", "") == good, &format!("{good} ran, {runs} on record"));
         }
-        println!("{how} {who}: {good} and {hood} ran, {refused} were refused, {killed} were killed of {tries}");
+        println!(
+            "{how} {who}: {good} and {hood} ran, {refused} were refused, {killed} and {ended} were killed of {tries}"
+        );
         good > 0 && hood + refused > 0
     });
     assert!(raced, "{how} {who}: never was it the one and then the other: the race was not run");
@@ -578,7 +588,9 @@ races! {
     a_path_that_changes_runs_nothing_denied: "path",
     a_link_that_turns_runs_nothing_denied: "link",
     a_file_that_is_replaced_is_on_record_as_what_ran: "file",
-    a_script_behind_a_link_that_turns_is_on_record_as_it_was_judged: "script",
+    a_script_behind_a_link_that_turns_runs_nothing_denied: "script",
+    a_script_that_is_replaced_is_on_record_as_what_ran: "text",
+    a_script_that_is_replaced_is_on_record_when_env_finds_its_interpreter: "env",
     a_working_directory_that_changes_runs_nothing_denied: "cwd",
     a_script_that_is_rewritten_runs_no_denied_interpreter: "line",
     a_script_that_is_replaced_runs_no_denied_interpreter: "swap",

@@ -22,6 +22,7 @@ mod open;
 mod outside;
 mod repository;
 mod resolve;
+mod script;
 mod send;
 mod signal;
 mod target;

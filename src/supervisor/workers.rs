@@ -22,6 +22,7 @@ use super::digest::Digests;
 use super::exchange::Epolls;
 use super::lineage::{self, Lineage};
 use super::notification::{Parked, Stopped};
+use super::script::Scripts;
 use super::target::Target;
 use super::tracked::WorkTrees;
 use super::view::View;
@@ -75,6 +76,7 @@ pub(super) struct Shared {
     pub(super) lineage: Lineage,
     pub(super) made: Made,
     pub(super) digests: Digests,
+    pub(super) scripts: Scripts,
     pub(super) waits: Waits,
     pub(super) epolls: Epolls,
     pub(super) trees: WorkTrees,
@@ -122,6 +124,7 @@ impl Supervisor {
             target,
             made: Made::default(),
             digests: Digests::default(),
+            scripts: Scripts::default(),
             waits: Waits::default(),
             epolls: Epolls::default(),
             trees: WorkTrees::default(),

@@ -5,6 +5,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use nix::errno::Errno;
 use nix::sys::resource::Resource;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::unistd::Pid;
 
 use super::check;
 
@@ -140,6 +141,28 @@ pub fn set_limit(process: i32, resource: Resource, limit: u64) -> nix::Result<()
         )
     })
     .map(drop)
+}
+
+/// How a traced task goes on from where it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resume {
+    /// To the begin or end of its next call, with this signal; 0 for none.
+    ToNextCall(i32),
+    /// As its stop by a signal asks: it stays there, and its tracer hears what ends that.
+    Paused,
+    /// Traced no more, with this signal; 0 for none.
+    Untraced(i32),
+}
+
+/// Resumes a task that the calling thread traces and that stands still. Unlike nix's, these take every signal.
+pub fn resume(task: Pid, how: Resume) -> nix::Result<()> {
+    let (request, signal) = match how {
+        Resume::ToNextCall(signal) => (libc::PTRACE_SYSCALL, signal),
+        Resume::Paused => (libc::PTRACE_LISTEN, 0),
+        Resume::Untraced(signal) => (libc::PTRACE_DETACH, signal),
+    };
+    // SAFETY: these requests take numbers only.
+    check(unsafe { libc::ptrace(request, task.as_raw(), 0, libc::c_long::from(signal)) }).map(drop)
 }
 
 /// Sends a signal to one thread: tgkill(2).

@@ -10,6 +10,8 @@
  * line:     a script is rewritten in place: its interpreter is the one and the other;
  * swap:     a script of one name is replaced by one with the other interpreter;
  * script:   a link leads to one script and another, both for the same interpreter;
+ * text:     a script of one name is replaced by another for the same interpreter;
+ * env:      the same, and `env` looks for the interpreter;
  * relative: the interpreter of a script is relative to the working directory, which is the one and the other. */
 #include "attempt.h"
 
@@ -38,6 +40,10 @@ static void turn(int which) {
     if (!strcmp(how, "script")) {
         unlink("next");
         if (symlink(which ? "hood/script" : "good/script", "next") || rename("next", "x")) return;
+    }
+    if (!strcmp(how, "text") || !strcmp(how, "env")) {
+        unlink("next");
+        if (link(which ? "hood/script" : "good/script", "next") || rename("next", "x")) return;
     }
     if (!strcmp(how, "file")) { unlink("next"); if (link(name, "next") || rename("next", "x")) return; }
     if (!strcmp(how, "line")) put("x", which);
