@@ -65,9 +65,9 @@ pub enum Because {
     /// The call changes nothing but where its caller stands, and grants nothing.
     OnlyTheCallerChanges,
     /// Numbers in registers name the signal and whom it is for, so what was judged is what is sent. They name a task of
-    /// the box: the pid namespace holds no other, and Landlock lets no signal out. Two gaps remain, both within these
-    /// walls: a number can pass to a new process of the box, as it can under any sender; and another thread can put
-    /// another process's descriptor (`pidfd_send_signal`) in the place of the one that was judged.
+    /// the box: the pid namespace holds no other, and Landlock lets no signal out. What number a descriptor has
+    /// (`pidfd_send_signal`) nobody else can change, or the call is not let go on. One gap remains, within these walls: a
+    /// number can pass to a new process of the box, as it can under any sender.
     SignalStaysInTheBox,
 }
 
