@@ -95,7 +95,8 @@ fn a_descriptor_that_turns_while_it_is_judged_signals_only_whom_it_was_judged_fo
     let Some(scene) = scene() else { skip!("no C compiler (cc)") };
     let policy = scene.file("policy.yaml", "version: 1\nextends: [default]\ntiers: {allow: 2, ask: 2}\n");
     for how in ["turn", "turns"] {
-        let line = format!("rm -f ready; ./signals server ready; ./signals {how} ready; kill -9 $(cut -d' ' -f1 ready)");
+        let line =
+            format!("rm -f ready; ./signals server ready; ./signals {how} ready; kill -9 $(cut -d' ' -f1 ready)");
         let free = scene.free_sh(&line);
         free.exits(0).must(free.out.contains("got\n"), "the control never reaches the server");
         let boxed = scene.boxed_sh(&[], &line);

@@ -524,6 +524,8 @@ struct DecisionLine<'a> {
     taint: &'a Labels,
     #[serde(skip_serializing_if = "Losses::is_none")]
     so_far: &'a Losses,
+    #[serde(skip_serializing_if = "Losses::is_none")]
+    in_run: &'a Losses,
     #[serde(skip_serializing_if = "Option::is_none")]
     bound: Option<&'a Bound>,
     layer: Layer,
@@ -615,6 +617,7 @@ fn decision_line<'a>(link: Link<'a>, decision: &'a Decision) -> DecisionLine<'a>
         secrets: &weight.secrets,
         taint: &standing.taint,
         so_far: &standing.so_far,
+        in_run: &standing.in_run,
         bound: standing.bound.as_deref(),
         layer: decision.layer,
         outcome: decision.outcome.word(),
@@ -717,6 +720,9 @@ pub struct Decided {
     /// What its action had destroyed before.
     #[serde(default)]
     pub so_far: Losses,
+    /// What all actions of the run had.
+    #[serde(default)]
+    pub in_run: Losses,
     /// What would be gone if the process went on as it had begun.
     #[serde(default)]
     pub bound: Option<Bound>,
@@ -763,6 +769,7 @@ impl Decided {
             shared: self.shared.clone(),
             taint: self.taint.clone(),
             so_far: self.so_far,
+            in_run: self.in_run,
             bound: self.bound.clone().map(Arc::new),
         };
         Some(Event { subject: self.process.clone().into(), access: self.access()?, standing })
