@@ -34,8 +34,11 @@ use crate::syscalls::Arg;
 const MOST_ARGUMENTS: usize = 8 << 20;
 /// How much of the argument vector a record keeps.
 const RECORDED: usize = 64 << 10;
-/// How deep `#!` lines may name scripts: the kernel's own limit (`BINPRM_BUF_SIZE` loops, exec.c).
+/// How many `#!` lines are followed: the kernel's own limit (`exec_binprm`, exec.c).
 pub const MOST_INTERPRETERS: usize = 5;
+
+/// A flag of `execveat` by which the kernel only tells whether it would start the file: Linux 6.14.
+const AT_EXECVE_CHECK: i32 = 0x10000;
 
 /// What was approved.
 struct Approved {
@@ -91,6 +94,9 @@ pub fn exec(context: &Context<'_>) -> Handled {
     if found.stat.is_none() {
         return Err(Stop::Errno(Errno::ENOENT));
     }
+    if flags & AT_EXECVE_CHECK != 0 {
+        return check(context, describe(&path, &found, &argv), asked(&path, &found));
+    }
     let object = found.object().map_err(Stop::Errno)?;
     let mut chain = interpreters(context, &object)?;
     let script = script_name(context, &path, empty);
@@ -133,6 +139,17 @@ pub fn exec(context: &Context<'_>) -> Handled {
     start_verified(context, judged, &approved)
 }
 
+/// Answers who only asks whether a file may be run: script engines do, before they run what they were given. What a rule
+/// denies may not; of the rest the kernel tells. Nothing starts, so only a refusal is on record.
+fn check(context: &Context<'_>, exec: Exec, asked: Option<String>) -> Handled {
+    let judged = context.judge(Access::Exec(exec), asked);
+    if !judged.allowed() {
+        return context.conclude_refused(judged, None);
+    }
+    let _ = context.call.stopped.answer(Reply::Continue(Because::NothingStarts));
+    Ok(())
+}
+
 /// One `#!` line.
 struct Interpreter {
     file: Arc<OwnedFd>,
@@ -146,9 +163,12 @@ struct Interpreter {
 /// Follows `#!` lines from `program` to the interpreter that will run.
 fn interpreters(context: &Context<'_>, program: &OwnedFd) -> Result<Vec<Interpreter>, Stop> {
     let mut chain: Vec<Interpreter> = Vec::new();
-    while chain.len() < MOST_INTERPRETERS {
+    loop {
         let current = chain.last().map_or(program, |link| &link.file);
         let Some((written, argument)) = script_line(current) else { return Ok(chain) };
+        if chain.len() == MOST_INTERPRETERS {
+            return Err(Stop::Errno(Errno::ELOOP));
+        }
         // The kernel fails the exec in just this way; nothing starts.
         let found = resolve(&context.caller(), libc::AT_FDCWD, &written, Last::Followed)
             .map_err(|missing| Stop::Errno(missing.errno))?;
@@ -157,7 +177,6 @@ fn interpreters(context: &Context<'_>, program: &OwnedFd) -> Result<Vec<Interpre
         let own = Own::of(context, &found, &file);
         chain.push(Interpreter { file, path, own, written, argument });
     }
-    Err(Stop::Errno(Errno::ELOOP))
 }
 
 /// The interpreter and its argument from a file's `#!` line.

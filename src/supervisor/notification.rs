@@ -62,6 +62,8 @@ pub enum Reply {
 pub enum Because {
     /// The result of the exec is compared with what was approved before the new program runs its first instruction.
     ExecIsVerified,
+    /// A flag in a register makes the exec a question of whether the file may be run (`AT_EXECVE_CHECK`).
+    NothingStarts,
     /// The call changes nothing but where its caller stands, and grants nothing.
     OnlyTheCallerChanges,
     /// Numbers in registers name the signal and whom it is for, so what was judged is what is sent. They name a task of
@@ -134,9 +136,12 @@ impl<'a> Stopped<'a> {
                 let _ = notify::answer(self.listener, self.id, value, 0);
                 Ok(())
             }
-            Reply::Continue(Because::ExecIsVerified | Because::OnlyTheCallerChanges | Because::SignalStaysInTheBox) => {
-                notify::let_go_on(self.listener, self.id)
-            }
+            Reply::Continue(
+                Because::ExecIsVerified
+                | Because::NothingStarts
+                | Because::OnlyTheCallerChanges
+                | Because::SignalStaysInTheBox,
+            ) => notify::let_go_on(self.listener, self.id),
         }
     }
 }

@@ -230,9 +230,13 @@ impl<'a> View<'a> {
         let (mut last, mut line): (Option<BoxPath>, Vec<String>) = (None, Vec::new());
         let escaped = |path: &Path| escape_bytes(path.as_os_str().as_bytes());
         let mut name = written.to_path_buf();
-        for _ in 0..MOST_INTERPRETERS {
+        for depth in 0.. {
             let current = last.as_ref().unwrap_or(program);
-            let Some((written, argument)) = script_line(current.as_path()) else { return Ok((last, line)) };
+            let Some((written, argument)) = script_line(current.as_path()) else { break };
+            if depth == MOST_INTERPRETERS {
+                notes.push("its `#!` lines name scripts deeper than the kernel follows them".into());
+                break;
+            }
             // As the kernel does it: each takes the place of what it was called by (`binfmt_script.c`).
             let given = [escaped(&written)].into_iter().chain(argument).chain([escaped(&name)]);
             line = given.chain(line.into_iter().skip(1)).collect();
@@ -243,7 +247,6 @@ impl<'a> View<'a> {
             }
             (last, name) = (Some(spot.path), written);
         }
-        notes.push("its `#!` lines name scripts deeper than the kernel follows them".into());
         Ok((last, line))
     }
 
