@@ -427,6 +427,33 @@ fn who_asks_whether_a_file_may_be_run_is_answered_and_starts_nothing() {
 }
 
 #[test]
+fn what_the_host_registered_an_interpreter_for_runs_nothing_that_was_not_judged() {
+    let scene = Scene::new();
+    if program("unshare").is_none() {
+        skip!("no unshare");
+    }
+    scene.script("home/work/foreign", "XMAGIC\n");
+    let log = scene.root.join("foreign.jsonl");
+    let within = |line: &str| {
+        let register = "mkdir -p formats && mount -t binfmt_misc formats formats && \
+                        echo ':foreign:M::XMAGIC::/bin/echo:' >formats/register && ";
+        let line = format!("{register} {line}");
+        scene.free(&["unshare", "-Ur", "-m", "--propagation", "private", "/bin/sh", "-c", &line])
+    };
+    let free = within("./foreign x");
+    if free.code != 0 {
+        skip!("no formats of a user namespace's own (before Linux 6.7): {}", free.err.trim());
+    }
+    free.must(free.out == "./foreign x\n", "the interpreter runs");
+    let (agentbox, log_path) = (common::agentbox(), text(&log));
+    let boxed = within(&format!("{} run --log {log_path} -- /bin/sh -c './foreign x; echo $?'", text(&agentbox)));
+    boxed.exits(0).must(boxed.out == "137\n", "it was ended before its first instruction");
+    let records = records_with(&log, "\"called\":\"foreign\"");
+    let outcomes: Vec<&Value> = records.iter().map(|record| &record["outcome"]).collect();
+    assert_eq!(outcomes, ["killed"], "{records:#?}");
+}
+
+#[test]
 fn interpreters_of_interpreters_run_as_deep_as_outside() {
     let scene = Scene::new();
     scene.script("home/work/s0", "#!/bin/sh -e\necho \"$#\" ran\n");
