@@ -398,6 +398,27 @@ os.write(file, open(\"mark\", \"rb\").read())
 }
 
 #[test]
+fn a_script_that_rewrites_or_removes_itself_runs_as_outside() {
+    let Some(python) = program("python3") else { skip!("no python3") };
+    let scene = Scene::new();
+    for text_of in [
+        format!("#!{}\nopen(__file__, 'w').write('changed')\nprint('ran')\n", text(&python)),
+        format!("#!{}\nimport os\nos.remove(__file__)\nprint('ran')\n", text(&python)),
+        "#!/bin/sh\necho changed >\"$0\"\necho ran\n".into(),
+    ] {
+        let run = |boxed: bool| {
+            let script = scene.script("home/work/script", &text_of);
+            let argv = ["/bin/sh", "-c", "./script; echo $?"];
+            let outcome = if boxed { scene.boxed(&[], &argv) } else { scene.free(&argv) };
+            (outcome.code, outcome.out, fs::read_to_string(script).ok())
+        };
+        let free = run(false);
+        assert!(free.1.starts_with("ran\n"), "{free:?}");
+        assert_eq!(run(true), free, "{text_of}");
+    }
+}
+
+#[test]
 fn who_asks_whether_a_file_may_be_run_is_answered_and_starts_nothing() {
     if compiler().is_none() {
         skip!("no C compiler (cc)");

@@ -185,6 +185,9 @@ impl Watch<'_> {
             libc::SYS_execve | libc::SYS_execveat if begins => Some(End::NextProgram),
             libc::SYS_fork | libc::SYS_vfork if begins => Some(End::Child),
             libc::SYS_clone if begins && registers.rdi & THREAD == 0 => Some(End::Child),
+            // Who writes to its own script does not take it from there.
+            libc::SYS_open if result >= 0 && writes(registers.rsi) => None,
+            libc::SYS_openat if result >= 0 && writes(registers.rdx) => None,
             libc::SYS_open if result >= 0 => self.look_at(result as i32, registers.rdi),
             libc::SYS_openat | libc::SYS_openat2 if result >= 0 => {
                 // A name below a directory other than the working one says nothing by itself; its path does.
@@ -274,6 +277,11 @@ impl Watch<'_> {
         let path = escape_bytes(path.as_os_str().as_bytes());
         self.context.shared.gate.remark(format!("process {process} {what} {path}, its script"));
     }
+}
+
+/// Whether open flags ask for writing.
+fn writes(flags: u64) -> bool {
+    flags as i32 & libc::O_ACCMODE != libc::O_RDONLY
 }
 
 fn wait(pid: Pid) -> Result<Halt, Errno> {
