@@ -16,7 +16,10 @@ use sha2::{Digest, Sha256};
 const POLICY: &str = "version: 1\nextends: [default]\nexec:\n  deny: [{run: 'git push *', message: no pushing}]\n";
 const RULE: &str = "exec.deny[0]";
 const RACE: (&str, &str) = ("race_argv", include_str!("escape/race_argv.c"));
+/// Where programs of the GNU C library find their dynamic loader.
+const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
 const NOTED: &str = include_str!("escape/noted.c");
+const ROADS: (&str, &str) = ("roads", include_str!("escape/roads.c"));
 const MARK: (&str, &str) = ("mark", include_str!("escape/mark.c"));
 
 /// A repository in the workspace and a remote to push to.
@@ -154,7 +157,6 @@ fn what_the_loader_runs_is_judged() {
     if lacks_git() {
         skip!("no git or no bash");
     }
-    const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
     if !Path::new(LOADER).exists() {
         skip!("no dynamic loader at {LOADER}");
     }
@@ -313,12 +315,12 @@ fn a_denied_program_runs_by_no_other_road_without_its_digest_on_record() {
     if compiler().is_none() || program("bash").is_none() {
         skip!("no C compiler (cc) or no bash");
     }
-    const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
     const PYTHON: &str = "python3 -c 'import os, sys
 file = os.memfd_create(\"x\")
 os.write(file, open(\"mark\", \"rb\").read())
 ";
     let (scene, digest) = marked();
+    scene.c(ROADS.0, ROADS.1, &[]);
     let policy = scene.root.join("policy.yaml");
     let marks = scene.work.join("marks");
     let mut wrong = Vec::new();
@@ -330,6 +332,14 @@ os.write(file, open(\"mark\", \"rb\").read())
         ("", "exec 9<mark; mv mark gone; /proc/self/fd/9; mv gone mark".into(), false),
         (LOADER, format!("{LOADER} ./mark"), true),
         ("", "printf '#!%s\\n' \"$PWD/mark\" >script; chmod +x script; ./script".into(), true),
+        ("", "./roads empty ./mark".into(), true),
+        ("", "./roads opath ./mark".into(), true),
+        ("", "./roads below mark".into(), true),
+        ("", "./roads nofollow mark".into(), true),
+        ("", "./roads self ./mark opath".into(), true),
+        ("", "cp mark other && ./roads empty ./other".into(), false),
+        ("", "cp mark other && ./roads self ./other opath".into(), false),
+        ("", "cp mark other && exec 9<other && rm other && ./roads opath /proc/self/fd/9".into(), false),
         ("", "cp mark other && ./other".into(), false),
         ("", "cp mark /dev/shm/other && /dev/shm/other".into(), false),
         ("", "cp mark /tmp/other && /tmp/other".into(), false),
@@ -385,6 +395,100 @@ os.write(file, open(\"mark\", \"rb\").read())
         clear();
     }
     assert!(wrong.is_empty(), "not as it should be on record ({digest}):\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_script_that_rewrites_or_removes_itself_runs_as_outside() {
+    let Some(python) = program("python3") else { skip!("no python3") };
+    let scene = Scene::new();
+    for text_of in [
+        format!("#!{}\nopen(__file__, 'w').write('changed')\nprint('ran')\n", text(&python)),
+        format!("#!{}\nimport os\nos.remove(__file__)\nprint('ran')\n", text(&python)),
+        "#!/bin/sh\necho changed >\"$0\"\necho ran\n".into(),
+    ] {
+        let run = |boxed: bool| {
+            let script = scene.script("home/work/script", &text_of);
+            let argv = ["/bin/sh", "-c", "./script; echo $?"];
+            let outcome = if boxed { scene.boxed(&[], &argv) } else { scene.free(&argv) };
+            (outcome.code, outcome.out, fs::read_to_string(script).ok())
+        };
+        let free = run(false);
+        assert!(free.1.starts_with("ran\n"), "{free:?}");
+        assert_eq!(run(true), free, "{text_of}");
+    }
+}
+
+#[test]
+fn who_asks_whether_a_file_may_be_run_is_answered_and_starts_nothing() {
+    if compiler().is_none() {
+        skip!("no C compiler (cc)");
+    }
+    let (scene, _) = marked();
+    scene.c(ROADS.0, ROADS.1, &[]);
+    fs::copy(scene.work.join("mark"), scene.work.join("other")).expect("copy a program");
+    scene.script("home/work/script", "#!/nowhere/at/all\n");
+    scene.file("home/work/text", "no program\n");
+    if scene.free(&["./roads", "check", "./other"]).out != "yes\n" {
+        skip!("the kernel does not answer (before Linux 6.14)");
+    }
+    let policy = scene.root.join("policy.yaml");
+    for how in ["check", "check-empty"] {
+        for name in ["./other", "./script", "./text", "."] {
+            let argv = ["./roads", how, name];
+            let (free, boxed) = (scene.free(&argv), scene.boxed(&["-p", text(&policy)], &argv));
+            assert_eq!((boxed.code, &boxed.out), (free.code, &free.out), "{how} {name}\n{boxed}");
+            let execs = boxed.decisions("\"op\":\"exec\"");
+            assert!(execs.iter().all(|record| record["target"]["called"] == "roads"), "{how} {name}: {execs:#?}");
+        }
+        let denied = scene.boxed(&["-p", text(&policy)], &["./roads", how, "./mark"]);
+        assert_eq!((denied.code, denied.out.as_str()), (1, "EACCES\n"), "{how}\n{denied}");
+        denied.must(denied.denied(&["exec"], RULE), "the refusal is not on record");
+    }
+    assert!(!scene.work.join("marks").exists(), "nothing was to run");
+}
+
+#[test]
+fn what_the_host_registered_an_interpreter_for_runs_nothing_that_was_not_judged() {
+    let scene = Scene::new();
+    if program("unshare").is_none() {
+        skip!("no unshare");
+    }
+    scene.script("home/work/foreign", "XMAGIC\n");
+    let log = scene.root.join("foreign.jsonl");
+    let within = |line: &str| {
+        let register = "mkdir -p formats && mount -t binfmt_misc formats formats && \
+                        echo ':foreign:M::XMAGIC::/bin/echo:' >formats/register && ";
+        let line = format!("{register} {line}");
+        scene.free(&["unshare", "-Ur", "-m", "--propagation", "private", "/bin/sh", "-c", &line])
+    };
+    let free = within("./foreign x");
+    if free.code != 0 {
+        skip!("no formats of a user namespace's own (before Linux 6.7): {}", free.err.trim());
+    }
+    free.must(free.out == "./foreign x\n", "the interpreter runs");
+    let (agentbox, log_path) = (common::agentbox(), text(&log));
+    let boxed = within(&format!("{} run --log {log_path} -- /bin/sh -c './foreign x; echo $?'", text(&agentbox)));
+    boxed.exits(0).must(boxed.out == "137\n", "it was ended before its first instruction");
+    let records = records_with(&log, "\"called\":\"foreign\"");
+    let outcomes: Vec<&Value> = records.iter().map(|record| &record["outcome"]).collect();
+    assert_eq!(outcomes, ["killed"], "{records:#?}");
+}
+
+#[test]
+fn interpreters_of_interpreters_run_as_deep_as_outside() {
+    let scene = Scene::new();
+    scene.script("home/work/s0", "#!/bin/sh -e\necho \"$#\" ran\n");
+    for depth in 1..8 {
+        scene.script(format!("home/work/s{depth}"), format!("#!{}/s{} a\n", text(&scene.work), depth - 1));
+    }
+    let mut ran = Vec::new();
+    for depth in 0..8 {
+        let argv = ["/usr/bin/env", &format!("./s{depth}"), "x"];
+        let (free, boxed) = (scene.free(&argv), scene.boxed(&[], &argv));
+        assert_eq!((boxed.code, &boxed.out), (free.code, &free.out), "depth {depth}\n{free}\n{boxed}");
+        ran.push(free.code == 0);
+    }
+    assert_eq!(ran, [true, true, true, true, true, false, false, false], "the kernel follows five lines");
 }
 
 #[test]
@@ -492,20 +596,25 @@ fn race_start(how: &str, who: &str) {
     if compiler().is_none() {
         skip!("no C compiler (cc)");
     }
+    if how == "loader" && !Path::new(LOADER).exists() {
+        skip!("no dynamic loader at {LOADER}");
+    }
     let tries = tries();
     let lay_out = || {
         let scene = Scene::new();
         scene.c("race_start", include_str!("escape/race_start.c"), &[]);
         for place in ["good", "hood"] {
             fs::create_dir(scene.work.join(place)).expect("make a directory");
-            let made = scene.c("x", NOTED, &[&format!("-DNAME=\"{place}\"")]);
+            // The loader starts a static program by an exec of its own.
+            let made = scene.c("x", NOTED, &[&format!("-DNAME=\"{place}\""), "-pie", "-fPIE"]);
             fs::rename(made, scene.work.join(place).join("x")).expect("put the program in its place");
-            scene.script(format!("home/work/{place}/script"), format!("#!/bin/sh\necho {place} >>$MARKS\n"));
+            let interpreter = if how == "env" { "/usr/bin/env sh" } else { "/bin/sh" };
+            scene.script(format!("home/work/{place}/script"), format!("#!{interpreter}\necho {place} >>$MARKS\n"));
         }
         scene.script("home/work/script", "#!./x\n");
         // What replaces a file goes by the name it replaces, and is held to that name's rules.
         let denied = match how {
-            "file" => "/bin/false".into(),
+            "file" | "loader" | "text" | "env" => "/bin/false".into(),
             "script" => scene.work.join("hood/script"),
             _ => scene.work.join("hood/x"),
         };
@@ -530,7 +639,7 @@ fn race_start(how: &str, who: &str) {
         let (command, log) = scene.boxed_command(&["-p", text(&policy)], &argv);
         let mut boxed = run_for(PATIENCE + Duration::from_millis(30) * tries, command);
         boxed.records = records_with(&log, "\"exec\"");
-        boxed.records.retain(|record| record["target"]["argv"] == serde_json::json!(["x"]));
+        boxed.records.retain(|record| record["target"]["argv"][0] == "x");
         boxed.exits(0);
         let [good, hood] = marks(&scene);
         let count = |verdict: &str, outcome: &str, part: &str| {
@@ -539,11 +648,19 @@ fn race_start(how: &str, who: &str) {
         };
         let refused = count("deny", "EACCES", "");
         let killed = count("allow", "killed", "");
+        // Ended when their interpreter opened something else: the record of the start comes before that.
+        let ended = records_with(&log, "\"execve\"").iter().filter(|record| record["outcome"] == "killed").count();
         if how == "script" {
-            // The shell opens it after it was verified: what it reads is a rule's for files, and not for programs.
+            boxed.must(hood == 0, "a denied script ran");
             let runs = count("allow", "ok", &digest(&scene.work.join("good/script")));
-            boxed.must(runs == good + hood, &format!("{good} and {hood} ran, {runs} on record"));
+            boxed.must(runs == good + ended, &format!("{good} ran and {ended} were ended, {runs} on record"));
             boxed.must(count("deny", "EACCES", "hood/script\"") == refused, "something else was refused");
+        } else if matches!(how, "loader" | "text" | "env") {
+            let name = if how == "loader" { "x" } else { "script" };
+            let of = |place: &str| count("allow", "ok", &digest(&scene.work.join(place).join(name)));
+            let runs = ["good", "hood"].map(of);
+            let told = runs[0] >= good && runs[1] >= hood && runs[0] + runs[1] == good + hood + ended;
+            boxed.must(told, &format!("{good} and {hood} ran and {ended} were ended, {runs:?} are on record"));
         } else if how == "file" {
             let runs = ["good", "hood"].map(|place| count("allow", "ok", &digest(&scene.work.join(place).join("x"))));
             boxed.must(runs == [good, hood], &format!("{good} and {hood} ran, {runs:?} are on record by their digest"));
@@ -552,7 +669,9 @@ fn race_start(how: &str, who: &str) {
             let runs = count("allow", "ok", "good/x\"");
             boxed.must(runs == good && count("allow", "ok", "") == good, &format!("{good} ran, {runs} on record"));
         }
-        println!("{how} {who}: {good} and {hood} ran, {refused} were refused, {killed} were killed of {tries}");
+        println!(
+            "{how} {who}: {good} and {hood} ran, {refused} were refused, {killed} and {ended} were killed of {tries}"
+        );
         good > 0 && hood + refused > 0
     });
     assert!(raced, "{how} {who}: never was it the one and then the other: the race was not run");
@@ -578,7 +697,10 @@ races! {
     a_path_that_changes_runs_nothing_denied: "path",
     a_link_that_turns_runs_nothing_denied: "link",
     a_file_that_is_replaced_is_on_record_as_what_ran: "file",
-    a_script_behind_a_link_that_turns_is_on_record_as_it_was_judged: "script",
+    a_script_behind_a_link_that_turns_runs_nothing_denied: "script",
+    a_script_that_is_replaced_is_on_record_as_what_ran: "text",
+    a_script_that_is_replaced_is_on_record_when_env_finds_its_interpreter: "env",
+    a_program_for_the_loader_that_is_replaced_is_on_record_as_what_ran: "loader",
     a_working_directory_that_changes_runs_nothing_denied: "cwd",
     a_script_that_is_rewritten_runs_no_denied_interpreter: "line",
     a_script_that_is_replaced_runs_no_denied_interpreter: "swap",

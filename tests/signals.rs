@@ -91,6 +91,27 @@ fn a_sender_that_shows_nothing_of_itself_is_seen_all_the_same() {
 }
 
 #[test]
+fn a_descriptor_that_turns_while_it_is_judged_signals_only_whom_it_was_judged_for() {
+    let Some(scene) = scene() else { skip!("no C compiler (cc)") };
+    let policy = scene.file("policy.yaml", "version: 1\nextends: [default]\ntiers: {allow: 2, ask: 2}\n");
+    for how in ["turn", "turns"] {
+        let line =
+            format!("rm -f ready; ./signals server ready; ./signals {how} ready; kill -9 $(cut -d' ' -f1 ready)");
+        let free = scene.free_sh(&line);
+        free.exits(0).must(free.out.contains("got\n"), "the control never reaches the server");
+        let boxed = scene.boxed_sh(&[], &line);
+        let sent = sent(&boxed).iter().filter(|record| record[0] == "a3" && record[3] == "ok").count();
+        boxed.must(boxed.out.contains("got\n") && boxed.out.contains("500 sent"), "all are sent where all may be");
+        let got = boxed.out.matches("got\n").count();
+        boxed.must((got..500).contains(&sent), &format!("{got} arrived at the server, {sent} on record"));
+        fs::remove_file(scene.work.join("ready")).unwrap();
+        let held = scene.boxed_sh(&["-p", text(&policy)], &line);
+        held.must(!held.out.contains("got\n"), "the server got what was judged for the child");
+        held.must(!held.out.contains("\n0 sent") && held.denied(&["signal"], "tiers"), "the race was not run");
+    }
+}
+
+#[test]
 fn tiers_keep_an_action_from_signalling_another_and_the_agent_from_nothing_it_started() {
     for level in ["actions", "minimal"] {
         let Some(scene) = scene() else { skip!("no C compiler (cc)") };

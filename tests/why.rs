@@ -156,18 +156,33 @@ fn programs_are_denied_for_the_reason_that_why_tells() {
     let (deny, some) = (scene.root.join("deny.yaml"), scene.root.join("some.yaml"));
     let some = sh("what nothing allows", &["-p", text(&some)], "uname", &["--exec", "uname"], &["exec"]);
     holds(&scene, &some, || ());
-    for (argv, found) in [(&["uname", "-a"][..], true), (&["./direct"], true), (&["./script"], false)] {
+    for argv in [&["uname", "-a"][..], &["./direct"], &["./script"]] {
         let flags = words(&["-p", text(&deny)]);
         let outcome = scene.boxed(&strs(&flags), &[&["/usr/bin/env"], argv].concat());
         let then = record(&outcome, &["exec"], "deny").unwrap_or_else(|| panic!("{argv:?} was not denied\n{outcome}"));
         let question = words(&[&["--exec"], argv].concat());
         let (code, now) = why(&scene, &flags, &question);
-        if found {
-            assert_eq!((code, &then["rule"], &now["message"]), (1, &now["rule"], &"not that".into()), "{now:#}");
-            assert_eq!(now["allow"]["edit"], format!("a policy without the rule {}", then["rule"].as_str().unwrap()));
-        } else {
-            // The script itself may run; what `env` then starts is another question.
-            assert_eq!(code, 0, "{now:#}");
+        assert_eq!((code, &then["rule"], &now["message"]), (1, &now["rule"], &"not that".into()), "{now:#}");
+        assert_eq!(now["allow"]["edit"], format!("a policy without the rule {}", then["rule"].as_str().unwrap()));
+    }
+}
+
+#[test]
+fn a_script_is_asked_about_with_all_that_its_interpreters_are_given() {
+    let scene = Scene::new();
+    let rule = "version: 1\nextends: [default]\nexec: {deny: [{run: uname, args: ['-s', '*']}]}\n";
+    let policy = scene.file("policy.yaml", rule);
+    scene.script("home/work/inner", "#!/usr/bin/uname -s\n");
+    scene.script("home/work/outer", format!("#!{}/inner two words\n", text(&scene.work)));
+    scene.script("home/work/other", "#!/usr/bin/uname -n\n");
+    for (script, denied) in [("./inner", true), ("./outer", true), ("./other", false)] {
+        let flags = words(&["-p", text(&policy)]);
+        let outcome = scene.boxed(&strs(&flags), &["/usr/bin/env", script, "last"]);
+        let then = record(&outcome, &["exec"], "deny");
+        let (code, now) = why(&scene, &flags, &words(&["--exec", script, "last"]));
+        assert_eq!((then.is_some(), code), (denied, i32::from(denied)), "{script}: {now:#}\n{outcome}");
+        if let Some(then) = then {
+            assert_eq!(then["rule"], now["rule"], "{script}");
         }
     }
 }

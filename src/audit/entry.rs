@@ -91,6 +91,9 @@ pub struct Decided {
     /// What its action had destroyed before.
     #[serde(default)]
     pub so_far: Losses,
+    /// What all actions of the run had.
+    #[serde(default)]
+    pub in_run: Losses,
     /// What would be gone if the process went on as it had begun.
     #[serde(default)]
     pub bound: Option<Bound>,
@@ -137,6 +140,7 @@ impl Decided {
             shared: self.shared.clone(),
             taint: self.taint.clone(),
             so_far: self.so_far,
+            in_run: self.in_run,
             bound: self.bound.clone().map(Arc::new),
         };
         Some(Event { subject: self.process.clone().into(), access: self.access()?, standing })

@@ -93,6 +93,8 @@ struct DecisionLine<'a> {
     taint: &'a Labels,
     #[serde(skip_serializing_if = "Losses::is_none")]
     so_far: &'a Losses,
+    #[serde(skip_serializing_if = "Losses::is_none")]
+    in_run: &'a Losses,
     #[serde(skip_serializing_if = "Option::is_none")]
     bound: Option<&'a Bound>,
     layer: Layer,
@@ -189,6 +191,7 @@ fn decision_line<'a>(link: Link<'a>, decision: &'a Decision) -> DecisionLine<'a>
         secrets: &weight.secrets,
         taint: &standing.taint,
         so_far: &standing.so_far,
+        in_run: &standing.in_run,
         bound: standing.bound.as_deref(),
         layer: decision.layer,
         outcome: decision.outcome.word(),

@@ -90,6 +90,9 @@ pub struct Standing {
     /// What the action has destroyed already.
     #[serde(default, skip_serializing_if = "Losses::is_none")]
     pub so_far: Losses,
+    /// What all actions of the run have.
+    #[serde(default, skip_serializing_if = "Losses::is_none")]
+    pub in_run: Losses,
     /// What would be gone if the process went on as it has begun.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bound: Option<Arc<Bound>>,

@@ -165,7 +165,8 @@ impl Actions {
         };
         let so_far = self.open.get(&action).map(|open| open.losses).unwrap_or_default();
         let taint = self.taint_of(subject, action);
-        Standing { action, attribution, shared, taint, so_far, bound: None }
+        let in_run = self.total.losses;
+        Standing { action, attribution, shared, taint, so_far, in_run, bound: None }
     }
 
     /// An action and those that it is a part of, the session apart.

@@ -19,7 +19,7 @@ use super::glob::glob_matches;
 use super::rules::{Probe, contains};
 use super::{GuardKind, NetworkMode, Policy};
 use crate::event::{Access, Before, Effect, Endpoint, Event, FileOp, GitState, Kind, Labels, MoveOp, Place};
-use crate::event::{Reach, Reason, Reversibility, RuleId, Verdict, Weight, Where};
+use crate::event::{Losses, Reach, Reason, Reversibility, RuleId, Standing, Verdict, Weight, Where};
 
 /// Which deeds pass, by what they weigh.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,6 +138,16 @@ struct Burst {
     bytes: u64,
     adds: u8,
     foreseen: u8,
+    /// How many times as many are many in a whole run.
+    run: u64,
+}
+
+impl Burst {
+    /// Whether so much is lost already that the next loss is one of many.
+    fn holds(&self, standing: &Standing) -> bool {
+        let reach = |lost: &Losses, times: u64| lost.files >= self.files * times || lost.bytes >= self.bytes * times;
+        reach(&standing.so_far, 1) || reach(&standing.in_run, self.run)
+    }
 }
 
 static TABLE: LazyLock<Table> = LazyLock::new(|| {
@@ -265,8 +275,8 @@ fn moved(policy: &Policy, event: &Event, op: MoveOp, from: &Place, to: &Place) -
     weight
 }
 
-/// What a change weighs by what is lost in it: this one, those before it in the same action, and those to come as far as
-/// they are bounded.
+/// What a change weighs by what is lost in it: this one, those before it in the same action and in the run, and those to
+/// come as far as they are bounded.
 fn loss(policy: &Policy, event: &Event, place: Where, at: &Place, lost: Option<&Before>, removes: bool) -> Weight {
     let undo = lost.map_or(held(place), |before| undo(at, before, place));
     let mut weight = of_change(reach(place), undo, place);
@@ -274,8 +284,7 @@ fn loss(policy: &Policy, event: &Event, place: Where, at: &Place, lost: Option<&
         return weight;
     }
     let burst = &TABLE.burst;
-    let so_far = &event.standing.so_far;
-    let mut many = (lost.is_some() || removes) && (so_far.files >= burst.files || so_far.bytes >= burst.bytes);
+    let mut many = (lost.is_some() || removes) && burst.holds(&event.standing);
     let bound = event.standing.bound.as_ref().filter(|_| removes);
     if let Some(bound) = bound {
         let whole = is_whole(policy, bound.root.as_path());

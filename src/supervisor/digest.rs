@@ -1,7 +1,9 @@
 //! Digests of the programs that a box could have written: a path does not tell what such a file holds.
 //!
 //! Runs in a worker, at the stop that follows an exec, when another worker has the lead. What a digest cannot be taken
-//! of says so in its place: a record never just lacks one.
+//! of says so in its place: a record never just lacks one. That is a file which its owner may run and not read: a worker
+//! reads what the caller could. To change its mode for a moment would show, and undo what another does to it meanwhile;
+//! and of the program's own memory only part is the file.
 
 use std::collections::HashMap;
 use std::fs::File;

@@ -4,6 +4,7 @@
 //! across its exec: at the stop that follows, before the new program's first instruction, its executable and arguments
 //! are compared with what was approved, and a difference is fatal. Landlock's execute right is the wall behind it.
 //! There, too, files that the box could have written are put on record by their digest: no path tells what they are.
+//! What the program then opens itself, as an interpreter does its script, is followed from there (`script`).
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -19,20 +20,25 @@ use nix::unistd::Pid;
 
 use super::digest;
 use super::notification::{Because, Reply};
-use super::resolve::{Caller, Last, Resolved, descriptor, own_fd, real_path, resolve};
+use super::resolve::{Caller, Last, Resolved, descriptor, lexical, own_fd, real_path, resolve};
+use super::script::{Script, let_go_once_opened};
 use super::target::Target;
 use super::{Context, Handled, Stop};
 use crate::event::{Access, ActionId, BoxPath, Exec, Loaded, Part, Standing, Unjudged, escape_bytes};
 use crate::gate::{Judged, Outcome};
 use crate::sys::file;
+use crate::sys::process::{self, Resume};
 use crate::syscalls::Arg;
 
 /// Linux takes at most a quarter of the stack's limit, 6 MiB at the usual 8; we take no more than this.
 const MOST_ARGUMENTS: usize = 8 << 20;
 /// How much of the argument vector a record keeps.
 const RECORDED: usize = 64 << 10;
-/// How deep `#!` lines may name scripts: the kernel's own limit (`BINPRM_BUF_SIZE` loops, exec.c).
+/// How many `#!` lines are followed: the kernel's own limit (`exec_binprm`, exec.c).
 pub const MOST_INTERPRETERS: usize = 5;
+
+/// A flag of `execveat` by which the kernel only tells whether it would start the file: Linux 6.14.
+const AT_EXECVE_CHECK: i32 = 0x10000;
 
 /// What was approved.
 struct Approved {
@@ -42,8 +48,8 @@ struct Approved {
     arguments: Vec<CString>,
     /// The action that begins with it.
     begins: Option<ActionId>,
-    /// For a script: the name its interpreter is given, and the file that must be behind it.
-    script: Option<(CString, (u64, u64))>,
+    /// The files that the new program is to open by name itself: the last one next.
+    scripts: Vec<Script>,
     /// The files that take part and that the box could have written.
     own: Vec<Own>,
 }
@@ -88,27 +94,30 @@ pub fn exec(context: &Context<'_>) -> Handled {
     if found.stat.is_none() {
         return Err(Stop::Errno(Errno::ENOENT));
     }
+    if flags & AT_EXECVE_CHECK != 0 {
+        return check(context, describe(&path, &found, &argv), asked(&path, &found));
+    }
     let object = found.object().map_err(Stop::Errno)?;
     let mut chain = interpreters(context, &object)?;
     let script = script_name(context, &path, empty);
     let arguments = final_arguments(&chain, &script, &argv);
     let runs = chain.last().map_or(Some(&found.path), |link| link.path.as_ref());
-    let (loaded, image) = runs.and_then(|loader| loaded(context, loader.as_path(), &arguments)).unzip();
+    let image = runs.and_then(|loader| loaded(context, loader.as_path(), &arguments));
+    let mut scripts = scripts(&chain, &script, &found.path, &object).map_err(Stop::Errno)?;
+    let (mut loaded, mut own_image) = (None, None);
+    if let Some(Image { at, own, script }) = image {
+        loaded = Some(Loaded { program: script.path.clone(), at });
+        own_image = own;
+        scripts.push(script);
+    }
     let program = Own::of(context, &found, &object);
     let begins = context.begins_action();
     let approved = Approved {
-        script: match chain.is_empty() {
-            true => None,
-            false => Some((script.clone(), identity(&object).map_err(Stop::Errno)?)),
-        },
+        scripts,
         begins,
         executable: identity(chain.last().map_or(&object, |link| &link.file)).map_err(Stop::Errno)?,
         arguments,
-        own: program
-            .into_iter()
-            .chain(chain.iter_mut().filter_map(|link| link.own.take()))
-            .chain(image.flatten())
-            .collect(),
+        own: program.into_iter().chain(chain.iter_mut().filter_map(|link| link.own.take())).chain(own_image).collect(),
     };
     let mut exec = describe(&path, &found, &argv);
     if let Some(link) = chain.last() {
@@ -130,6 +139,17 @@ pub fn exec(context: &Context<'_>) -> Handled {
     start_verified(context, judged, &approved)
 }
 
+/// Answers who only asks whether a file may be run: script engines do, before they run what they were given. What a rule
+/// denies may not; of the rest the kernel tells. Nothing starts, so only a refusal is on record.
+fn check(context: &Context<'_>, exec: Exec, asked: Option<String>) -> Handled {
+    let judged = context.judge(Access::Exec(exec), asked);
+    if !judged.allowed() {
+        return context.conclude_refused(judged, None);
+    }
+    let _ = context.call.stopped.answer(Reply::Continue(Because::NothingStarts));
+    Ok(())
+}
+
 /// One `#!` line.
 struct Interpreter {
     file: Arc<OwnedFd>,
@@ -143,9 +163,12 @@ struct Interpreter {
 /// Follows `#!` lines from `program` to the interpreter that will run.
 fn interpreters(context: &Context<'_>, program: &OwnedFd) -> Result<Vec<Interpreter>, Stop> {
     let mut chain: Vec<Interpreter> = Vec::new();
-    while chain.len() < MOST_INTERPRETERS {
+    loop {
         let current = chain.last().map_or(program, |link| &link.file);
         let Some((written, argument)) = script_line(current) else { return Ok(chain) };
+        if chain.len() == MOST_INTERPRETERS {
+            return Err(Stop::Errno(Errno::ELOOP));
+        }
         // The kernel fails the exec in just this way; nothing starts.
         let found = resolve(&context.caller(), libc::AT_FDCWD, &written, Last::Followed)
             .map_err(|missing| Stop::Errno(missing.errno))?;
@@ -154,7 +177,6 @@ fn interpreters(context: &Context<'_>, program: &OwnedFd) -> Result<Vec<Interpre
         let own = Own::of(context, &found, &file);
         chain.push(Interpreter { file, path, own, written, argument });
     }
-    Err(Stop::Errno(Errno::ELOOP))
 }
 
 /// The interpreter and its argument from a file's `#!` line.
@@ -237,6 +259,18 @@ fn final_arguments(chain: &[Interpreter], script: &CStr, argv: &[CString]) -> Ve
     arguments
 }
 
+/// The scripts of a chain, as their interpreters are given them: the last is the one that the last interpreter opens.
+fn scripts(chain: &[Interpreter], name: &CStr, path: &BoxPath, object: &OwnedFd) -> Result<Vec<Script>, Errno> {
+    let Some((_, inner)) = chain.split_last() else { return Ok(Vec::new()) };
+    let first = (name, Some(path), object);
+    let inner = inner.iter().map(|link| (link.written.as_c_str(), link.path.as_ref(), &*link.file));
+    let script = |(name, path, file): (&CStr, Option<&BoxPath>, &OwnedFd)| {
+        let path = path.ok_or(Errno::ENOENT)?.clone();
+        Ok(Script { name: name.to_owned(), path, identity: identity(file)?, digest: None })
+    };
+    std::iter::once(first).chain(inner).map(script).collect()
+}
+
 fn describe(path: &CStr, found: &Resolved, argv: &[CString]) -> Exec {
     let mut room = RECORDED;
     let kept = argv.iter().take_while(|argument| {
@@ -254,15 +288,22 @@ fn escaped(arguments: &[CString]) -> Vec<String> {
     arguments.iter().map(|argument| escape_bytes(argument.as_bytes())).collect()
 }
 
+/// What the dynamic loader runs.
+struct Image {
+    /// Which argument names it.
+    at: usize,
+    own: Option<Own>,
+    script: Script,
+}
+
 /// What the dynamic loader is told to run: it maps that file itself, and no exec of it is ever seen.
-///
-/// The file is looked up once, here, and by the loader again: a name that leads elsewhere by then is not seen.
-fn loaded(context: &Context<'_>, loader: &Path, arguments: &[CString]) -> Option<(Loaded, Option<Own>)> {
+fn loaded(context: &Context<'_>, loader: &Path, arguments: &[CString]) -> Option<Image> {
     let at = loaded_argument(loader, arguments)?;
     let found = resolve(&context.caller(), libc::AT_FDCWD, &arguments[at], Last::Followed).ok()?;
-    found.stat?;
+    let stat = found.stat?;
     let own = found.object().ok().and_then(|file| Own::of(context, &found, &file));
-    Some((Loaded { program: found.path, at }, own))
+    let (name, identity) = (arguments[at].clone(), (stat.st_dev, stat.st_ino));
+    Some(Image { at, own, script: Script { name, path: found.path, identity, digest: None } })
 }
 
 /// Which argument of the dynamic loader (ld.so(8)) names the program.
@@ -325,6 +366,10 @@ fn start_verified(context: &Context<'_>, mut judged: Judged, approved: &Approved
     let _ = context.call.stopped.answer(Reply::Continue(Because::ExecIsVerified));
     let mut parts = Vec::new();
     let followed = follow(context, tid, approved, &mut parts);
+    let script = match followed {
+        Followed::Stands(pid) => to_watch(context, pid, approved, &parts),
+        Followed::Over(_) => None,
+    };
     name_by_digest(&mut judged, parts);
     let outcome = match followed {
         Followed::Stands(_) => Outcome::Ok,
@@ -336,9 +381,32 @@ fn start_verified(context: &Context<'_>, mut judged: Judged, approved: &Approved
     // Not before: another worker may take up the new program's first call at once, and is to find its action begun.
     if let Followed::Stands(pid) = followed {
         forget_what_it_was(context);
-        let_go(pid, None);
+        match script {
+            Some(script) => let_go_once_opened(context, pid, script),
+            None => let_go(pid, 0),
+        }
     }
     Ok(())
+}
+
+/// The file that what was just started is to be seen to open, if the box could have put another in its place: its own
+/// script, or the one that the last program was to open and hands on.
+fn to_watch(context: &Context<'_>, pid: Pid, approved: &Approved, parts: &[Part]) -> Option<Script> {
+    let process = Target { tid: pid.as_raw(), ..context.call.stopped.target };
+    let handed_on = context.shared.scripts.take(process, &approved.arguments);
+    let Some(script) = approved.scripts.last().filter(|script| may_turn(context, script)) else { return handed_on };
+    let digest = parts.iter().find(|part| part.file == script.path).map(|part| part.digest.clone());
+    Some(Script { digest, ..script.clone() })
+}
+
+/// Whether the box could have another file found by a script's name, or write to this one.
+fn may_turn(context: &Context<'_>, script: &Script) -> bool {
+    // Another process may share the working directory, and a descriptor may be another process's.
+    let is_fixed = |path: &BoxPath| !["/proc", "/dev/fd"].iter().any(|dir| path.as_path().starts_with(dir));
+    let name = script.name.to_bytes();
+    let named = Some(name).filter(|name| name.starts_with(b"/")).and_then(|name| lexical(Path::new("/"), name));
+    let own = |path: &BoxPath| context.shared.gate.is_the_boxs_own(path);
+    own(&script.path) || !named.is_some_and(|path| is_fixed(&path) && !own(&path))
 }
 
 /// What an exec has come to.
@@ -349,9 +417,13 @@ enum Followed {
     Over(Outcome),
 }
 
+/// What is told of a traced thread. Stops at calls are told from others in case it is followed call by call.
+const TRACE: Options =
+    Options::PTRACE_O_TRACEEXEC.union(Options::PTRACE_O_TRACESYSGOOD).union(Options::PTRACE_O_EXITKILL);
+
 /// Traces the stopped thread and asks for a stop as soon as its call is over, whichever way it ends.
 fn seize(tid: Pid) -> Result<(), Errno> {
-    ptrace::seize(tid, Options::PTRACE_O_TRACEEXEC | Options::PTRACE_O_EXITKILL)?;
+    ptrace::seize(tid, TRACE)?;
     ptrace::interrupt(tid)
 }
 
@@ -371,8 +443,10 @@ fn follow(context: &Context<'_>, tid: Pid, approved: &Approved, parts: &mut Vec<
             {
                 return verify(context, pid, approved, parts);
             }
-            Ok(WaitStatus::PtraceEvent(pid, ..)) if ours(pid) => return Followed::Over(failed(pid, None)),
-            Ok(WaitStatus::Stopped(pid, signal)) if ours(pid) => return Followed::Over(failed(pid, Some(signal))),
+            Ok(WaitStatus::PtraceEvent(pid, _, 1..)) if ours(pid) => return Followed::Over(failed(pid, 0)),
+            Ok(WaitStatus::PtraceEvent(pid, signal, _) | WaitStatus::Stopped(pid, signal)) if ours(pid) => {
+                return Followed::Over(failed(pid, signal as i32));
+            }
             Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..)) if ours(pid) => {
                 return Followed::Over(Outcome::Errno(Errno::ESRCH as i32));
             }
@@ -385,7 +459,7 @@ fn follow(context: &Context<'_>, tid: Pid, approved: &Approved, parts: &mut Vec<
 
 /// What was approved may go on its way, once it is known what it is made of; anything else is ended.
 fn verify(context: &Context<'_>, pid: Pid, approved: &Approved, parts: &mut Vec<Part>) -> Followed {
-    if runs(pid, approved).unwrap_or(false) && reads_script(context, pid, approved) {
+    if runs(pid, approved).unwrap_or(false) && reads_scripts(context, pid, approved) {
         *parts = digests(context, approved);
         if let Some(action) = approved.begins {
             mark(context, action);
@@ -401,7 +475,7 @@ fn verify(context: &Context<'_>, pid: Pid, approved: &Approved, parts: &mut Vec<
 /// The digests of the box's own files that take part, taken while what was started stands still.
 ///
 /// That of the executable is of what runs: nobody can write to it any more. A script and what the dynamic loader runs
-/// are read later, by the program itself, and could be changed by others until then: theirs are of the moment before.
+/// are opened later, by the program itself: theirs are compared again then.
 fn digests(context: &Context<'_>, approved: &Approved) -> Vec<Part> {
     let digest = |own: &Own| match identity(&own.file) {
         Ok(file) if file == approved.executable => context.shared.digests.of_running(&own.file),
@@ -420,23 +494,25 @@ fn name_by_digest(judged: &mut Judged, mut parts: Vec<Part>) {
 }
 
 /// Ends the trace. A process that was killed in its stop is not there to be let go, but still to be reaped.
-fn let_go(pid: Pid, signal: Option<Signal>) {
-    if ptrace::detach(pid, signal).is_err() {
+pub(super) fn let_go(pid: Pid, signal: i32) {
+    if process::resume(pid, Resume::Untraced(signal)).is_err() {
         reap(pid);
     }
 }
 
-/// Whether the name under which the interpreter will find its script leads to the script that was judged.
-///
-/// The interpreter opens it later, and by then the name may lead elsewhere again: rules about scripts are a guardrail.
-fn reads_script(context: &Context<'_>, pid: Pid, approved: &Approved) -> bool {
-    let Some((name, identity)) = &approved.script else { return true };
+/// Whether the names under which interpreters will find their scripts lead to the scripts that were judged.
+fn reads_scripts(context: &Context<'_>, pid: Pid, approved: &Approved) -> bool {
+    if approved.scripts.is_empty() {
+        return true;
+    }
     let target = Target { tid: pid.as_raw(), ..context.call.stopped.target };
     context.shared.lineage.forget(pid.as_raw());
     let task = context.shared.lineage.task(target, context.call.stopped.received);
     let caller = Caller { target, task: &task, ..context.caller() };
-    resolve(&caller, libc::AT_FDCWD, name, Last::Followed)
-        .is_ok_and(|found| found.stat.is_some_and(|stat| (stat.st_dev, stat.st_ino) == *identity))
+    approved.scripts.iter().all(|script| {
+        resolve(&caller, libc::AT_FDCWD, &script.name, Last::Followed)
+            .is_ok_and(|found| found.stat.is_some_and(|stat| (stat.st_dev, stat.st_ino) == script.identity))
+    })
 }
 
 /// Marks the process, before it runs its first instruction, with the action that it begins.
@@ -457,7 +533,7 @@ fn forget_what_it_was(context: &Context<'_>) {
 }
 
 /// Waits for the end of a traced process: until its tracer has, its parent cannot see it.
-fn reap(pid: Pid) {
+pub(super) fn reap(pid: Pid) {
     loop {
         match waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD) {
             Err(Errno::EINTR) => {}
@@ -486,7 +562,7 @@ fn runs(pid: Pid, approved: &Approved) -> Result<bool, Errno> {
 }
 
 /// The exec failed, and the caller goes on where it was; a signal that came meanwhile is delivered.
-fn failed(pid: Pid, signal: Option<Signal>) -> Outcome {
+fn failed(pid: Pid, signal: i32) -> Outcome {
     let errno = ptrace::getregs(pid).map_or(Errno::EACCES as i32, |registers| -(registers.rax as i32));
     let_go(pid, signal);
     Outcome::Errno(errno)

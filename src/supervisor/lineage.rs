@@ -318,7 +318,8 @@ pub struct Status {
     box_tgid: i32,
     box_tid: i32,
     box_group: i32,
-    threads: u32,
+    /// How many threads its process has.
+    pub threads: u32,
     /// File mode creation mask.
     pub umask: u32,
     /// Whether a signal waits that the task itself would handle.

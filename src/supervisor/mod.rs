@@ -25,6 +25,7 @@ mod outside;
 mod pair;
 mod repository;
 mod resolve;
+mod script;
 mod send;
 mod signal;
 mod sought;

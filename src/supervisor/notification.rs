@@ -73,12 +73,14 @@ pub enum Reply {
 pub enum Because {
     /// The result of the exec is compared with what was approved before the new program runs its first instruction.
     ExecIsVerified,
+    /// A flag in a register makes the exec a question of whether the file may be run (`AT_EXECVE_CHECK`).
+    NothingStarts,
     /// The call changes nothing but where its caller stands, and grants nothing.
     OnlyTheCallerChanges,
     /// Numbers in registers name the signal and whom it is for, so what was judged is what is sent. They name a task of
-    /// the box: the pid namespace holds no other, and Landlock lets no signal out. Two gaps remain, both within these
-    /// walls: a number can pass to a new process of the box, as it can under any sender; and another thread can put
-    /// another process's descriptor (`pidfd_send_signal`) in the place of the one that was judged.
+    /// the box: the pid namespace holds no other, and Landlock lets no signal out. What number a descriptor has
+    /// (`pidfd_send_signal`) nobody else can change, or the call is not let go on. One gap remains, within these walls: a
+    /// number can pass to a new process of the box, as it can under any sender.
     SignalStaysInTheBox,
 }
 
@@ -168,9 +170,12 @@ impl<'a> Stopped<'a> {
                 let _ = notify::answer(self.listener.fd, self.id, value, 0);
                 Ok(())
             }
-            Reply::Continue(Because::ExecIsVerified | Because::OnlyTheCallerChanges | Because::SignalStaysInTheBox) => {
-                notify::let_go_on(self.listener.fd, self.id)
-            }
+            Reply::Continue(
+                Because::ExecIsVerified
+                | Because::NothingStarts
+                | Because::OnlyTheCallerChanges
+                | Because::SignalStaysInTheBox,
+            ) => notify::let_go_on(self.listener.fd, self.id),
         }
     }
 }

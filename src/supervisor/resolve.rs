@@ -527,7 +527,7 @@ fn components(path: &[u8]) -> Vec<Vec<u8>> {
 }
 
 /// Where a path that cannot be walked would lead, by its text alone.
-fn lexical(from: &Path, path: &[u8]) -> Option<BoxPath> {
+pub fn lexical(from: &Path, path: &[u8]) -> Option<BoxPath> {
     let mut full = if path.first() == Some(&b'/') { PathBuf::from("/") } else { from.to_path_buf() };
     for component in Path::new(OsStr::from_bytes(path)).components() {
         match component {

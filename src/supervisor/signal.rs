@@ -6,24 +6,33 @@
 //! seen are signals that no such call sends: from a terminal, for the owner of a descriptor (`F_SETOWN`), by a timer.
 //! Nor are those of a sender that is not dumpable where the box has no user namespace: nobody then may look at it.
 
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal as Known;
 
-use super::lineage::{Lineage, Task};
+use super::fs::reply;
+use super::lineage::{Lineage, Status, Task};
 use super::notification::{Because, Reply};
 use super::target::Target;
 use super::{Context, Handled, Stop};
 use crate::event::{Access, ActionId, Receiver, Signal, Unjudged};
+use crate::sys::process;
 use crate::syscalls::Arg;
 
 /// `kill`, `tkill`, `tgkill`, `rt_sigqueueinfo`, `rt_tgsigqueueinfo`, `pidfd_send_signal`.
 pub fn signal(context: &Context<'_>) -> Handled {
+    if context.call.has(Arg::Pidfd) && !has_its_descriptors_alone(context) {
+        return by_copy(context);
+    }
     let go_on = || Reply::Continue(Because::SignalStaysInTheBox);
     let number = context.call.int(Arg::Signal);
-    let Some(signal) = name(number).and_then(|name| across(context, number, name).transpose()).transpose()? else {
+    let signal = match name(number) {
+        Some(name) => across(context, aim(context)?, number, name),
+        None => None,
+    };
+    let Some(signal) = signal else {
         // The kernel refuses it (`EINVAL`, `ESRCH`, `EBADF`), or it stays within the action.
         let _ = context.call.stopped.answer(go_on());
         return Ok(());
@@ -32,6 +41,51 @@ pub fn signal(context: &Context<'_>) -> Handled {
     let judged = context.judge(Access::Signal(signal), None);
     let reply = if judged.allowed() { go_on() } else { Reply::Errno(Errno::EPERM) };
     context.conclude(judged, reply)
+}
+
+/// Whether nobody can put another descriptor in the place of one of the caller's while its call waits.
+fn has_its_descriptors_alone(context: &Context<'_>) -> bool {
+    let target = context.call.stopped.target;
+    if Status::read(target).threads != 1 {
+        return false;
+    }
+    let shares = |other: i32| other != context.task.subject.host && process::share_descriptors(target.tid, other);
+    context.shared.lineage.processes_around(target).is_ok_and(|around| !around.into_iter().any(shares))
+}
+
+/// `pidfd_send_signal` where the descriptor could be another one by the time the kernel looks: judged by a copy, and sent
+/// by it. The receiver is not told by whom.
+fn by_copy(context: &Context<'_>) -> Handled {
+    let (call, target) = (context.call, context.call.stopped.target);
+    let copy = match target.copy_descriptor(call.int(Arg::Pidfd)) {
+        Ok(copy) => copy,
+        Err(Errno::ESRCH) => return Err(Stop::Gone),
+        Err(Errno::EBADF) => return Err(Stop::Errno(Errno::EBADF)),
+        Err(_) => return Err(Stop::Unjudged(Unjudged::Unreadable, Errno::EPERM)),
+    };
+    let info = match call.word(Arg::SignalInfo) {
+        0 => None,
+        address => Some(context.memory(target.bytes(address, process::SIGNAL_INFO))?),
+    };
+    context.still_there()?;
+    let number = call.int(Arg::Signal);
+    let flags = call.int(Arg::PidfdFlags) as u32;
+    let send = |number: i32| process::signal_with(copy.as_fd(), number, info.as_deref(), flags);
+    let aim = by_descriptor(context, told_of(target, &copy))?;
+    let nobody = matches!(aim, Aim::Nobody);
+    let Some(signal) = name(number).and_then(|name| across(context, aim, number, name)) else {
+        // Whoever is not the box's to signal is not ours to signal for it: all there is to learn is what is wrong.
+        let sent = if nobody {
+            process::signal_with(copy.as_fd(), 0, None, flags).and(Err(Errno::EPERM))
+        } else {
+            send(number)
+        };
+        let _ = context.call.stopped.answer(reply(sent));
+        return Ok(());
+    };
+    let judged = context.judge(Access::Signal(signal), None);
+    let done = if judged.allowed() { reply(send(number)) } else { Reply::Errno(Errno::EPERM) };
+    context.conclude(judged, done)
 }
 
 /// Names a signal; `None` if there is no such signal.
@@ -47,20 +101,20 @@ fn name(number: i32) -> Option<String> {
 }
 
 /// What is judged; `None` if the signal reaches nobody but processes of the sender's own action, or nobody at all.
-fn across(context: &Context<'_>, signal: i32, name: String) -> Result<Option<Signal>, Stop> {
-    let (to, below) = match aim(context)? {
-        Aim::Nobody => return Ok(None),
+fn across(context: &Context<'_>, aim: Aim, signal: i32, name: String) -> Option<Signal> {
+    let (to, below) = match aim {
+        Aim::Nobody => return None,
         Aim::Everybody => (Receiver::Everybody, false),
         Aim::Process(process) => match foreign(context, &process) {
-            Foreign::No => return Ok(None),
+            Foreign::No => return None,
             Foreign::Yes { action, below } => (Receiver::Process { pid: process.subject.pid, action }, below),
         },
         Aim::Group { pgid, of } => match foreign(context, &of) {
-            Foreign::No => return Ok(None),
+            Foreign::No => return None,
             Foreign::Yes { action, below } => (Receiver::Group { pgid, action }, below),
         },
     };
-    Ok(Some(Signal { signal, name, to, below }))
+    Some(Signal { signal, name, to, below })
 }
 
 /// Whom a call is for.
@@ -97,7 +151,7 @@ fn foreign(context: &Context<'_>, receiver: &Task) -> Foreign {
 fn aim(context: &Context<'_>) -> Result<Aim, Stop> {
     let call = context.call;
     if call.has(Arg::Pidfd) {
-        return by_descriptor(context);
+        return by_descriptor(context, described(call.stopped.target, call.int(Arg::Pidfd)));
     }
     if call.has(Arg::Receiver) {
         return Ok(match call.int(Arg::Receiver) {
@@ -182,11 +236,9 @@ fn others<'a>(context: &'a Context<'_>) -> impl Iterator<Item = Task> + 'a {
 }
 
 /// The process, or its group, that a descriptor stands for: one of `pidfd_open`, or a process's directory in `/proc`.
-fn by_descriptor(context: &Context<'_>) -> Result<Aim, Stop> {
+fn by_descriptor(context: &Context<'_>, told: Result<Told, Errno>) -> Result<Aim, Stop> {
     const GROUP: i32 = 1 << 2; // PIDFD_SIGNAL_PROCESS_GROUP, Linux 6.9
-    let target = context.call.stopped.target;
-    let number = context.call.int(Arg::Pidfd);
-    let (info, link) = match described(target, number) {
+    let Told { info, link } = match told {
         Ok(told) => told,
         Err(Errno::ENOENT | Errno::EBADF) => return Ok(Aim::Nobody),
         Err(_) => return Err(Stop::Unjudged(Unjudged::Unreadable, Errno::EPERM)),
@@ -202,20 +254,27 @@ fn by_descriptor(context: &Context<'_>) -> Result<Aim, Stop> {
     })
 }
 
-/// What `/proc` tells of a task's descriptor: its `fdinfo`, and what its link reads.
-fn described(target: Target, number: i32) -> Result<(String, Vec<u8>), Errno> {
-    let tell = |target: Target, number: i32| {
-        let link = target.link(&format!("fd/{number}"))?;
-        Ok((target.text(&format!("fdinfo/{number}")), link))
-    };
-    match tell(target, number) {
+/// What `/proc` tells of a descriptor: its `fdinfo`, and what its link reads.
+struct Told {
+    info: String,
+    link: Vec<u8>,
+}
+
+/// What `/proc` tells of a task's descriptor.
+fn described(target: Target, number: i32) -> Result<Told, Errno> {
+    let link = match target.link(&format!("fd/{number}")) {
         // A process that is not dumpable hides them, but who may trace it may copy them.
-        Err(Errno::EACCES) => {
-            let copy = target.copy_descriptor(number)?;
-            tell(Target { tid: std::process::id() as i32, ..target }, copy.as_raw_fd())
-        }
-        told => told,
-    }
+        Err(Errno::EACCES) => return told_of(target, &target.copy_descriptor(number)?),
+        link => link?,
+    };
+    Ok(Told { info: target.text(&format!("fdinfo/{number}")), link })
+}
+
+/// What `/proc` tells of a copy of a task's descriptor.
+fn told_of(target: Target, copy: &OwnedFd) -> Result<Told, Errno> {
+    let own = Target { tid: std::process::id() as i32, ..target };
+    let number = copy.as_raw_fd();
+    Ok(Told { link: own.link(&format!("fd/{number}"))?, info: own.text(&format!("fdinfo/{number}")) })
 }
 
 /// How a descriptor names a process.

@@ -23,6 +23,7 @@ use super::digest::Digests;
 use super::exchange::Epolls;
 use super::lineage::{self, Lineage};
 use super::notification::{Listener, Parked, Stopped};
+use super::script::Scripts;
 use super::sought::Sought;
 use super::target::Target;
 use super::tracked::WorkTrees;
@@ -78,6 +79,7 @@ pub(super) struct Shared {
     pub(super) made: Made,
     pub(super) sought: Sought,
     pub(super) digests: Digests,
+    pub(super) scripts: Scripts,
     pub(super) waits: Waits,
     pub(super) epolls: Epolls,
     pub(super) trees: WorkTrees,
@@ -127,6 +129,7 @@ impl Supervisor {
             made: Made::default(),
             sought: Sought::default(),
             digests: Digests::default(),
+            scripts: Scripts::default(),
             waits: Waits::default(),
             epolls: Epolls::default(),
             trees: WorkTrees::default(),

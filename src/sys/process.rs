@@ -5,6 +5,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use nix::errno::Errno;
 use nix::sys::resource::Resource;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::unistd::Pid;
 
 use super::check;
 
@@ -105,6 +106,30 @@ pub fn signal(pidfd: BorrowedFd<'_>, signal: Signal) -> nix::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal as i32, null, 0) }).map(drop)
 }
 
+/// The size of the kernel's `siginfo_t`.
+pub const SIGNAL_INFO: usize = 128;
+
+/// `pidfd_send_signal(2)` as somebody else asked for it: any signal, with the information that is to go with it.
+///
+/// # Panics
+/// If the information is not of that size.
+pub fn signal_with(pidfd: BorrowedFd<'_>, signal: i32, info: Option<&[u8]>, flags: u32) -> nix::Result<()> {
+    assert!(info.is_none_or(|info| info.len() == SIGNAL_INFO));
+    let info = info.map_or(std::ptr::null(), <[u8]>::as_ptr);
+    // SAFETY: the kernel copies as many bytes as there are, in no alignment, or none for null.
+    check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, info, flags) }).map(drop)
+}
+
+/// Whether two tasks have one table of descriptors, by `kcmp(2)`; true if nobody can tell. A task that is gone has none.
+pub fn share_descriptors(one: i32, other: i32) -> bool {
+    const KCMP_FILES: libc::c_long = 2;
+    // SAFETY: the call takes numbers only.
+    match check(unsafe { libc::syscall(libc::SYS_kcmp, one, other, KCMP_FILES, 0, 0) }) {
+        Ok(order) => order == 0,
+        Err(errno) => errno != Errno::ESRCH,
+    }
+}
+
 /// The number, in this process's namespace, of the process to which task `number` of the pid namespace belongs.
 ///
 /// `ESRCH` if there is no such task, `ENOTTY` before Linux 6.11. Found like any receiver of a signal: zombies count.
@@ -140,6 +165,28 @@ pub fn set_limit(process: i32, resource: Resource, limit: u64) -> nix::Result<()
         )
     })
     .map(drop)
+}
+
+/// How a traced task goes on from where it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resume {
+    /// To the begin or end of its next call, with this signal; 0 for none.
+    ToNextCall(i32),
+    /// As its stop by a signal asks: it stays there, and its tracer hears what ends that.
+    Paused,
+    /// Traced no more, with this signal; 0 for none.
+    Untraced(i32),
+}
+
+/// Resumes a task that the calling thread traces and that stands still. Unlike nix's, these take every signal.
+pub fn resume(task: Pid, how: Resume) -> nix::Result<()> {
+    let (request, signal) = match how {
+        Resume::ToNextCall(signal) => (libc::PTRACE_SYSCALL, signal),
+        Resume::Paused => (libc::PTRACE_LISTEN, 0),
+        Resume::Untraced(signal) => (libc::PTRACE_DETACH, signal),
+    };
+    // SAFETY: these requests take numbers only.
+    check(unsafe { libc::ptrace(request, task.as_raw(), 0, libc::c_long::from(signal)) }).map(drop)
 }
 
 /// Sends a signal to one thread: tgkill(2).

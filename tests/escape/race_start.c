@@ -6,10 +6,13 @@
  * path:     the path in memory leads to the one and the other;
  * link:     a symbolic link does;
  * file:     the file of one name is replaced by the one and the other;
+ * loader:   the same, and the dynamic loader is told to run it;
  * cwd:      the working directory is the one and the other, and the path is relative;
  * line:     a script is rewritten in place: its interpreter is the one and the other;
  * swap:     a script of one name is replaced by one with the other interpreter;
  * script:   a link leads to one script and another, both for the same interpreter;
+ * text:     a script of one name is replaced by another for the same interpreter;
+ * env:      the same, and `env` looks for the interpreter;
  * relative: the interpreter of a script is relative to the working directory, which is the one and the other. */
 #include "attempt.h"
 
@@ -39,7 +42,11 @@ static void turn(int which) {
         unlink("next");
         if (symlink(which ? "hood/script" : "good/script", "next") || rename("next", "x")) return;
     }
-    if (!strcmp(how, "file")) { unlink("next"); if (link(name, "next") || rename("next", "x")) return; }
+    if (!strcmp(how, "text") || !strcmp(how, "env")) {
+        unlink("next");
+        if (link(which ? "hood/script" : "good/script", "next") || rename("next", "x")) return;
+    }
+    if (!strcmp(how, "file") || !strcmp(how, "loader")) { unlink("next"); if (link(name, "next") || rename("next", "x")) return; }
     if (!strcmp(how, "line")) put("x", which);
     if (!strcmp(how, "swap")) { put("next", which); if (rename("next", "x")) return; }
     if (!strcmp(how, "cwd") || !strcmp(how, "relative")) { if (fchdir(places[which])) return; }
@@ -71,7 +78,8 @@ int main(int argc, char **argv) {
             pthread_t turner;
             if (thread && (turn(i % 2), pthread_create(&turner, NULL, turning, NULL))) _exit(99);
             if (thread) usleep(i % 50);
-            execl(path, "x", NULL);
+            if (HOW("loader")) execl("/lib64/ld-linux-x86-64.so.2", "x", path, NULL);
+            else execl(path, "x", NULL);
             _exit(1);
         }
         waitpid(pid, &status, 0);

@@ -183,14 +183,15 @@ impl<'a> View<'a> {
         if asked.hidden.is_none() && !may_run(&spot) {
             asked.notes.push("its mode does not let it be run".into());
         }
-        let interpreter = if asked.hidden.is_some() { None } else { self.interpreter(&spot.path, &mut asked.notes)? };
         let hidden = asked.hidden.is_some();
-        let script = interpreter.is_some().then(|| escape_bytes(written.as_os_str().as_bytes()));
+        let (interpreter, line) = match hidden {
+            true => (None, Vec::new()),
+            false => self.interpreter(&spot.path, &written, &mut asked.notes)?,
+        };
         let read = std::mem::replace(
             &mut asked.access,
             Access::Exec(Exec {
-                // What the `#!` line itself adds between the two is left out.
-                line: interpreter.iter().map(|path| path.to_string()).chain(script).collect(),
+                line,
                 interpreter,
                 ..Exec::of(
                     spot.path,
@@ -218,21 +219,35 @@ impl<'a> View<'a> {
         Ok(outside)
     }
 
-    /// Follows `#!` lines to the interpreter that runs.
-    fn interpreter(&self, program: &BoxPath, notes: &mut Vec<String>) -> Result<Option<BoxPath>> {
-        let mut last: Option<BoxPath> = None;
-        for _ in 0..MOST_INTERPRETERS {
+    /// Follows `#!` lines from a program, called `written`, to the interpreter that runs; and what that is given before
+    /// the program's own arguments.
+    fn interpreter(
+        &self,
+        program: &BoxPath,
+        written: &Path,
+        notes: &mut Vec<String>,
+    ) -> Result<(Option<BoxPath>, Vec<String>)> {
+        let (mut last, mut line): (Option<BoxPath>, Vec<String>) = (None, Vec::new());
+        let escaped = |path: &Path| escape_bytes(path.as_os_str().as_bytes());
+        let mut name = written.to_path_buf();
+        for depth in 0.. {
             let current = last.as_ref().unwrap_or(program);
-            let Some(written) = script_line(current.as_path()) else { return Ok(last) };
+            let Some((written, argument)) = script_line(current.as_path()) else { break };
+            if depth == MOST_INTERPRETERS {
+                notes.push("its `#!` lines name scripts deeper than the kernel follows them".into());
+                break;
+            }
+            // As the kernel does it: each takes the place of what it was called by (`binfmt_script.c`).
+            let given = [escaped(&written)].into_iter().chain(argument).chain([escaped(&name)]);
+            line = given.chain(line.into_iter().skip(1)).collect();
             let spot = self.walk(&written, Last::Followed)?;
             if !matches!(spot.state, State::Other) {
                 notes.push(format!("its interpreter {} is not in the view, so it does not start", spot.path));
-                return Ok(Some(spot.path));
+                return Ok((Some(spot.path), line));
             }
-            last = Some(spot.path);
+            (last, name) = (Some(spot.path), written);
         }
-        notes.push("its `#!` lines name scripts deeper than the kernel follows them".into());
-        Ok(last)
+        Ok((last, line))
     }
 
     /// Asks whether an address, a name or a socket may be connected to.
@@ -367,12 +382,13 @@ fn names(path: &Path) -> VecDeque<OsString> {
     path.components().filter_map(name).collect()
 }
 
-/// The interpreter that a file's `#!` line names.
-fn script_line(path: &Path) -> Option<PathBuf> {
+/// The interpreter that a file's `#!` line names, and the argument that it adds, escaped.
+fn script_line(path: &Path) -> Option<(PathBuf, Option<String>)> {
     let mut head = Vec::new();
     File::open(path).ok()?.take(HEAD as u64).read_to_end(&mut head).ok()?;
-    let (interpreter, _) = interpreter_of(&head)?;
-    Some(Path::new(OsStr::from_bytes(interpreter.to_bytes())).to_path_buf())
+    let (interpreter, argument) = interpreter_of(&head)?;
+    let interpreter = Path::new(OsStr::from_bytes(interpreter.to_bytes())).to_path_buf();
+    Some((interpreter, argument.map(|argument| escape_bytes(argument.to_bytes()))))
 }
 
 /// `unix:PATH`, or what can only be a path.

@@ -445,7 +445,9 @@ fn what_an_action_has_destroyed_is_known_when_it_asks_again() {
     book.does(&command, file(FileOp::Unlink, 9), &again);
     let so_far = book.asked(&of_action(1, 6), file(FileOp::Unlink, 10)).standing.so_far;
     assert_eq!(so_far, Losses { files: 1, bytes: 20 });
-    assert!(book.asked(&process(2, &[1]), file(FileOp::Unlink, 10)).standing.so_far.is_none());
+    let elsewhere = book.asked(&process(2, &[1]), file(FileOp::Unlink, 10)).standing;
+    assert!(elsewhere.so_far.is_none());
+    assert_eq!(elsewhere.in_run, so_far, "but in the run");
     let files = book.total().effects.files;
     assert_eq!((files.deleted, files.changed, files.unheld, files.bytes_lost), (2, 1, 2, 30));
 }

@@ -37,7 +37,7 @@ fn is(level: &str, tier: u8) -> (String, u8) {
 fn the_published_table_is_whole() {
     let lab = Lab::new();
     let policy = lab.policy("filesystem: {write: [.]}\n");
-    assert_eq!(crate::policy::tiers::table_version(), 1);
+    assert_eq!(crate::policy::tiers::table_version(), 2);
     // Each row is read by name; a missing one would panic here.
     for kind in [
         Kind::Plain,
@@ -110,6 +110,18 @@ fn many_losses_in_one_action_weigh_more_than_each() {
     let large = Losses { files: 1, bytes: 20_000_000 };
     assert_eq!([few, many, large].map(|so_far| delete(so_far, None)), [6, 8, 8]);
     assert_eq!([few, many, large].map(|so_far| delete(so_far, Some(GitState::Clean))), [2, 4, 4]);
+}
+
+#[test]
+fn many_losses_weigh_the_same_when_they_are_split_up_into_many_actions() {
+    let lab = Lab::new();
+    let policy = lab.policy("filesystem: {write: [.]}\n");
+    let delete = |in_run: Losses| {
+        let access = Access::File { op: FileOp::Unlink, at: holding(lab.project().join("a"), None) };
+        ask(&policy, access, Standing { in_run, ..Standing::default() }).weight.tier
+    };
+    let lost = |files, bytes| Losses { files, bytes };
+    assert_eq!([lost(199, 0), lost(200, 0), lost(1, 79_999_999), lost(1, 80_000_000)].map(delete), [6, 8, 6, 8]);
 }
 
 #[test]
