@@ -116,6 +116,11 @@ impl Gate {
         self.policy.files.is_writable(path.as_path()) || path.as_path().starts_with("/dev/shm")
     }
 
+    /// Whether the person's own rules tell programs apart.
+    pub fn tells_programs_apart(&self) -> bool {
+        self.policy.exec.told_apart
+    }
+
     /// Decides `event`. `asked` is the target as the caller wrote it, escaped, where it differs from the resolved one;
     /// `received` is when the question came.
     pub fn judge(&self, mut event: Event, asked: Option<String>, received: Instant) -> Judged {

@@ -140,7 +140,7 @@ pub fn as_text(policy: &Policy) -> String {
         };
         line(format!("{title:<8} {:<44} {}", guard.pattern.text(), guard.rule));
     }
-    let ExecRules { allow, ask, deny, otherwise: _ } = &policy.exec;
+    let ExecRules { allow, ask, deny, otherwise: _, told_apart: _ } = &policy.exec;
     for (title, rules) in [("run", allow), ("ask", ask), ("not run", deny)] {
         rules.iter().for_each(|rule| line(format!("{title:<8} {:<44} {}", rule.to_string(), rule.rule)));
     }

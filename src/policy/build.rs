@@ -284,6 +284,7 @@ impl<'a> Build<'a> {
             let wrong = |why| rule_error(&layer.name, key, entry, why);
             let (program, args) = self.command(entry).map_err(wrong)?;
             let rule = numbered(&layer.name, key, index);
+            self.exec.told_apart |= !layer.is_shipped() && !(key == "exec.allow" && entry.text == "*");
             let list = match key {
                 "exec.allow" => &mut self.exec.allow,
                 "exec.ask" => &mut self.exec.ask,
@@ -558,7 +559,7 @@ fn digest(policy: &Policy) -> String {
         add(guard.kind.key(), &[guard.except as u8]);
         guard.pattern.pieces(|piece| add("piece", piece));
     }
-    let ExecRules { allow, ask, deny, otherwise: _ } = &policy.exec;
+    let ExecRules { allow, ask, deny, otherwise: _, told_apart: _ } = &policy.exec;
     for (key, rules) in [("exec.allow", allow), ("exec.ask", ask), ("exec.deny", deny)] {
         for rule in rules.iter() {
             add(key, b"");

@@ -423,6 +423,13 @@ pub(super) struct Layer {
     pub file: PolicyFile,
 }
 
+impl Layer {
+    /// Whether it is a profile that agentbox brings along.
+    pub fn is_shipped(&self) -> bool {
+        self.identity.starts_with("shipped:")
+    }
+}
+
 /// Follows names and `extends` to the layers they mean, each once, the extended ones first.
 struct Reader<'a> {
     world: &'a World,

@@ -206,6 +206,9 @@ pub struct ExecRules {
     pub deny: Programs,
     /// The rule to name when nothing allows a program.
     pub otherwise: Option<RuleId>,
+    /// Whether rules beside the shipped ones tell programs apart: then it matters which script an interpreter opens in
+    /// the end, and it is followed until it has.
+    pub told_apart: bool,
 }
 
 /// The command's environment.

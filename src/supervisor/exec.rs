@@ -390,8 +390,12 @@ fn start_verified(context: &Context<'_>, mut judged: Judged, approved: &Approved
 }
 
 /// The file that what was just started is to be seen to open, if the box could have put another in its place: its own
-/// script, or the one that the last program was to open and hands on.
+/// script, or the one that the last program was to open and hands on. Where no rule of one's own tells programs apart it
+/// is not worth the time: the record has the digest of the moment before.
 fn to_watch(context: &Context<'_>, pid: Pid, approved: &Approved, parts: &[Part]) -> Option<Script> {
+    if !context.shared.gate.tells_programs_apart() {
+        return None;
+    }
     let process = Target { tid: pid.as_raw(), ..context.call.stopped.target };
     let handed_on = context.shared.scripts.take(process, &approved.arguments);
     let Some(script) = approved.scripts.last().filter(|script| may_turn(context, script)) else { return handed_on };

@@ -370,3 +370,18 @@ fn many_rules_and_many_arguments_are_judged_fast() {
     assert_eq!(judge(&policy, start("sh", &["sh", "-c", &many])).effect, Effect::Allow);
     assert!(begun.elapsed().as_secs() < 10, "{:?}", begun.elapsed());
 }
+
+#[test]
+fn scripts_are_followed_where_ones_own_rules_tell_programs_apart() {
+    let lab = Lab::new();
+    let told_apart = |text: &str| lab.policy(text).exec.told_apart;
+    for (own, expected) in [
+        ("extends: [default]\n", false),
+        ("extends: [default]\nexec: {allow: [\"*\"]}\n", false),
+        ("extends: [default]\nexec: {deny: [curl]}\n", true),
+        ("extends: [default]\nexec: {ask: [\"git push *\"]}\n", true),
+        ("extends: [base]\nexec: {allow: [git]}\n", true),
+    ] {
+        assert_eq!(told_apart(own), expected, "{own}");
+    }
+}
