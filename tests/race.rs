@@ -130,10 +130,6 @@ fn race(how: &str) {
             boxed.records = records_with(&log, "/x");
             let after = look(&scene.work.join("hood"));
             boxed.must(before == after, &format!("{call}: what is denied was touched:\n{before:#?}\n{after:#?}"));
-            boxed.must(
-                boxed.denied(ops, "hood"),
-                &format!("{call}: no attempt was denied on record: the race was not run"),
-            );
             let count = account(&boxed, ops);
             let did = succeeded(&boxed);
             boxed.must(count.len() == did, &format!("{call}: {did} succeeded, {} are on record", count.len()));
