@@ -79,7 +79,7 @@ pub fn run(args: &cli::Run) -> Result<u8> {
     if args.dry_run {
         return dry_run(args, loaded.policy);
     }
-    let prepared = Prepared::new(loaded.policy, HostFacts::probe(), args)?;
+    let prepared = Prepared::new(loaded.policy.into(), HostFacts::probe(), args)?;
     let published = publish(args, &prepared.policy)?;
     let dir = RunDir::choose(&world.state, SystemTime::now());
     let trial = Trial { args, run: dir.id().clone(), outside: Outside::collect()? };
@@ -125,7 +125,7 @@ fn dry_run(args: &cli::Run, policy: Policy) -> Result<u8> {
 /// A policy worked out for this host, down to the filter.
 struct Prepared {
     host: HostFacts,
-    policy: Policy,
+    policy: Arc<Policy>,
     plan: Plan,
     coverage: Coverage,
     filter: Filter,
@@ -133,8 +133,11 @@ struct Prepared {
 
 impl Prepared {
     /// Fails if the host cannot hold what the policy needs and the user has not accepted that.
-    fn new(policy: Policy, host: HostFacts, args: &cli::Run) -> Result<Self> {
-        let policy = if host.no_user_namespace.is_some() { policy.without_view() } else { policy };
+    fn new(policy: Arc<Policy>, host: HostFacts, args: &cli::Run) -> Result<Self> {
+        let policy = match host.no_user_namespace {
+            Some(_) => Arc::new(Arc::unwrap_or_clone(policy).without_view()),
+            None => policy,
+        };
         let (plan, coverage) = plan::compile(&policy, &host);
         check(&coverage, args)?;
         let filter = seccomp::compile(&plan)?;
@@ -344,7 +347,7 @@ impl Record {
         };
         dir.write(dir.open_next()?, &about)?;
         let next = dir.open_next()?;
-        let gate = Gate::new(Arc::new(policy.clone()), Arc::clone(&writer), dir.id().clone());
+        let gate = Gate::new(Arc::clone(policy), Arc::clone(&writer), dir.id().clone());
         let gate = Arc::new(gate.in_mode(start.mode));
         let report = args.report.clone().map(|path| open_report(&path).map(|file| (file, path))).transpose()?;
         Ok(Self { dir, about, next, writer, gate, report, export: None })
