@@ -284,7 +284,7 @@ impl<'a> Build<'a> {
             let wrong = |why| rule_error(&layer.name, key, entry, why);
             let (program, args) = self.command(entry).map_err(wrong)?;
             let rule = numbered(&layer.name, key, index);
-            self.exec.told_apart |= !layer.is_shipped() && !(key == "exec.allow" && entry.text == "*");
+            self.exec.told_apart |= !layer.is_shipped() && (key != "exec.allow" || entry.text != "*");
             let list = match key {
                 "exec.allow" => &mut self.exec.allow,
                 "exec.ask" => &mut self.exec.ask,
