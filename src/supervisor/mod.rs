@@ -2,8 +2,9 @@
 //!
 //! A worker (`workers`) sees the box's view and holds no right but to trace, so what it carries out is subject to the
 //! same permissions as the caller. It receives a call, finds its row in the table and hands it to the family's handler
-//! (`open`, `fs`, `exec`, `net`, `send`, `signal`), which reads the arguments (`target`), resolves names (`resolve`),
-//! asks the gate, acts and answers (`notification`). Every verdict comes from the gate.
+//! (`open`, `fs`, `exec` and then `script`, `net`, `send`, `signal`; `pair` and `interface`, where nothing is to decide),
+//! which reads the arguments (`target`), resolves names (`resolve`), asks the gate, acts and answers (`notification`).
+//! Every verdict comes from the gate.
 
 mod address;
 mod affinity;
