@@ -478,10 +478,10 @@ A file of cases:
   cases:
     - {write: src/main.rs, expect: allow}
     - {write: .git/config, expect: deny, rule: \"./team.yaml filesystem.deny_write[0]\"}
-    - {read: /etc/shadow, expect: deny}        # also create, delete
+    - {read: /etc/shadow, expect: deny}        # also create, delete; `~/` is the home
     - {connect: \"example.org:443\", expect: deny}
     - {resolve: example.org, expect: deny}
-    - {exec: [curl, -s], expect: deny}
+    - {exec: [curl, -s], expect: deny}         # one that is not installed: as if in /usr/bin
 Exit status: 0 all as expected, 1 some not, 125 bad input.";
 
 /// `agentbox policy …`.

@@ -99,6 +99,51 @@ fn cases_are_tested_and_failures_named_with_their_place() {
     assert_eq!(lines[2], "cases.yaml: 10 cases, 2 failed");
 }
 
+/// What the shipped profiles and the kinds of rules answer, as anybody would write it down.
+const CASES: [(&str, &str); 4] = [
+    ("default.yaml", include_str!("cases/default.yaml")),
+    ("files.yaml", include_str!("cases/files.yaml")),
+    ("network.yaml", include_str!("cases/network.yaml")),
+    ("programs.yaml", include_str!("cases/programs.yaml")),
+];
+
+#[test]
+fn decisions_are_those_of_the_cases_and_no_others() {
+    let scene = Scene::new();
+    for (file, text) in CASES {
+        let many = text.matches("expect: ").count();
+        scene.file(format!("home/work/{file}"), text);
+        let tested = scene.agentbox(&["policy", "test", file]);
+        assert_eq!((tested.code, tested.out), (0, format!("{file}: {many} cases, 0 failed\n")), "{}", tested.err);
+
+        let turned = [("allow", "!"), ("deny", "allow"), ("ask", "deny"), ("!", "deny")];
+        let other = turned.iter().fold(text.to_string(), |text, (from, to)| {
+            text.replace(&format!("expect: {from}"), &format!("expect: {to}"))
+        });
+        scene.file(format!("home/work/{file}"), &other);
+        let tested = scene.agentbox(&["policy", "test", file]);
+        let told = format!("{file}: {many} cases, {many} failed\n");
+        assert!(tested.code == 1 && tested.out.ends_with(&told), "{tested}");
+    }
+}
+
+#[test]
+fn a_case_starts_in_the_home_and_needs_no_program_installed() {
+    let scene = Scene::new();
+    let cases = "policy: [{version: 1, extends: [default], exec: {deny: [no-such-tool]}}]\ncases:\n\
+                 - {create: ~/.bashrc, expect: deny}\n- {exec: [no-such-tool, x], expect: deny}\n\
+                 - {exec: [no-other-tool], expect: allow}\n- {exec: [./no-script], expect: allow}\n";
+    scene.file("home/work/cases.yaml", cases);
+    let tested = scene.agentbox(&["policy", "test", "cases.yaml"]);
+    tested
+        .exits(125)
+        .must(tested.err.contains("there is no program ./no-script"), "a file that is named is to be there");
+    let cases = cases.rsplit_once("- {exec: [./no-script]").unwrap().0;
+    scene.file("home/work/cases.yaml", cases);
+    let tested = scene.agentbox(&["policy", "test", "cases.yaml"]);
+    assert_eq!((tested.code, tested.out.as_str()), (0, "cases.yaml: 3 cases, 0 failed\n"), "{tested}");
+}
+
 #[test]
 fn cases_without_a_working_directory_get_an_empty_one() {
     let scene = Scene::new();

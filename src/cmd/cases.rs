@@ -61,7 +61,7 @@ fn test_file(path: &Path, world: &World) -> Result<u8> {
     let view = View::new(&policy, whole);
     let mut failed = 0;
     for case in &file.cases {
-        let asked = ask(&view, &case.question).with_context(|| case.at.to_string())?;
+        let asked = ask(&view, &world.home, &case.question).with_context(|| case.at.to_string())?;
         if let Some(wrong) = wrong(case, &Answer::of(&policy, asked)) {
             failed += 1;
             print(&format!("{}\n", printable(&wrong)));
@@ -71,15 +71,16 @@ fn test_file(path: &Path, world: &World) -> Result<u8> {
     Ok(if failed == 0 { FINE } else { FAILED })
 }
 
-fn ask(view: &View<'_>, question: &Question) -> Result<Asked> {
+fn ask(view: &View<'_>, home: &Path, question: &Question) -> Result<Asked> {
+    let at = |path: &Path| path.strip_prefix("~").map_or_else(|_| path.to_path_buf(), |below| home.join(below));
     match question {
-        Question::Write(path) => view.write(path),
-        Question::Read(path) => view.read(path),
-        Question::Create(path) => view.create(path),
-        Question::Delete(path) => view.delete(path),
+        Question::Write(path) => view.write(&at(path)),
+        Question::Read(path) => view.read(&at(path)),
+        Question::Create(path) => view.create(&at(path)),
+        Question::Delete(path) => view.delete(&at(path)),
         Question::Connect(to) => view.connect(to),
         Question::Resolve(name) => Ok(View::resolve(name)),
-        Question::Exec(argv) => view.exec(&argv.iter().map(OsString::from).collect::<Vec<_>>()),
+        Question::Exec(argv) => view.exec_anywhere(&argv.iter().map(OsString::from).collect::<Vec<_>>()),
     }
 }
 

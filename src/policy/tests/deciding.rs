@@ -72,28 +72,6 @@ fn every_change_needs_a_writable_tree() {
 }
 
 #[test]
-fn reading_needs_any_tree() {
-    let lab = Lab::new();
-    let policy = lab.default_policy();
-    for (path, effect) in [
-        ("/usr/bin/env", Effect::Allow),
-        ("/etc/passwd", Effect::Allow),
-        ("/etc/shadow", Effect::Deny),
-        ("/etc/ssh/ssh_host_rsa_key", Effect::Deny),
-        ("/etc/ssh/ssh_host_rsa_key.pub", Effect::Allow),
-        ("/tmp/x", Effect::Allow),
-        ("/root-of-another/x", Effect::Deny),
-        ("/", Effect::Allow),
-        ("/proc/1/status", Effect::Allow),
-        ("/dev/null", Effect::Allow),
-        ("/sys/devices/system/cpu/online", Effect::Allow),
-        ("/sys/kernel/security/x", Effect::Deny),
-    ] {
-        assert_eq!(file(&policy, FileOp::Read, place(path)).effect, effect, "{path}");
-    }
-}
-
-#[test]
 fn the_longest_tree_decides() {
     let lab = Lab::new();
     lab.write("home/project/vendor/lib/x", "");
