@@ -361,6 +361,11 @@ fn directories_and_masks_are_those_of_the_moment() {
 }
 
 #[test]
+fn opens_leave_programs_on_the_cpus_that_they_had() {
+    the_same_lines(include_str!("fixtures/cpus.py"));
+}
+
+#[test]
 fn a_process_and_its_children_can_be_tuned_by_their_files() {
     let line = "sleep 5 & p=$!; echo 300 > /proc/$p/oom_score_adj; cat /proc/$p/oom_score_adj; kill $p; \
                 echo 500 > /proc/self/oom_score_adj; cat /proc/self/oom_score_adj; \

@@ -44,11 +44,7 @@ impl<'a, T> Line<'a, T> {
 }
 
 #[derive(Serialize)]
-struct NoteLine<'a> {
-    v: u32,
-    seq: u64,
-    prev: &'a str,
-    kind: &'static str,
+struct NoteBody<'a> {
     time: String,
     run: &'a str,
     text: &'a str,
@@ -137,7 +133,10 @@ pub(super) fn put_head(buffer: &mut Vec<u8>, link: Link<'_>, key: &SigningKey) -
 pub(super) fn put_record(buffer: &mut Vec<u8>, link: Link<'_>, record: &Record) -> serde_json::Result<()> {
     match record {
         Record::Decision(decision) => put(buffer, &decision_line(link, decision)),
-        Record::Note(note) => put(buffer, &note_line(link, note)),
+        Record::Note(note) => {
+            let body = NoteBody { time: text::rfc3339(note.time), run: link.run.as_str(), text: &note.text };
+            put(buffer, &Line::new(link, "note", body))
+        }
         Record::Began(began) => actions::put_began(buffer, link, began),
         Record::Claimed(claimed) => actions::put_claimed(buffer, link, claimed),
         Record::Ended(sum, time) => actions::put_ended(buffer, link, *time, sum),
@@ -146,18 +145,6 @@ pub(super) fn put_record(buffer: &mut Vec<u8>, link: Link<'_>, record: &Record) 
 
 pub(super) fn put(buffer: &mut Vec<u8>, line: &impl Serialize) -> serde_json::Result<()> {
     serde_json::to_writer(buffer, line)
-}
-
-fn note_line<'a>(link: Link<'a>, note: &'a Note) -> NoteLine<'a> {
-    NoteLine {
-        v: VERSION,
-        seq: link.seq,
-        prev: link.prev,
-        kind: "note",
-        time: text::rfc3339(note.time),
-        run: link.run.as_str(),
-        text: &note.text,
-    }
 }
 
 fn decision_line<'a>(link: Link<'a>, decision: &'a Decision) -> DecisionLine<'a> {

@@ -207,8 +207,8 @@ impl<'a> View<'a> {
     /// The same for a machine that may lack the program: then it is taken for the system's program of that name.
     pub fn exec_anywhere(&self, argv: &[OsString]) -> Result<Asked> {
         let name = Path::new(argv.first().filter(|name| !name.is_empty()).context("the command is an empty name")?);
-        let bare = name.components().count() == 1 && !name.as_os_str().as_bytes().contains(&b'/');
-        if !bare || self.program(name)?.is_some() {
+        let has_directory = name.as_os_str().as_bytes().contains(&b'/');
+        if has_directory || self.program(name)?.is_some() {
             return self.exec(argv);
         }
         let words: Vec<String> = argv.iter().map(|word| escape_bytes(word.as_bytes())).collect();
