@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::actions;
 use super::head;
 use super::key::SigningKey;
-use super::record::{Answer, Decision, End, Layer, Note, Op, Record, Start, VERSION};
+use super::record::{Answer, Decision, End, Layer, Op, Record, Start, VERSION};
 use super::run::RunId;
 use super::text;
 use crate::event::{
